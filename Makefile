@@ -1,0 +1,34 @@
+# `make demo` and `make test` do everything on a fresh machine: Python 3.10-3.12, a C compiler, npm (demo pictures).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where pip finds a CPU build of torch 2.13.0, if its usual index has none: make demo TORCH_INDEX=https://...
+TORCH_INDEX ?=
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): setup.py constraints-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip wheel "setuptools==77.0.3"
+	$(BIN)/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints-cpu.txt --editable ".[cpu,demo,dev]"
+	# vLLM asks for torchcodec, whose CUDA build does not load here, and does not survive that; it works without.
+	$(BIN)/python -m pip uninstall --quiet --yes torchcodec
+	touch $@
+
+demo: setup
+	$(BIN)/python -m divek_verl.demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

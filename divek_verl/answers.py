@@ -1,0 +1,99 @@
+"""What a completion says: its answer element, the option letter in it, and whether it keeps the format.
+
+Completions are untrusted and may be very long, so everything here takes time linear in their length.
+"""
+
+import re
+
+_ANSWER_TAG = re.compile(r"<(/?)answer\s*>", re.IGNORECASE)
+_ANY_TAG = re.compile(r"</?(?:think|answer)\s*>", re.IGNORECASE)
+_FORMAT = ["<think>", "</think>", "<answer>", "</answer>"]
+
+_WRAPPING = " \t\r\n_`\"'\u2018\u2019\u201c\u201d"
+
+# `B`, `(B)`, `[B]`, each optionally after `option`; _is_name_or_nothing judges what follows.
+_LETTER = re.compile(
+    r"(?:(?:option|choice|answer)(?:\s*:\s*|\s+|(?=[(\[])))?"
+    r"(?:\((?P<round>[a-z])\)|\[(?P<square>[a-z])\]|(?P<bare>[a-z])(?![a-z0-9]))",
+    re.IGNORECASE | re.ASCII,
+)
+_BARE_MARK = re.compile(r"[.):]+|\s+[-\u2013\u2014](?=\s)")
+_BRACKET_MARK = re.compile(r"[.:]+|\s+[-\u2013\u2014](?=\s)|(?=\s)")
+# `a.k.a. gull` and `e.g. a gull` begin as `A. name` does.
+_ABBREVIATION = re.compile(r"\.[a-z]\.", re.IGNORECASE)
+# A letter that starts a further option, as in `B. Sooty Albatross C. Laysan Albatross`.
+_FURTHER_OPTION = re.compile(r"(?<![\w/'\u2019-])\(?([a-z])[.):\]]+(?=\s*\w)", re.IGNORECASE | re.ASCII)
+# A letter set against the first, as in `B. or C` and `B. Not C`; a small `a` before more text is an article.
+_OTHER_CHOICE = re.compile(
+    r"(?:\b(?i:or|and|not|nor|is|maybe|perhaps)\b|[,;&|+])\s*[(\[]?"
+    r"([A-Zb-z]|a(?=\W*\Z))(?![\w'\u2019/-])",
+    re.ASCII,
+)
+_ONLY_LETTER = re.compile(r"\W*[a-z]\W*", re.IGNORECASE | re.ASCII)
+
+
+def parse_answer(completion: str) -> str | None:
+    """The content of the last complete ``<answer>`` element, stripped; None where there is none.
+
+    Tags count in any case. An element is an opening tag and the next closing tag with no answer tag between
+    them: of nested elements the innermost counts, and an element cut off before its closing tag does not.
+    An empty element gives the empty string.
+    """
+    content, start = None, None
+    for tag in _ANSWER_TAG.finditer(completion):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            content, start = completion[start : tag.start()].strip(), None
+    return content
+
+
+def parse_option(completion: str, num_options: int) -> int | None:
+    """The zero-based option that the answer element names.
+
+    Accepted are one letter in either case, bare or in brackets, with or without a full stop, colon or
+    closing bracket; the same followed by the option's name; either after ``option``, ``choice`` or
+    ``answer``; and all of these in bold or quotes. None for no element or letter, several letters, a letter
+    beyond ``num_options``, and prose such as ``A bird``.
+    """
+    answer = parse_answer(completion)
+    if answer is None:
+        return None
+    answer = answer.replace("*", "").strip(_WRAPPING)
+    found = _LETTER.match(answer)
+    if found is None:
+        return None
+    option = _index(found["round"] or found["square"] or found["bare"], num_options)
+    mark = _BARE_MARK if found["bare"] else _BRACKET_MARK
+    return option if _is_name_or_nothing(answer[found.end() :], mark, option, num_options) else None
+
+
+def has_format(completion: str) -> bool:
+    """Whether the completion is exactly ``<think>...</think>``, any white space, ``<answer>...</answer>``.
+
+    Nothing may stand around it, not even white space; tags are in lower case; no further such tag is inside.
+    """
+    tags = list(_ANY_TAG.finditer(completion))
+    if [tag[0] for tag in tags] != _FORMAT:
+        return False
+    between = completion[tags[1].end() : tags[2].start()]
+    return tags[0].start() == 0 and tags[3].end() == len(completion) and not between.strip()
+
+
+def _is_name_or_nothing(rest: str, mark: re.Pattern[str], option: int | None, num_options: int) -> bool:
+    """Whether nothing follows the letter, or a mark and a name that brings no other option into play."""
+    if not rest:
+        return True
+    marked = mark.match(rest)
+    if marked is None or _ABBREVIATION.match(rest):
+        return False
+    name = rest[marked.end() :].strip()
+    if _ONLY_LETTER.fullmatch(name):
+        return False
+    others = (*_FURTHER_OPTION.finditer(name), *_OTHER_CHOICE.finditer(" " + name))
+    return all(_index(other[1], num_options) in (None, option) for other in others)
+
+
+def _index(letter: str, num_options: int) -> int | None:
+    index = ord(letter.upper()) - ord("A")
+    return index if index < num_options else None

@@ -1,0 +1,127 @@
+"""Class names: the form in which two spellings are equal, and the names of one class list."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from divek_verl.errors import SetupError
+
+# Mapped before normalisation too, because NFKD turns the spacing accents (U+00B4) into a space and a mark.
+_APOSTROPHES = "'`\u00b4\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02bd\u02c8\u2032\u2035\u055a\ua78c\u1fbd\u1fbf"
+_QUOTES = '"\u201a\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a\u2033\u2036\u301d\u301e\u301f\u02ba\u02ee'
+_SEPARATORS = "/\u2044\u2215\u29f8\u2212\u2043\u02d7"
+_TO_ASCII = str.maketrans(
+    dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_QUOTES, '"') | dict.fromkeys(_SEPARATORS, " ")
+)
+# Letters whose stroke or ligature Unicode does not decompose, so that dropping marks alone misses them.
+_PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe"})
+# Only the blocks of accents: marks of other scripts (vowel signs, voicing marks) tell words apart.
+_ACCENTS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
+_POSSESSIVE = re.compile(r"(?<=\S)'s(?!\w)")
+
+
+def canonical(name: str) -> str:
+    """The one normal form in which two spellings of a class are equal.
+
+    Case, accents, white space, ``_``, dashes, ``/``, quotes, trailing full stops and the possessive ``'s`` do
+    not count. Separators become one space, so that digits on either side of them stay apart; other
+    punctuation and a plain plural ``s`` are kept. Idempotent; the empty string when nothing is left.
+    """
+    text = _fold(name)
+    text = "".join(_space_or_nothing(character) for character in text)
+    text = _POSSESSIVE.sub("", text).replace("'", "").replace('"', "")
+    text = " ".join(text.split()).rstrip(". ")
+    # Once more, because a quote may have stood between two marks that now need an order.
+    return unicodedata.normalize("NFKD", text)
+
+
+def _fold(text: str) -> str:
+    """One letter for all its cases, accents and compatibility forms; one character for all apostrophes."""
+    text = unicodedata.normalize("NFKD", text.translate(_TO_ASCII)).casefold()
+    text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+    return text.translate(_TO_ASCII).translate(_PLAIN_LETTERS)
+
+
+def _space_or_nothing(character: str) -> str:
+    """Dashes and connectors as a space, invisible format characters dropped, all else as it is."""
+    category = unicodedata.category(character)
+    if category in ("Pd", "Pc"):
+        return " "
+    return "" if category == "Cf" else character
+
+
+class ClassNames:
+    """The class list of one data set side, with other spellings that stand for its classes.
+
+    ``aliases`` maps a class to its other spellings, ``{"Common Gull": ["Mew Gull"]}``, or a spelling to its
+    class, ``{"Mew Gull": "Common Gull"}``.
+
+    Raises:
+        SetupError: for an empty list or name, a name with a line break, two classes or an alias and another
+            class with one canonical form, and an alias of a class that is not in the list.
+    """
+
+    def __init__(self, names: Iterable[str], aliases: Mapping[str, str | Sequence[str]] | None = None) -> None:
+        if isinstance(names, str):
+            raise SetupError(f"The class list is the single string {names!r}; give a list of names.")
+        self.names: tuple[str, ...] = tuple(names)
+        if not self.names:
+            raise SetupError("The class list is empty; give at least one class name.")
+        self._class_of: dict[str, str] = {}
+        for name in self.names:
+            self._add_class(name)
+        self.aliases: dict[str, tuple[str, ...]] = {}
+        for alias, name in _alias_pairs(aliases or {}):
+            self._add_alias(alias, name)
+
+    def match(self, text: str) -> str | None:
+        """The display name of the class that ``text`` names exactly, by canonical form or by alias."""
+        return self._class_of.get(canonical(text))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and self.match(text) is not None
+
+    def __repr__(self) -> str:
+        return f"ClassNames({list(self.names)!r}, aliases={self.aliases!r})"
+
+    def _add_class(self, name: str) -> None:
+        key = _checked_key(name)
+        if key in self._class_of:
+            raise SetupError(f"The classes {self._class_of[key]!r} and {name!r} are one and the same; rename either.")
+        self._class_of[key] = name
+
+    def _add_alias(self, alias: str, name: str) -> None:
+        owner = self.match(name)
+        if owner is None:
+            raise SetupError(f"The alias {alias!r} is for {name!r}, which is no class of the list; correct it.")
+        other = self._class_of.setdefault(_checked_key(alias), owner)
+        if other != owner:
+            raise SetupError(f"The alias {alias!r} of {owner!r} already names {other!r}; remove one of them.")
+        self.aliases[owner] = (*self.aliases.get(owner, ()), alias)
+
+
+def _checked_key(name: str) -> str:
+    """The canonical form of a name that can be shown on one line and told from nothing."""
+    if not isinstance(name, str):
+        raise SetupError(f"The class name {name!r} is not text; write it as a string.")
+    key = canonical(name)
+    if not key:
+        raise SetupError(f"The class name {name!r} holds no letter or digit; give it a name.")
+    if len(name.splitlines()) > 1:
+        raise SetupError(f"The class name {name!r} holds a line break; write it on one line.")
+    return key
+
+
+def _alias_pairs(aliases: Mapping[str, str | Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """(alias, class) for both forms of the mapping."""
+    for key, value in aliases.items():
+        if isinstance(value, str):
+            yield key, value
+        else:
+            yield from ((alias, key) for alias in value)

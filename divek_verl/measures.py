@@ -1,0 +1,25 @@
+"""What the K votes on one image say about the policy, beside the multiple-choice answer itself."""
+
+from divek_verl.question import Question, Skip
+from divek_verl.votes import Votes
+
+# In the order in which they are reported; 0.0 where an image could not be asked: it stays in every denominator.
+NO_MEASURES = {"one_step": 0.0, "consistency": 0.0, "recall": 0.0, "pass_at_k": 0.0}
+
+
+def measure_votes(votes: Votes, truth: str, question: Question | Skip) -> dict[str, float]:
+    """One-step accuracy, consistency, recall@k and pass@K of one image, each from 0 to 1.
+
+    ``one_step``: share of the K samples that answer ``truth``. ``consistency``: 1 where the most frequent answer does.
+    ``recall``: 1 where ``truth`` is an option without having been put there. ``pass_at_k``: 1 where any sample does.
+    """
+    if isinstance(question, Skip):
+        found = votes.top == truth
+    else:
+        found = truth in question.options and not question.truth_injected
+    return {
+        "one_step": votes.one_step_accuracy(truth),
+        "consistency": float(votes.top == truth),
+        "recall": float(found),
+        "pass_at_k": float(votes.counts.get(truth, 0) > 0),
+    }

@@ -1,0 +1,68 @@
+"""The wording of both questions: one template each, with the nouns of a data set.
+
+The picture and the fixed sentences come first and the names last, so that prompts share the longest prefix.
+"""
+
+from collections.abc import Sequence
+
+from divek_verl.errors import SetupError
+
+SIDES = ("base", "new", "all")
+
+# data set -> (what is in the picture, what its answer names)
+_NOUNS = {
+    "cub": ("bird", "species"),
+    "flowers": ("flower", "species"),
+    "pets": ("pet", "breed"),
+    "cars": ("car", "make and model"),
+    "aircraft": ("aircraft", "make and model"),
+    "flags": ("flag", "country or region"),
+}
+_GENERIC_NOUNS = ("main object", "category")
+
+_OPEN = (
+    "Look at the {thing} in the image and decide its most likely {kind}. "
+    "First reason about its shape, colours and other details that you see inside <think> </think>. "
+    "Then give exactly one name, spelled as in the list below, inside <answer> </answer> "
+    "and write nothing after it.\n"
+    "List: {names}"
+)
+_MULTIPLE_CHOICE = (
+    "Look at the {thing} in the image and decide its most likely {kind}. "
+    "First reason about its shape, colours and other details that you see inside <think> </think>. "
+    "Then give only the letter of the right option below inside <answer> </answer> "
+    "and write nothing after it.\n"
+    "Options:\n{options}"
+)
+
+
+def open_question(dataset: str, names: Sequence[str]) -> str:
+    """The question whose K answers are the votes: which of ``names`` is in the image?"""
+    thing, kind = _NOUNS.get(dataset, _GENERIC_NOUNS)
+    return _OPEN.format(thing=thing, kind=kind, names=", ".join(names))
+
+
+def multiple_choice(dataset: str, options_text: str) -> str:
+    """The question that the policy is trained on; ``options_text`` is ``Question.text``."""
+    thing, kind = _NOUNS.get(dataset, _GENERIC_NOUNS)
+    return _MULTIPLE_CHOICE.format(thing=thing, kind=kind, options=options_text)
+
+
+def user_prompt(text: str) -> list[dict[str, str]]:
+    """One user message with the picture before ``text``; verl puts the image where ``<image>`` stands."""
+    for placeholder in ("<image>", "<video>"):
+        if placeholder in text:
+            raise SetupError(f"A class name or prompt holds {placeholder!r}, which verl reads as a file; remove it.")
+    return [{"role": "user", "content": f"<image>{text}"}]
+
+
+def parse_data_source(data_source: str) -> tuple[str, str]:
+    """The data set and side of ``divek/<dataset>/<base|new|all>``."""
+    prefix, _, rest = data_source.partition("/")
+    dataset, _, side = rest.partition("/")
+    if prefix != "divek" or not dataset or side not in SIDES:
+        raise SetupError(
+            f"The data source {data_source!r} is not 'divek/<dataset>/<side>' with a side of "
+            f"{', '.join(SIDES)}; prepare the data again or correct the column."
+        )
+    return dataset, side

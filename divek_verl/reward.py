@@ -1,0 +1,145 @@
+"""The reward, in the signature that verl calls: format plus the right option (DiVE-k, reward section)."""
+
+import math
+import random
+from collections.abc import Mapping
+from importlib import import_module
+from string import ascii_uppercase
+from typing import Any
+
+from divek_verl.answers import has_format, parse_answer, parse_option
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames, canonical
+
+# What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.
+MEASURES = ("one_step", "consistency", "recall", "pass_at_k")
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    format_weight: float = 1.0,
+    answer_weight: float = 1.0,
+    coin_seed: int | str | None = None,
+    **kwargs: Any,
+) -> dict[str, float]:
+    """Grades one completion; the same keys for every row, all finite.
+
+    ``score`` is ``format_weight * format + answer_weight * acc``. ``acc`` is 1.0 where the answer is right,
+    ``format`` where the completion keeps the format, ``answered`` where it names an option or, for an open
+    question, anything at all. A row with ``extra_info["failure"]`` scores 0. With ``coin_seed``, a fair coin
+    takes the place of ``acc`` in ``score``; it depends on the seed, the row and the completion alone, so that
+    it is a control that teaches nothing. Rows of other data sources go to verl's own reward.
+
+    Raises:
+        SetupError: for a weight that is no finite number and a data source that verl cannot grade; never for
+            what a completion says.
+    """
+    if not str(data_source).startswith("divek/"):
+        return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
+    _check_weight("format_weight", format_weight)
+    _check_weight("answer_weight", answer_weight)
+    info = {} if extra_info is None else extra_info
+    completion = solution_str if isinstance(solution_str, str) else ""
+    answered, right = _grade(completion, ground_truth, info)
+    failed = _text(info.get("failure")) != ""
+    acc = float(right and not failed)
+    well_formed = float(has_format(completion))
+    paid = acc if coin_seed is None else _coin(coin_seed, completion, info)
+    score = 0.0 if failed else format_weight * well_formed + answer_weight * paid
+    return _result(score, acc, info.get("measures"), well_formed=well_formed, answered=float(answered))
+
+
+def _grade(completion: str, ground_truth: Any, info: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the completion answers, and whether it is right."""
+    options = _as_list(info.get("options"))
+    if options:
+        return _grade_option(completion, _text(ground_truth), _text(info.get("truth")), options)
+    return _grade_class(completion, _text(ground_truth) or _text(info.get("truth")), info.get("classes"))
+
+
+def _grade_option(completion: str, ground_truth: str, truth: str, options: list[Any]) -> tuple[bool, bool]:
+    """By letter; where there is none, as in validation, by the class that the chosen option names."""
+    chosen = parse_option(completion, len(options))
+    if chosen is None:
+        return False, False
+    letter = ground_truth.upper()
+    if letter in tuple(ascii_uppercase[: len(options)]):
+        return True, ascii_uppercase[chosen] == letter
+    return True, _same_class(_text(options[chosen]), truth or ground_truth)
+
+
+def _grade_class(completion: str, truth: str, classes: Any) -> tuple[bool, bool]:
+    answer = parse_answer(completion)
+    if not answer:
+        return False, False
+    if isinstance(classes, ClassNames):  # knows aliases, which the canonical form does not
+        answer, truth = classes.match(answer) or "", classes.match(truth) or ""
+    return True, _same_class(answer, truth)
+
+
+def _same_class(name: str, truth: str) -> bool:
+    return canonical(name) == canonical(truth) != ""
+
+
+def _coin(coin_seed: int | str, completion: str, info: Mapping[str, Any]) -> float:
+    row = [str(info.get(key)) for key in ("uid", "index", "step")]
+    seed = ascii((str(coin_seed), *row, completion))  # ascii, because lone surrogates cannot be a seed
+    return float(random.Random(seed).random() < 0.5)
+
+
+def _verl_score(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Any, kwargs: dict[str, Any]
+) -> dict[str, float]:
+    """verl's own reward under our keys, so that one batch can mix data sources; verl loads only here."""
+    verl_rewards = import_module("verl.utils.reward_score")
+    try:
+        graded = verl_rewards.default_compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
+    except NotImplementedError as error:
+        message = f"verl has no reward for the data source {data_source!r}; use one that verl knows or 'divek/...'."
+        raise SetupError(message) from error
+    if isinstance(graded, Mapping):
+        return _result(graded.get("score"), graded.get("acc", graded.get("score")))
+    return _result(graded, graded)
+
+
+def _result(
+    score: Any, acc: Any, measures: Any = None, *, well_formed: float = 0.0, answered: float = 0.0
+) -> dict[str, float]:
+    given = measures if isinstance(measures, Mapping) else {}
+    return {
+        "score": _finite(score),
+        "acc": _finite(acc),
+        "format": well_formed,
+        "answered": answered,
+        **{key: _finite(given.get(key)) for key in MEASURES},
+    }
+
+
+def _check_weight(name: str, weight: float) -> None:
+    if not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise SetupError(f"The reward's {name} is {weight!r}; set a finite number.")
+
+
+def _finite(value: Any) -> float:
+    """A measure is missing as None, as nan from a parquet file, or not at all."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def _text(value: Any) -> str:
+    """Text, or nothing for a null in whichever form it arrives."""
+    return value if isinstance(value, str) else ""
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A list for a list, tuple or numpy array, whose truth value cannot be asked for; empty for None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return list(value) if isinstance(value, list | tuple) else []

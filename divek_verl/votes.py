@@ -1,0 +1,103 @@
+"""How often each class was answered in the K samples of one image."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+from divek_verl.answers import parse_answer
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The answers of K completions to one open question; nothing that was sampled disappears.
+
+    Attributes:
+        counts: completions per class of the class list, highest count first, ties in the order first seen.
+        unknown: completions per answer that is no class of the list, as answered and ranked likewise.
+        unanswered: completions without an answer.
+    """
+
+    counts: Mapping[str, int]
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    unanswered: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", _ranked("counts", self.counts))
+        object.__setattr__(self, "unknown", _ranked("unknown", self.unknown))
+        object.__setattr__(self, "unanswered", _checked_count("unanswered", self.unanswered))
+
+    @property
+    def total(self) -> int:
+        """All completions, K."""
+        return self.answered + self.unanswered
+
+    @property
+    def answered(self) -> int:
+        """The completions with an answer, in the class list or not."""
+        return sum(self.counts.values()) + sum(self.unknown.values())
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """The classes that were answered, most frequent first."""
+        return tuple(self.counts)
+
+    @property
+    def top(self) -> str | None:
+        """The most frequent class; None where no class was answered."""
+        return next(iter(self.counts), None)
+
+    def one_step_accuracy(self, truth: str) -> float:
+        """The share of all completions that answer ``truth``, a display name; 0.0 without completions."""
+        return self.counts.get(truth, 0) / self.total if self.total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types that ``from_json`` turns back into equal votes with the same ranking."""
+        return {"counts": dict(self.counts), "unknown": dict(self.unknown), "unanswered": self.unanswered}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Votes":
+        """The votes that ``to_json`` described.
+
+        Raises:
+            SetupError: where a key is missing or a count is no whole number of zero or more.
+        """
+        try:
+            return cls(record["counts"], record["unknown"], record["unanswered"])
+        except (KeyError, TypeError) as error:
+            message = "A votes record lacks 'counts', 'unknown' or 'unanswered'; mine the votes again."
+            raise SetupError(message) from error
+
+
+def count_votes(completions: Iterable[str], classes: ClassNames) -> Votes:
+    """Counts what the completions answer; an empty answer element counts as unanswered."""
+    counts: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    unanswered = 0
+    for completion in completions:
+        answer = parse_answer(completion)
+        name = classes.match(answer) if answer else None
+        if name is not None:
+            counts[name] += 1
+        elif answer:
+            unknown[answer] += 1
+        else:
+            unanswered += 1
+    return Votes(counts, unknown, unanswered)
+
+
+def _ranked(kind: str, counts: Mapping[str, int]) -> dict[str, int]:
+    """By count, highest first; the sort is stable, so ties keep the order in which they were first seen."""
+    if not isinstance(counts, Mapping):
+        raise SetupError(f"The votes' {kind!r} must map a name to its count; mine the votes again.")
+    checked = {name: _checked_count(name, count) for name, count in counts.items()}
+    return {name: checked[name] for name in sorted(checked, key=lambda name: -checked[name]) if checked[name]}
+
+
+def _checked_count(name: str, count: int) -> int:
+    if not isinstance(count, Integral) or count < 0:
+        raise SetupError(f"The votes of {name!r} are {count!r}, not a whole number of 0 or more; mine again.")
+    return int(count)

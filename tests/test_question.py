@@ -1,0 +1,224 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+from divek_verl.question import Question, Skip, build_question
+from divek_verl.votes import Votes
+
+NAMES = ("Ant", "Bee", "Cat", "Dog", "Emu", "Fox", "Gnu")
+CLASSES = ClassNames(NAMES)
+# Ranked Ant, Bee, Cat, Dog, Emu, Fox.
+VOTES = Votes({"Ant": 6, "Bee": 5, "Cat": 4, "Dog": 3, "Emu": 2, "Fox": 1})
+
+VOTES_STRATEGY = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 20)).map(Votes)
+
+
+def _question(votes: Votes, **arguments: object) -> Question:
+    built = build_question(votes, CLASSES, **{"seed": 0, **arguments})  # type: ignore[arg-type]
+    assert isinstance(built, Question)
+    return built
+
+
+def test_options_are_the_highest_voted_classes() -> None:
+    question = _question(VOTES)
+    assert set(question.options) == {"Ant", "Bee", "Cat", "Dog", "Emu"}
+    assert question.answer is None
+    assert question.letter is None
+    assert not question.truth_injected
+
+
+def test_a_truth_among_the_options_is_found_not_injected() -> None:
+    question = _question(VOTES, truth="Cat")
+    assert set(question.options) == {"Ant", "Bee", "Cat", "Dog", "Emu"}
+    assert question.answer is not None
+    assert question.options[question.answer] == "Cat"
+    assert not question.truth_injected
+
+
+@pytest.mark.parametrize("truth", ["Fox", "Gnu"])  # voted for but not enough, and not voted for at all
+def test_a_missing_truth_replaces_the_lowest_voted_option(truth: str) -> None:
+    question = _question(VOTES, truth=truth)
+    assert set(question.options) == {"Ant", "Bee", "Cat", "Dog", truth}
+    assert question.answer is not None
+    assert question.options[question.answer] == truth
+    assert question.truth_injected
+
+
+def test_a_missing_truth_joins_options_that_are_not_full() -> None:
+    question = _question(Votes({"Ant": 1, "Bee": 1}), truth="Cat")
+    assert set(question.options) == {"Ant", "Bee", "Cat"}
+    assert question.truth_injected
+
+
+def test_ties_are_broken_by_first_seen() -> None:
+    question = _question(Votes({"Gnu": 1, "Fox": 1, "Ant": 1}), num_options=2)
+    assert set(question.options) == {"Gnu", "Fox"}
+
+
+def test_the_truth_may_be_spelled_otherwise() -> None:
+    question = _question(VOTES, truth="cat.")
+    assert question.answer is not None
+    assert question.options[question.answer] == "Cat"
+
+
+def test_votes_for_other_classes_than_the_list_are_never_options() -> None:
+    votes = Votes({"Held Out": 9, "Ant": 2, "Bee": 1})
+    assert set(_question(votes, num_options=2).options) == {"Ant", "Bee"}
+
+
+def test_unanimous_votes_for_the_truth_are_easy() -> None:
+    votes = Votes({"Ant": 20})
+    assert build_question(votes, CLASSES, truth="Ant", seed=0) == Skip("easy")
+    assert build_question(votes, CLASSES, truth="ant", seed=0) == Skip("easy")
+
+
+@pytest.mark.parametrize(
+    ("votes", "arguments"),
+    [
+        (Votes({"Ant": 20}), {"truth": "Ant", "skip_easy": False}),
+        (Votes({"Ant": 20}), {"truth": "Bee"}),
+        (Votes({"Ant": 20}), {}),
+        (Votes({"Ant": 19}, {"Kiwi": 1}), {"truth": "Ant"}),
+        (Votes({"Ant": 19}, unanswered=1), {"truth": "Ant"}),
+        (Votes({"Ant": 19, "Bee": 1}), {"truth": "Ant"}),
+        (Votes({}), {"truth": "Ant"}),
+    ],
+)
+def test_everything_else_is_a_question(votes: Votes, arguments: dict[str, object]) -> None:
+    assert len(_question(votes, **arguments).options) == 2
+
+
+@settings(deadline=None)
+@given(st.sampled_from([None, *NAMES]), st.integers())
+def test_too_few_options_are_filled_up_to_two_from_the_class_list(truth: str | None, seed: int) -> None:
+    held_in = ClassNames(["Ant", "Bee", truth or "Cat"]) if truth not in ("Ant", "Bee") else ClassNames(["Ant", "Bee"])
+    question = build_question(Votes({}, unanswered=20), held_in, truth=truth, seed=seed)
+    assert isinstance(question, Question)
+    assert len(set(question.options)) == len(question.options) == 2
+    assert set(question.options) <= set(held_in)
+    assert question.truth_injected == (truth is not None)
+
+
+def test_the_filler_differs_from_seed_to_seed() -> None:
+    votes = Votes({"Ant": 20})
+    fillers = {name for seed in range(50) for name in _question(votes, seed=seed).options}
+    assert len(fillers) > 3
+
+
+@settings(deadline=None)
+@given(
+    VOTES_STRATEGY,
+    st.sampled_from([None, *NAMES]),
+    st.integers(2, 26),
+    st.booleans(),
+    st.integers() | st.text(),
+)
+def test_every_question_is_sound(
+    votes: Votes, truth: str | None, num_options: int, skip_easy: bool, seed: int | str
+) -> None:
+    built = build_question(votes, CLASSES, truth=truth, num_options=num_options, skip_easy=skip_easy, seed=seed)
+    if isinstance(built, Skip):
+        assert skip_easy and votes.ranking == (truth,)
+        return
+    assert 2 <= len(built.options) <= num_options
+    assert len(set(built.options)) == len(built.options)
+    assert set(built.options) <= set(NAMES)
+    assert (built.answer is None) == (truth is None)
+    if built.answer is not None:
+        assert built.options[built.answer] == truth
+    assert built.truth_injected == (truth is not None and truth not in votes.ranking[:num_options])
+
+
+@settings(deadline=None)
+@given(st.permutations(NAMES), st.permutations(NAMES), st.integers() | st.text())
+def test_the_shuffle_depends_on_the_seed_alone(one: list[str], other: list[str], seed: int | str) -> None:
+    """The rank of the option at each letter is the same, whatever the names and the truth."""
+
+    def ranks(order: list[str], **arguments: object) -> list[int]:
+        votes = Votes({name: 10 - rank for rank, name in enumerate(order[:5])})
+        return [order.index(name) for name in _question(votes, seed=seed, **arguments).options]
+
+    assert ranks(one) == ranks(other) == ranks(one, truth=one[2])
+    # An injected truth stands where the option that it replaces would have stood.
+    assert [5 if rank == 4 else rank for rank in ranks(one)] == ranks(one, truth=one[5])
+
+
+def test_a_filler_takes_the_place_that_a_voted_option_would_have() -> None:
+    for seed in range(20):
+        filled = _question(Votes({"Ant": 2}), seed=seed).options
+        voted = _question(Votes({"Ant": 2, "Bee": 1}), seed=seed).options
+        assert filled.index("Ant") == voted.index("Ant")
+
+
+def test_every_letter_can_be_right() -> None:
+    assert {_question(VOTES, truth="Ant", seed=seed).letter for seed in range(100)} == set("ABCDE")
+
+
+def test_a_number_and_its_text_are_one_seed() -> None:
+    assert _question(VOTES, seed=7) == _question(VOTES, seed="7")
+
+
+_SCRIPT = """
+import json
+from divek_verl.labels import ClassNames
+from divek_verl.question import build_question
+from divek_verl.votes import Votes
+
+classes = ClassNames(["Ant", "Bee", "Cat", "Dog", "Emu", "Fox", "Gnu"])
+seeds = [0, 1, -5, "cub/001.jpg-3", "é"]
+votes = [Votes({"Ant": 6, "Bee": 5, "Cat": 4}), Votes({}, unanswered=3)]
+cases = [(v, t, s) for v in votes for t in (None, "Gnu") for s in seeds]
+print(json.dumps([build_question(v, classes, truth=t, seed=s).options for v, t, s in cases]))
+"""
+
+
+def _options_in_another_process(hash_seed: str) -> list[list[str]]:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True, check=True
+    )
+    options: list[list[str]] = json.loads(result.stdout)
+    return options
+
+
+def test_another_process_builds_the_same_question() -> None:
+    assert _options_in_another_process("1") == _options_in_another_process("2")
+
+
+def test_the_order_is_pinned() -> None:
+    """A change here would make questions of earlier runs impossible to build again."""
+    assert _question(VOTES, truth="Gnu", seed=0).options == ("Gnu", "Bee", "Dog", "Ant", "Cat")
+
+
+def test_text_has_one_lettered_line_an_option() -> None:
+    question = Question(("Sooty Tern", "F/A-18", "Emu"), answer=1, truth_injected=False)
+    assert question.text == "A. Sooty Tern\nB. F/A-18\nC. Emu"
+    assert question.letter == "B"
+
+
+@pytest.mark.parametrize("num_options", [1, 0, -1, 27, 2.5, "5", None, True])
+def test_an_impossible_number_of_options_is_refused(num_options: object) -> None:
+    with pytest.raises(SetupError, match="num_options"):
+        _question(VOTES, num_options=num_options)
+
+
+def test_a_truth_outside_the_class_list_is_refused() -> None:
+    with pytest.raises(SetupError, match="truth 'Yak'"):
+        _question(VOTES, truth="Yak")
+
+
+def test_a_single_class_is_refused() -> None:
+    with pytest.raises(SetupError, match="two classes"):
+        build_question(VOTES, ClassNames(["Ant"]), seed=0)
+
+
+def test_no_seed_is_refused() -> None:
+    with pytest.raises(SetupError, match="seed"):
+        _question(VOTES, seed=None)
