@@ -1,0 +1,139 @@
+"""verl's platform interface for a machine with no accelerator.
+
+verl counts accelerators, pins tensors to them and asks them for memory figures. This class answers those
+questions for a CPU: one "device" for each data-parallel worker, all of them the same processor. It is chosen with
+``VERL_PLATFORM=cpu`` only (verl/plugin/platform/platform_manager.py); it never wins auto-detection.
+"""
+
+import platform as host
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import torch
+from verl.plugin.platform import PlatformBase, PlatformRegistry
+
+
+def _total_memory() -> int:
+    return int(psutil.virtual_memory().total)
+
+
+def _used_memory(*_: Any, **__: Any) -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand in for an operation which only an accelerator has, such as emptying its allocator's cache."""
+
+
+# torch.cuda's calls that verl makes without asking first: memory reports, caches, streams and the device's name.
+CPU_DEVICE_MODULE = SimpleNamespace(
+    __name__="torch.cpu",
+    current_device=lambda: torch.device("cpu"),
+    device_count=lambda: 1,
+    set_device=_nothing,
+    synchronize=_nothing,
+    empty_cache=_nothing,
+    ipc_collect=_nothing,
+    reset_peak_memory_stats=_nothing,
+    manual_seed=torch.manual_seed,
+    manual_seed_all=torch.manual_seed,
+    get_rng_state=lambda *_: torch.get_rng_state(),
+    set_rng_state=lambda state, *_: torch.set_rng_state(state),
+    memory_allocated=_used_memory,
+    memory_reserved=_used_memory,
+    max_memory_allocated=_used_memory,
+    max_memory_reserved=_used_memory,
+    mem_get_info=lambda *_: (int(psutil.virtual_memory().available), _total_memory()),
+    get_device_name=lambda *_: "CPU",
+    get_device_properties=lambda *_: SimpleNamespace(name="CPU", total_memory=_total_memory()),
+    get_device_capability=lambda *_: (None, None),
+    is_available=lambda: True,
+    Stream=torch.cpu.Stream,
+    current_stream=torch.cpu.current_stream,
+    stream=torch.cpu.stream,
+    is_bf16_supported=lambda: True,
+)
+
+
+@PlatformRegistry.register(platform="cpu")
+class PlatformCPU(PlatformBase):
+    """The processor as verl's device: gloo for collectives, shared memory for weight transfer."""
+
+    @property
+    def device_name(self) -> str:
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:
+        return host.machine()
+
+    @property
+    def device_module(self) -> Any:
+        return CPU_DEVICE_MODULE
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_platform_available(self, use_smi_check: bool = False) -> bool:
+        """Never: whoever wants the CPU says ``VERL_PLATFORM=cpu``, so that no GPU is ever passed over."""
+        return False
+
+    def current_device(self) -> Any:
+        # verl passes this to `.to()`: an index would mean an accelerator.
+        return torch.device("cpu")
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device_index: int) -> None:
+        return None
+
+    def synchronize(self, device_index: int | None = None) -> None:
+        return None
+
+    def manual_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings: str) -> None:
+        return None
+
+    def empty_cache(self) -> None:
+        return None
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
+        return (None, None)
+
+    def communication_backend_name(self) -> str:
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        return "CUDA_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg: str):
+        yield
+
+    def profiler_start(self) -> None:
+        return None
+
+    def profiler_stop(self) -> None:
+        return None
+
+    def ray_resource_name(self) -> str:
+        # verl reserves "GPU" in its placement groups; on this platform they are logical
+        # (ray_kwargs.ray_init.num_gpus), one for each data-parallel worker.
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
+
+    def is_ipc_supported(self) -> bool:
+        return False
+
+    def cudart(self) -> Any:
+        return None

@@ -1,0 +1,223 @@
+"""The data set that verl loads: rows with an open question, and how votes turn one into a multiple-choice row."""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from divek_verl import prompts
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+from divek_verl.question import Question
+from divek_verl.settings import read_settings
+
+CLASSES_FILE = "classes.json"
+ROOT_COLUMN = "image_root"
+NAMED_ROWS = 5
+
+
+def is_ours(data_source: str) -> bool:
+    """Whether a row takes the two steps of DiVE-k; other rows of a mixed run stay verl's."""
+    return data_source.startswith("divek/")
+
+
+@lru_cache(maxsize=64)
+def load_classes(folder: str, side: str) -> ClassNames:
+    """The class list of one side, from ``classes.json`` beside the parquet files.
+
+    Raises:
+        SetupError: the file is missing, is no JSON, or holds no list for ``side``.
+    """
+    path = Path(folder) / CLASSES_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = content[side]
+    except FileNotFoundError:
+        raise SetupError(f"{path} is missing: prepare the data again, it lists the classes of each side.") from None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise SetupError(f"{path} holds no list named {side!r}: prepare the data again.") from None
+    aliases = {name: others for name, others in content.get("aliases", {}).items() if name in set(names)}
+    return ClassNames(names, aliases=aliases)
+
+
+class DiveKDataset(RLHFDataset):
+    """verl's ``RLHFDataset`` for rows whose pictures are paths beside the parquet file.
+
+    It resolves those paths, bounds the pixels of each picture (``divek.min_pixels``, ``divek.max_pixels``), checks
+    each truth against its class list, and names and counts the rows that it leaves out: verl's own filter drops
+    unreadable and overlong rows alike, without a word. Rows of other data sources stay as verl has them.
+
+    Attributes:
+        left_out: reason -> image ids of the rows that cannot be asked.
+    """
+
+    def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
+        self.settings = read_settings(config.divek)
+        self.left_out: dict[str, list[str]] = {}
+        super().__init__(*args, config=config, **kwargs)
+
+    def _read_files_and_tokenize(self) -> None:
+        """As verl's, but each row remembers the folder of its file, and files of other schemas can be mixed in."""
+        parts = []
+        for source, local in zip(self.original_data_files, self.data_files, strict=True):
+            kind = "json" if str(local).endswith((".json", ".jsonl")) else "parquet"
+            part = datasets.load_dataset(kind, data_files=local)["train"]
+            folder = str(Path(os.path.expanduser(source)).resolve().parent)
+            parts.append(part.add_column(ROOT_COLUMN, [folder] * len(part)))
+        self.dataframe = self.maybe_filter_out_long_prompts(self._limit(_concatenate(parts)))
+        print(f"dataset len: {len(self.dataframe)}")
+
+    def _limit(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """At most ``max_samples`` rows, the first ones, or random ones where ``data.shuffle`` is set."""
+        if not 0 < self.max_samples < len(rows):
+            return rows
+        if not self.shuffle:
+            return rows.select(range(self.max_samples))
+        # The same generator and call as verl's, so that the same rows are taken.
+        indices: Any = np.random.default_rng(self.seed).choice(len(rows), size=self.max_samples, replace=False)
+        return rows.select(indices.tolist())
+
+    def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
+        """Leave out rows that cannot be asked, by reason; rows of other data sources keep verl's own filter.
+
+        Raises:
+            SetupError: a truth is not in its class list, or no row is left.
+        """
+        ours = [is_ours(source) for source in dataframe["data_source"]]
+        kept = [index for index, mine in enumerate(ours) if mine and self._keep(dataframe[index])]
+        parts = [dataframe.select(kept)]
+        others = [index for index, mine in enumerate(ours) if not mine]
+        if others:
+            parts.append(super().maybe_filter_out_long_prompts(dataframe.select(others)))
+        self._report_left_out(len(dataframe))
+        rows = _concatenate([part for part in parts if len(part)] or parts[:1])
+        if not len(rows):
+            raise SetupError(f"No row of {list(self.original_data_files)} can be used: see the reasons above.")
+        return rows
+
+    def _keep(self, row: dict) -> bool:
+        dataset, side = prompts.parse_data_source(row["data_source"])
+        truth = row["reward_model"]["ground_truth"]
+        if load_classes(row[ROOT_COLUMN], side).match(truth) is None:
+            raise SetupError(
+                f"The truth {truth!r} of image {_image_id(row)} is not among the classes {side!r} of "
+                f"{Path(row[ROOT_COLUMN]) / CLASSES_FILE}: prepare the data set {dataset} again."
+            )
+        reason = self._why_not(row)
+        if reason is not None:
+            self.left_out.setdefault(reason, []).append(_image_id(row))
+        return reason is None
+
+    def _why_not(self, row: dict) -> str | None:
+        try:
+            visual = sum(self._visual_tokens(image, row[ROOT_COLUMN]) for image in row[self.image_key] or [])
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return "unreadable_image"
+        if not self.config.get("filter_overlong_prompts", False):
+            return None
+        return "overlong_prompt" if self._text_tokens(row) + visual > self.max_prompt_length else None
+
+    def _visual_tokens(self, image: Mapping[str, Any], root: str) -> int:
+        """Tokens that a picture takes beyond its one placeholder, from its size alone (no pixel is decoded)."""
+        from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
+
+        source = resolve_image(dict(image), root)
+        if "bytes" in source and source["bytes"] is not None:
+            return 0
+        with Image.open(source["image"]) as picture:
+            width, height = picture.size
+        if self.processor is None or not hasattr(self.processor, "_get_num_multimodal_tokens"):
+            return 0
+        size = smart_resize(
+            height,
+            width,
+            factor=self.image_patch_size * SPATIAL_MERGE_SIZE,
+            min_pixels=self.settings.min_pixels,
+            max_pixels=self.settings.max_pixels,
+        )
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])
+        return int(counted["num_image_tokens"][0]) - 1
+
+    def _text_tokens(self, row: dict) -> int:
+        messages = [dict(message) for message in row[self.prompt_key]]
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        # The three tokens of an image (start, pad, end) replace the word that stands for it in the row.
+        return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 3
+
+    def _report_left_out(self, total: int) -> None:
+        for reason, images in sorted(self.left_out.items()):
+            named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
+            print(f"divek_verl: left out {len(images)} of {total} rows: {reason} ({named})")
+
+    def _build_messages(self, example: dict, key: str) -> list[dict]:
+        if is_ours(example["data_source"]):
+            bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
+            images = [resolve_image(image, example[ROOT_COLUMN]) for image in example.get(self.image_key) or []]
+            example[self.image_key] = [{**image, **bounds} for image in images]
+        return super()._build_messages(example, key)
+
+
+def _image_id(row: Mapping[str, Any]) -> str:
+    extra_info = row.get("extra_info") or {}
+    return str(extra_info.get("image_id", extra_info.get("index", "?")))
+
+
+def resolve_image(image: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """An entry of ``images`` with its path made absolute, and without the fields that parquet filled with null."""
+    entry = {name: value for name, value in image.items() if value is not None}
+    if isinstance(entry.get("image"), str):
+        entry["image"] = str(Path(root) / entry["image"])
+    return entry
+
+
+def _concatenate(parts: list[datasets.Dataset]) -> datasets.Dataset:
+    """One data set of several; where their columns differ (another task mixed in), the gaps become null."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.features == parts[0].features for part in parts):
+        return datasets.concatenate_datasets(parts)
+    tables = [part.with_format("arrow")[:] for part in parts]
+    return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def to_multiple_choice(prompt: dict, question: Question, truth: str, measures: Mapping[str, float]) -> dict:
+    """verl's prompt fields with the open question replaced by ``question``; the picture stays where it was.
+
+    Args:
+        prompt: fields of one row as the agent-loop worker gets them (``raw_prompt``, ``reward_model``, ...).
+        question: what to ask instead.
+        truth: the true class.
+        measures: what the votes say about the image, passed on to the reward function and so to the metrics.
+    """
+    dataset, _ = prompts.parse_data_source(prompt["data_source"])
+    text = prompts.multiple_choice(dataset, question.text)
+    extra_info = {
+        **(prompt.get("extra_info") or {}),
+        "num_options": len(question.options),
+        "options": list(question.options),
+        "truth": truth,
+        "measures": dict(measures),
+    }
+    letter = question.letter or ""
+    return {
+        **prompt,
+        "raw_prompt": _with_text(prompt["raw_prompt"], text),
+        "reward_model": {**prompt["reward_model"], "ground_truth": letter},
+        "extra_info": extra_info,
+    }
+
+
+def _with_text(messages: Any, text: str) -> list[dict]:
+    """The conversation with its last message's text replaced by ``text``; pictures keep their place before it."""
+    *before, last = [dict(message) for message in messages]
+    content = last["content"]
+    pictures = [part for part in content if part["type"] != "text"] if not isinstance(content, str) else []
+    return [*before, {**last, "content": [*pictures, {"type": "text", "text": text}]}]

@@ -1,0 +1,182 @@
+"""The ``divek:`` node: its values checked, and the parts of verl's configuration that it needs.
+
+Runs on the driver before Ray starts (see plugin.py), and again in workers to read the node.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from packaging.specifiers import SpecifierSet
+
+from divek_verl.errors import SetupError
+
+SUPPORTED_VERL = ">=0.9.1,<0.10"
+SAMPLER = ("pkg://divek_verl.sampler", "DivekReplayBuffer")
+# verl/trainer/ppo/utils.py: need_critic
+CRITIC_FREE = "algorithm.adv_estimator=grpo"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``divek.*`` as documented in config/divek/online.yaml.
+
+    Raises:
+        SetupError: a value is out of range.
+    """
+
+    num_samples: int = 20
+    num_options: int = 5
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = -1
+    repetition_penalty: float = 1.1
+    max_new_tokens: int | None = None
+    max_vote_age: int | None = 0
+    skip_easy: bool = True
+    format_weight: float = 1.0
+    answer_weight: float = 1.0
+    max_images_in_flight: int = 64
+    max_refills_per_step: int | None = None
+    mining_timeout: float = 600.0
+    rollout_timeout: float = 1800.0
+    stall_timeout: float = 1800.0
+    poll_interval: float = 0.2
+    max_pixels: int = 401408
+    min_pixels: int = 3136
+    seed: int = 0
+    run_dir: str = "checkpoints"
+
+    def __post_init__(self) -> None:
+        for name, is_right, wanted in self._rules():
+            value = getattr(self, name)
+            if not is_right(value):
+                raise SetupError(f"divek.{name}={value!r} does not work: it must be {wanted}.")
+        if self.min_pixels > self.max_pixels:
+            raise SetupError(
+                f"divek.min_pixels={self.min_pixels} is above divek.max_pixels={self.max_pixels}: lower the first."
+            )
+
+    @staticmethod
+    def _rules() -> list[tuple[str, Any, str]]:
+        positive = _number(lambda v: v > 0)
+        count = _whole(lambda v: v >= 1)
+        return [
+            ("num_samples", count, "a whole number of at least 1"),
+            ("num_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
+            ("temperature", positive, "above 0"),
+            ("top_p", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
+            ("top_k", _whole(lambda v: v == -1 or v >= 1), "-1 (no limit) or at least 1"),
+            ("repetition_penalty", positive, "above 0"),
+            ("max_new_tokens", _or_null(count), "null or a whole number of at least 1"),
+            ("max_vote_age", _whole(lambda v: v == 0), "0 (votes are sampled at every visit)"),
+            ("skip_easy", lambda v: isinstance(v, bool), "true or false"),
+            ("format_weight", _number(lambda v: v >= 0), "0 or more"),
+            ("answer_weight", _number(lambda v: v >= 0), "0 or more"),
+            ("max_images_in_flight", count, "a whole number of at least 1"),
+            ("max_refills_per_step", _or_null(count), "null or a whole number of at least 1"),
+            ("mining_timeout", positive, "a number of seconds above 0"),
+            ("rollout_timeout", positive, "a number of seconds above 0"),
+            ("stall_timeout", positive, "a number of seconds above 0"),
+            ("poll_interval", positive, "a number of seconds above 0"),
+            ("max_pixels", _whole(lambda v: v >= 784), "at least 784 (one visual token)"),
+            ("min_pixels", _whole(lambda v: v >= 1), "at least 1"),
+            ("seed", _whole(lambda v: True), "a whole number"),
+            ("run_dir", lambda v: isinstance(v, str) and bool(v.strip()), "a folder"),
+        ]
+
+
+def _whole(test: Any) -> Any:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and test(v)
+
+
+def _number(test: Any) -> Any:
+    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and test(v)
+
+
+def _or_null(test: Any) -> Any:
+    return lambda v: v is None or test(v)
+
+
+def read_settings(node: Any) -> Settings:
+    """Settings from a ``divek:`` node (a mapping or DictConfig).
+
+    Raises:
+        SetupError: an unknown key, or a value out of range.
+    """
+    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    values = {str(key): value for key, value in plain.items()}
+    known = {field.name for field in dataclasses.fields(Settings)}
+    unknown = sorted(key for key in values if key not in known)
+    if unknown:
+        raise SetupError(f"divek.{unknown[0]} is no option of divek_verl: use one of {', '.join(sorted(known))}.")
+    return Settings(**values)
+
+
+def prepare_config(config: DictConfig) -> None:
+    """Check a whole verl configuration that holds a ``divek:`` node, and fill in what the user left to us.
+
+    Does nothing for a run without DiVE-k. Prints a line for each value that it sets.
+
+    Raises:
+        SetupError: a value, a file or an installed version does not fit.
+    """
+    if OmegaConf.select(config, "divek") is None:
+        return
+    check_verl_version()
+    read_settings(config.divek)
+    _check_trainer(config)
+    _check_files(config)
+    _fill_in(config)
+
+
+def check_verl_version() -> None:
+    """Raise SetupError where the installed verl is not one that this release works with."""
+    import verl
+
+    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
+        raise SetupError(
+            f"divek_verl works with verl{SUPPORTED_VERL}, not {verl.__version__}: pip install 'verl{SUPPORTED_VERL}'."
+        )
+
+
+def _check_trainer(config: DictConfig) -> None:
+    from verl.trainer.ppo.utils import need_critic
+
+    if not config.trainer.use_v1:
+        raise SetupError("divek_verl needs verl's v1 trainer: set trainer.use_v1=true.")
+    if config.trainer.v1.trainer_mode != "sync":
+        raise SetupError(
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: use sync."
+        )
+    if need_critic(config):
+        raise SetupError(
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator} trains a critic, which DiVE-k has none of: "
+            f"set {CRITIC_FREE}, or use --config-name divek_trainer."
+        )
+
+
+def _check_files(config: DictConfig) -> None:
+    for option in ("train_files", "val_files"):
+        files = config.data[option]
+        for file in [files] if isinstance(files, str) else list(files or []):
+            if "://" not in file and not Path(os.path.expanduser(file)).is_file():
+                raise SetupError(
+                    f"data.{option} names {file}, which does not exist: prepare the data or mend the path."
+                )
+
+
+def _fill_in(config: DictConfig) -> None:
+    sampler = config.trainer.v1.sampler
+    with open_dict(config):
+        if not sampler.sync_refill_failed_groups:
+            sampler.sync_refill_failed_groups = True
+            print("divek_verl: set trainer.v1.sampler.sync_refill_failed_groups=True (skipped images are replaced)")
+        if not sampler.custom_sampler.path:
+            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER
+            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {SAMPLER[1]} (metrics, refill cap, watchdog)")
+        sampler.sampler_kwargs.divek = config.divek
+        sampler.sampler_kwargs.train_batch_size = config.data.train_batch_size
