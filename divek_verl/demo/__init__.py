@@ -1,0 +1,1 @@
+"""The demo: a small vision-language model learns look-alike national flags."""
