@@ -61,11 +61,11 @@ class DiveKDataset(RLHFDataset):
 
     def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
         self.settings = read_settings(config.divek)
-        self.left_out: dict[str, list[str]] = {}
         super().__init__(*args, config=config, **kwargs)
 
     def _read_files_and_tokenize(self) -> None:
         """As verl's, but each row remembers the folder of its file, and files of other schemas can be mixed in."""
+        self.left_out: dict[str, list[str]] = {}
         parts = []
         for source, local in zip(self.original_data_files, self.data_files, strict=True):
             kind = "json" if str(local).endswith((".json", ".jsonl")) else "parquet"
@@ -130,7 +130,7 @@ class DiveKDataset(RLHFDataset):
         from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
 
         source = resolve_image(dict(image), root)
-        if "bytes" in source and source["bytes"] is not None:
+        if "bytes" in source:
             return 0
         with Image.open(source["image"]) as picture:
             width, height = picture.size
@@ -148,7 +148,8 @@ class DiveKDataset(RLHFDataset):
 
     def _text_tokens(self, row: dict) -> int:
         messages = [dict(message) for message in row[self.prompt_key]]
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        options = {**self.apply_chat_template_kwargs, "add_generation_prompt": True, "tokenize": False}
+        text = self.tokenizer.apply_chat_template(messages, **options)
         # The three tokens of an image (start, pad, end) replace the word that stands for it in the row.
         return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 3
 
@@ -158,10 +159,12 @@ class DiveKDataset(RLHFDataset):
             print(f"divek_verl: left out {len(images)} of {total} rows: {reason} ({named})")
 
     def _build_messages(self, example: dict, key: str) -> list[dict]:
+        images = example.get(self.image_key) or []
         if is_ours(example["data_source"]):
             bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
-            images = [resolve_image(image, example[ROOT_COLUMN]) for image in example.get(self.image_key) or []]
-            example[self.image_key] = [{**image, **bounds} for image in images]
+            example[self.image_key] = [{**resolve_image(image, example[ROOT_COLUMN]), **bounds} for image in images]
+        else:
+            example[self.image_key] = [_without_nulls(image) if isinstance(image, dict) else image for image in images]
         return super()._build_messages(example, key)
 
 
@@ -172,20 +175,31 @@ def _image_id(row: Mapping[str, Any]) -> str:
 
 def resolve_image(image: Mapping[str, Any], root: str) -> dict[str, Any]:
     """An entry of ``images`` with its path made absolute, and without the fields that parquet filled with null."""
-    entry = {name: value for name, value in image.items() if value is not None}
+    entry = _without_nulls(image)
     if isinstance(entry.get("image"), str):
         entry["image"] = str(Path(root) / entry["image"])
     return entry
 
 
+def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
 def _concatenate(parts: list[datasets.Dataset]) -> datasets.Dataset:
-    """One data set of several; where their columns differ (another task mixed in), the gaps become null."""
+    """One data set of several; where their columns differ (another task mixed in), the gaps become null.
+
+    Raises:
+        SetupError: a column has types in two files that cannot be one.
+    """
     if len(parts) == 1:
         return parts[0]
     if all(part.features == parts[0].features for part in parts):
         return datasets.concatenate_datasets(parts)
     tables = [part.with_format("arrow")[:] for part in parts]
-    return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+    try:
+        return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+    except pa.ArrowException as error:
+        raise SetupError(f"The data files cannot be mixed, give their columns the same types: {error}") from error
 
 
 def to_multiple_choice(prompt: dict, question: Question, truth: str, measures: Mapping[str, float]) -> dict:

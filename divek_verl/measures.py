@@ -11,12 +11,13 @@ def measure_votes(votes: Votes, truth: str, question: Question | Skip) -> dict[s
     """One-step accuracy, consistency, recall@k and pass@K of one image, each from 0 to 1.
 
     ``one_step``: share of the K samples that answer ``truth``. ``consistency``: 1 where the most frequent answer does.
-    ``recall``: 1 where ``truth`` is an option without having been put there. ``pass_at_k``: 1 where any sample does.
+    ``recall``: 1 where ``truth`` is an option for its votes, neither put there nor by luck the class that filled the
+    list up. ``pass_at_k``: 1 where any sample answers ``truth``.
     """
     if isinstance(question, Skip):
         found = votes.top == truth
     else:
-        found = truth in question.options and not question.truth_injected
+        found = truth in question.options and truth in votes.counts and not question.truth_injected
     return {
         "one_step": votes.one_step_accuracy(truth),
         "consistency": float(votes.top == truth),

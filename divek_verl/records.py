@@ -4,6 +4,8 @@ One Ray actor writes for all agent-loop workers, so that lines are never torn an
 """
 
 import json
+import math
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,6 +113,7 @@ class RunRecorder:
     def __init__(self, run_dir: str) -> None:
         folder = Path(run_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        _end_torn_line(folder / QUESTIONS_FILE)
         self._questions = (folder / QUESTIONS_FILE).open("a", encoding="utf-8", buffering=1)
         self._mined: list[Visit] = []
         self._rolled_out: list[Visit] = []
@@ -165,11 +168,27 @@ class MetricsFile:
     def __init__(self, run_dir: str) -> None:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         self._path = Path(run_dir) / METRICS_FILE
+        _end_torn_line(self._path)
 
     def log(self, data: dict[str, Any], step: int) -> None:
-        numbers = {name: float(value) for name, value in data.items() if _is_number(value)}
+        """Append one line; a number that is not finite is null in it, which is all that JSON has for one."""
+        numbers = {name: _finite_or_none(float(value)) for name, value in data.items() if _is_number(value)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": int(step), "data": numbers}) + "\n")
+
+
+def _end_torn_line(path: Path) -> None:
+    """A run that was killed may have left half a line, to which the next record must not be glued."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _is_number(value: Any) -> bool:

@@ -92,17 +92,25 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         if not is_ours(prompt["data_source"]):
             return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         async with self._slots:
-            await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": "running"})
-            visit = self._new_visit(prompt, trajectory)
-            rewritten = await self._ask(prompt, visit)
-            await self.recorder.note_mined.remote(visit)
-            if rewritten is None:
-                return await self._close_without_rollouts(prompt, visit, trajectory)
-            self._visits[prompt["uid"]] = Open(visit, sessions_left=self._sessions(prompt, trajectory))
             try:
-                await super()._run_prompt(rewritten, sampling_params, trajectory, trace)
-            finally:
-                self._visits.pop(prompt["uid"])
+                await self._visit(prompt, sampling_params, trajectory, trace)
+            except Exception:
+                # Nobody awaits this task: without a last status, the trainer would wait for the prompt.
+                logger.exception("divek_verl: the visit of prompt %s failed", prompt["uid"])
+                await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": "failure"})
+
+    async def _visit(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> None:
+        await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": "running"})
+        visit = self._new_visit(prompt, trajectory)
+        rewritten = await self._ask(prompt, visit)
+        await self.recorder.note_mined.remote(visit)
+        if rewritten is None:
+            return await self._close_without_rollouts(prompt, visit, trajectory)
+        self._visits[prompt["uid"]] = Open(visit, sessions_left=self._sessions(prompt, trajectory))
+        try:
+            await super()._run_prompt(rewritten, sampling_params, trajectory, trace)
+        finally:
+            self._visits.pop(prompt["uid"])
 
     def _sessions(self, prompt: dict, trajectory: dict) -> int:
         rollout = self.config.actor_rollout_ref.rollout
@@ -139,6 +147,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     async def _mine_and_build(self, prompt: dict, visit: Visit) -> dict | None:
         _, side = prompts.parse_data_source(visit.data_source)
         classes = load_classes(prompt["image_root"], side)
+        # The votes are counted by display name, the row may spell the class otherwise.
+        visit.truth = classes.match(visit.truth) or visit.truth
         mined = await self._mine(prompt["raw_prompt"], classes, prompt["uid"])
         _copy_votes(mined, visit)
         training = visit.split == "train"
@@ -158,6 +168,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
             return None
         _copy_question(question, visit)
         rewritten = to_multiple_choice(prompt, question, visit.truth, measures)
+        rewritten["extra_info"]["step"] = visit.step
         self._check_length(prompt["raw_prompt"], rewritten["raw_prompt"], mined.open_tokens)
         return rewritten
 
@@ -201,12 +212,17 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     async def _sample(self, uid: str, index: int, prompt_ids: list[int], media: dict) -> Any:
         """One of the K answers. One routing id for all K: they go to the replica that has the picture cached."""
         deterministic = self.rollout_config.full_determinism
+        params = self._mining_params()
+        if deterministic:
+            # verl would give all K the engine's one seed, and so K times the same answer.
+            params["seed"] = self.rollout_config.seed + index
         return await self.llm_client.generate(
             request_id=f"{uid}-vote-{index}" if deterministic else f"{uid}-votes",
             prompt_ids=prompt_ids,
-            sampling_params=self._mining_params(),
+            sampling_params=params,
             image_data=media.get("images"),
             video_data=None,
+            mm_processor_kwargs=self._get_mm_processor_kwargs(),
         )
 
     def _mining_params(self) -> dict[str, Any]:

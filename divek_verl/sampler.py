@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from divek_verl.records import shared_recorder
@@ -104,10 +104,13 @@ class DivekReplayBuffer(ReplayBuffer):
 
     def _ping_workers(self) -> None:
         """A busy worker may answer late; one that died never will."""
-        for worker in ray.get(self.recorder.workers.remote(), timeout=RECORDER_TIMEOUT):
+        workers = ray.get(self.recorder.workers.remote(), timeout=RECORDER_TIMEOUT)
+        if not workers:
+            return
+        pings = [worker.ping.remote() for worker in workers]
+        answered, _ = ray.wait(pings, num_returns=len(pings), timeout=1.0)
+        for ping in answered:
             try:
-                ray.get(worker.ping.remote(), timeout=1.0)
-            except GetTimeoutError:
-                continue
+                ray.get(ping)
             except RayActorError as error:
                 raise NoProgress(f"An agent-loop worker died, so its prompts would never finish: {error}") from error

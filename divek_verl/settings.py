@@ -4,6 +4,7 @@ Runs on the driver before Ray starts (see plugin.py), and again in workers to re
 """
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Settings:
     max_refills_per_step: int | None = None
     mining_timeout: float = 600.0
     rollout_timeout: float = 1800.0
-    stall_timeout: float = 1800.0
+    stall_timeout: float = 3600.0
     poll_interval: float = 0.2
     max_pixels: int = 401408
     min_pixels: int = 3136
@@ -94,7 +95,7 @@ def _whole(test: Any) -> Any:
 
 
 def _number(test: Any) -> Any:
-    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and test(v)
+    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and test(v)
 
 
 def _or_null(test: Any) -> Any:
@@ -157,12 +158,19 @@ def _check_trainer(config: DictConfig) -> None:
             f"algorithm.adv_estimator={config.algorithm.adv_estimator} trains a critic, which DiVE-k has none of: "
             f"set {CRITIC_FREE}, or use --config-name divek_trainer."
         )
+    if OmegaConf.select(config, "algorithm.filter_groups.enable"):
+        raise SetupError(
+            "algorithm.filter_groups.enable=true would be ignored by the sampler of divek_verl: set it to false."
+        )
 
 
 def _check_files(config: DictConfig) -> None:
     for option in ("train_files", "val_files"):
         files = config.data[option]
-        for file in [files] if isinstance(files, str) else list(files or []):
+        named = [files] if isinstance(files, str) else list(files or [])
+        if not named:
+            raise SetupError(f"data.{option} names no file: give the parquet files of the prepared data.")
+        for file in named:
             if "://" not in file and not Path(os.path.expanduser(file)).is_file():
                 raise SetupError(
                     f"data.{option} names {file}, which does not exist: prepare the data or mend the path."

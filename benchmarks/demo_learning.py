@@ -1,0 +1,141 @@
+"""Does DiVE-k teach the demo model, and is it the answer reward that does it?
+
+    python benchmarks/demo_learning.py --seeds 3
+
+trains the warm-started demo model with several seeds, once as `make demo` does and once with the answer reward
+replaced by a fair coin (the control: same questions, same format reward, nothing to learn from). Prints two-step
+accuracy before and after, its mean and spread, and whether the three claims hold. Finished runs are kept and reused.
+"""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from divek_verl.demo.run import SIDES, Plan, check_correlation, prepare_data, probe, results, train, warm_start
+from divek_verl.errors import SetupError
+
+ARMS = ("divek", "coin")
+MEASURE = "two-step"
+# The claims, in points of two-step accuracy averaged over the seeds.
+LEAST_GAIN_ON_BASE = 10.0
+# What chance may do to a mean: two standard errors of the mean over the seeds, and nothing beyond.
+STANDARD_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Two-step accuracy of one run, in percent."""
+
+    arm: str
+    seed: int
+    side: str
+    before: float
+    after: float
+
+    @property
+    def gain(self) -> float:
+        return self.after - self.before
+
+
+def plan_of(arm: str, seed: int, home: Path, steps: int) -> Plan:
+    """The run of one arm with one seed; all share the data and the warm-started model."""
+    coin = (f"+reward.custom_reward_function.reward_kwargs.coin_seed={seed}",) if arm == "coin" else ()
+    return Plan(run_dir=home / f"{arm}-{seed}", home=home, seed=seed, steps=steps, overrides=coin)
+
+
+def outcomes(plan: Plan, arm: str) -> list[Outcome]:
+    """The outcome of a finished run on each side."""
+    found = results(plan.run_dir)
+    values = {side: found[side][MEASURE] for side in SIDES}
+    return [
+        Outcome(arm, plan.seed, side, 100 * value["before"], 100 * value["after"]) for side, value in values.items()
+    ]
+
+
+def _select(found: list[Outcome], arm: str, side: str) -> list[Outcome]:
+    return [outcome for outcome in found if (outcome.arm, outcome.side) == (arm, side)]
+
+
+def _spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _chance(gains: list[float]) -> float:
+    return STANDARD_ERRORS * _spread(gains) / len(gains) ** 0.5
+
+
+def table_of(found: list[Outcome]) -> Table:
+    """Mean and standard deviation over the seeds, and each seed's gain."""
+    table = Table(title="two-step accuracy, % (mean ± standard deviation over seeds)")
+    for name in ("arm", "classes", "before", "after", "gain", "gain of each seed"):
+        table.add_column(name)
+    for arm in ARMS:
+        for side in SIDES:
+            chosen = _select(found, arm, side)
+            if chosen:
+                table.add_row(arm, side, *_cells(chosen))
+    return table
+
+
+def _cells(chosen: list[Outcome]) -> list[str]:
+    columns = ([o.before for o in chosen], [o.after for o in chosen], [o.gain for o in chosen])
+    each = ", ".join(f"{o.gain:+.1f}" for o in chosen)
+    return [f"{statistics.mean(values):.1f} ± {_spread(values):.1f}" for values in columns] + [each]
+
+
+def claims(found: list[Outcome]) -> dict[str, bool]:
+    """The three claims, each with the number that decides it."""
+    gain = {(arm, side): [o.gain for o in _select(found, arm, side)] for arm in ARMS for side in SIDES}
+    base, new = gain["divek", "base"], gain["divek", "new"]
+    coin = gain["coin", "base"]
+    return {
+        f"DiVE-k gains at least {LEAST_GAIN_ON_BASE:.0f} points on base ({statistics.mean(base):+.1f})": (
+            statistics.mean(base) >= LEAST_GAIN_ON_BASE
+        ),
+        f"DiVE-k does not lose on new ({statistics.mean(new):+.1f}, chance {_chance(new):.1f})": (
+            statistics.mean(new) >= -_chance(new)
+        ),
+        f"the coin does not gain on base ({statistics.mean(coin):+.1f}, chance {_chance(coin):.1f})": (
+            statistics.mean(coin) <= _chance(coin)
+        ),
+    }
+
+
+def main(
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/demo_learning"),
+) -> None:
+    """Train both arms with each seed, then print the table and the claims."""
+    console = Console()
+    home = out.resolve()
+    plans = [(arm, plan_of(arm, seed, home, steps)) for seed in range(seeds) for arm in ARMS]
+    found: list[Outcome] = []
+    try:
+        prepare_data(plans[0][1], console)
+        warm_start(plans[0][1])
+        probe(plans[0][1])
+        for arm, plan in plans:
+            console.rule(f"{arm}, seed {plan.seed}")
+            train(plan, console)
+            check_correlation(plan.run_dir)
+            found.extend(outcomes(plan, arm))
+            (home / "outcomes.json").write_text(json.dumps([vars(o) for o in found], indent=1), encoding="utf-8")
+            console.print(table_of(found))
+    except SetupError as error:
+        console.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    held = claims(found)
+    for claim, true in held.items():
+        console.print(f"{'holds' if true else 'DOES NOT HOLD'}: {claim}", markup=False)
+    raise typer.Exit(0 if all(held.values()) else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,287 @@
+"""A Qwen2.5-VL of about 3 million parameters, with a processor and a tokenizer of its own.
+
+Nothing is downloaded: the tokenizer is trained on the texts that the demo uses. It keeps Qwen's special tokens, its
+pre-tokenizer and its chat form, so that verl and vLLM treat the model as any Qwen2.5-VL.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex as TokenizersRegex
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from divek_verl.cpu.torchvision_stub import define_missing_operators
+from divek_verl.errors import SetupError
+
+define_missing_operators()
+
+from transformers import (  # noqa: E402  (torchvision has to be prepared first)
+    AddedToken,
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+    set_seed,
+)
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX  # noqa: E402
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_BPE_SIZE = 512
+_ROPE_THETA = 10000.0
+
+# Starting point of the look-up: see prepare_look_up.
+_OFFSETS = (1, 2, 3, 4)
+_MATCHING_HEADS = 4
+_EMBEDDING_SCALE = 3.75
+_OUTPUT_SCALE = 0.1
+_HEAD_SCALE = 0.4
+
+# Qwen2.5-VL's chat form without its default system message, which would cost a third of the demo's prompt.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' or 'video' in part %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _train_bpe(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(TokenizersRegex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=_BPE_SIZE,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    state = json.loads(tokenizer.to_str())["model"]
+    return state["vocab"], [tuple(pair) for pair in state["merges"]]
+
+
+def build_tokenizer(texts: Iterable[str], names: Sequence[str]) -> Qwen2Tokenizer:
+    """A byte-level BPE trained on `texts` in which " <name>", with its space, is one token for each of `names`.
+
+    Single tokens matter: a model this small learns to look an option up by its name only when the name is one token.
+    """
+    vocabulary, merges = _train_bpe(texts)
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS),
+        model_max_length=4096,
+    )
+    words = [*ANSWER_TAGS, *(f" {name}" for name in names)]
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
+    """Qwen2.5-VL's processor around `tokenizer`: patches of 14 pixels, merged 2 by 2."""
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+    """The demo's sizes; token numbers are those of `tokenizer`."""
+    end, pad, image, video, start, stop = tokenizer.convert_tokens_to_ids(
+        [
+            "<|im_end|>",
+            "<|endoftext|>",
+            "<|image_pad|>",
+            "<|video_pad|>",
+            "<|vision_start|>",
+            "<|vision_end|>",
+        ]
+    )
+    # The look-up of a name among the options does not appear with the usual 0.02 in a model this narrow.
+    initializer_range = 0.08
+    text = {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "max_position_embeddings": 4096,
+        "initializer_range": initializer_range,
+        "rms_norm_eps": 1e-6,
+        # head_dim / 2 = 16 rotary frequencies, shared out over time, height and width in Qwen2.5-VL's 1 : 1.5 : 1.5
+        "rope_parameters": {"rope_type": "default", "rope_theta": _ROPE_THETA, "mrope_section": [4, 6, 6]},
+        "bos_token_id": None,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "use_cache": True,
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "depth": 3,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_heads": 4,
+        "out_hidden_size": 192,
+        "window_size": 112,
+        "fullatt_block_indexes": [0, 1, 2],
+        "initializer_range": initializer_range,
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=stop,
+        tie_word_embeddings=True,
+        initializer_range=initializer_range,
+    )
+
+
+def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+    """An untrained model in fp32; the same seed gives the same weights."""
+    set_seed(seed)
+    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer)).float()
+    prepare_look_up(model)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return model
+
+
+def prepare_look_up(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Start the attention heads where looking a name up among the options is easy to learn.
+
+    To find the letter of a named option is a two-step look-up (an induction circuit), which gradient descent finds
+    late and suddenly. Starting the heads in the pattern that trained transformers show makes it appear in half a
+    minute (mimetic initialisation: Trockman and Kolter 2023, arXiv 2305.09828): in the first layer, heads that look
+    a fixed number of tokens back; in the others, heads that look at tokens like their own. Nothing is frozen.
+    """
+    decoder = model.model.language_model
+    with torch.no_grad():
+        # What a token is must outweigh what the layers add to it, else no head can compare tokens.
+        decoder.embed_tokens.weight *= _EMBEDDING_SCALE
+        decoder.norm.weight /= _EMBEDDING_SCALE
+        for layer in decoder.layers:
+            layer.self_attn.o_proj.weight *= _OUTPUT_SCALE
+            layer.mlp.down_proj.weight *= _OUTPUT_SCALE
+        for head, offset in enumerate(_OFFSETS):
+            _look_back(decoder.layers[0].self_attn, head, offset)
+        for layer in decoder.layers[1:]:
+            for head in range(_MATCHING_HEADS):
+                _look_at_alike(layer.self_attn, head)
+
+
+def _rows(attention: torch.nn.Module, head: int) -> slice:
+    return slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+
+
+def _angles(attention: torch.nn.Module) -> torch.Tensor:
+    """Radians that each rotary frequency turns by from one token to the next, fastest first."""
+    half = attention.head_dim // 2
+    return _ROPE_THETA ** (-torch.arange(half) / half)
+
+
+def _look_back(attention: torch.nn.Module, head: int, offset: int) -> None:
+    """Biases whose rotary product is largest `offset` tokens back, whatever the tokens are."""
+    rows, angles = _rows(attention, head), _angles(attention)
+    strength = torch.zeros(len(angles))
+    strength[: len(angles) // 2] = 6.0
+    turned = -offset * angles
+    attention.q_proj.weight[rows] *= 0.3
+    attention.k_proj.weight[rows] *= 0.3
+    attention.q_proj.bias[rows] = torch.cat([strength * turned.cos(), strength * turned.sin()])
+    attention.k_proj.bias[rows] = torch.cat([strength, torch.zeros_like(strength)])
+    attention.o_proj.weight[:, rows] *= _HEAD_SCALE / _OUTPUT_SCALE
+
+
+def _look_at_alike(attention: torch.nn.Module, head: int) -> None:
+    """Equal queries and keys, in the slow rotary frequencies alone so that distance hardly counts."""
+    rows, angles = _rows(attention, head), _angles(attention)
+    slow = torch.cat([angles < 0.05] * 2).float()[:, None]
+    attention.q_proj.weight[rows] *= 1.2 * slow
+    attention.k_proj.weight[rows] = attention.q_proj.weight[rows]
+    attention.o_proj.weight[:, rows] *= _HEAD_SCALE / _OUTPUT_SCALE
+
+
+def image_tokens(processor: Qwen2_5_VLProcessor, image: torch.Tensor) -> int:
+    """How many placeholder tokens one picture (uint8, shape (3, height, width)) takes."""
+    grid = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"]
+    return int(grid[0].prod()) // processor.image_processor.merge_size**2
+
+
+def picture_inputs(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    images: Sequence[torch.Tensor],
+    tokens: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """What the model needs beside `tokens`, shape (batch, length), to see one picture in each sequence.
+
+    The pictures have one size and stand at one place in all sequences, so the positions of the first serve all.
+    """
+    inputs = processor.image_processor(images=list(images), return_tensors="pt")
+    kinds = (tokens[:1] == processor.image_token_id).int()
+    positions, _ = model.model.get_rope_index(tokens[:1], kinds, image_grid_thw=inputs["image_grid_thw"][:1])
+    return {**inputs, "position_ids": positions.expand(-1, len(tokens), -1)}
+
+
+def save(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, folder: Path) -> None:
+    """Write a folder that `from_pretrained` and vLLM load: weights, configuration, processor and tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+
+
+def load(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+    """The model that `save` wrote, in fp32 and evaluation mode, with its processor."""
+    if not (folder / "config.json").is_file():
+        raise SetupError(f"{folder} holds no model: make one with python -m divek_verl.demo.warm_start.")
+    network = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return network.eval(), Qwen2_5_VLProcessor.from_pretrained(folder)

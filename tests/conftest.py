@@ -1,0 +1,84 @@
+"""Fixtures of several test modules. All tests run on verl's CPU platform, wherever they run."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before anything imports torch, verl or datasets: they look at their environment once.
+os.environ["VERL_PLATFORM"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="divek-datasets-")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+
+import pytest  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Names that are not in the English words of the prompts, so that the small tokenizer has to be told them.
+FLAGS = ("Chad", "Romania", "Andorra", "Moldova", "Monaco", "Indonesia")
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory: pytest.TempPathFactory) -> RunPython:
+    """Runs ``python *arguments`` from a folder that is not the repository.
+
+    Keyword arguments change the environment; None removes a variable. What this process set up for verl's plugins is
+    removed first, so that a child starts as a user's shell would.
+    """
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+        changed = {
+            "VERL_PLATFORM": None,
+            "VERL_USE_EXTERNAL_MODULES": None,
+            "VERL_USE_EXTERNAL_PLUGINS": None,
+            "HYDRA_FULL_ERROR": None,
+            **environment,
+        }
+        child = {**os.environ, **{name: value for name, value in changed.items() if value is not None}}
+        for name in [name for name, value in changed.items() if value is None]:
+            child.pop(name, None)
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=elsewhere, env=child, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def processor() -> Any:
+    """The demo's processor and tokenizer, set up as verl sets up those of a Qwen2.5-VL."""
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLModel
+
+    from divek_verl import prompts
+    from divek_verl.demo.model import build_config, build_processor, build_tokenizer
+
+    tokenizer = build_tokenizer([prompts.open_question("flags", FLAGS)], FLAGS)
+    built = build_processor(tokenizer)
+    # verl/utils/tokenizer/tokenizer.py: hf_processor
+    built.config = build_config(tokenizer)
+    built.get_rope_index = types.MethodType(Qwen2_5_VLModel.get_rope_index, built)
+    if hasattr(Qwen2_5_VLModel, "get_vision_position_ids"):
+        built.get_vision_position_ids = types.MethodType(Qwen2_5_VLModel.get_vision_position_ids, built)
+    return built
+
+
+@pytest.fixture
+def compose() -> Iterator[Callable[..., Any]]:
+    """Composes verl's configuration with overrides, as its entry point does: ``compose("reward=divek", ...)``."""
+    import verl  # noqa: F401  (loads the plugin, which puts our files on Hydra's search path)
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        yield lambda *overrides, name="ppo_trainer": hydra_compose(name, overrides=list(overrides))

@@ -1,0 +1,208 @@
+"""The whole of it, once: verl's own entry point, two FSDP2 workers, two real vLLM servers, a kill -9 and a resume.
+
+The model is small and untrained, the pictures are plain colours: what is shown here is that nothing is lost, that
+sampler and policy are one model, and that the records say what happened. That it *learns* is benchmarks/.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
+from divek_verl.demo.processes import end_all, marked, running
+from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
+from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
+from divek_verl.prompts import multiple_choice, open_question
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+CLASSES = Classes(("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal"))
+STEPS = 2
+ROLLOUTS = 4
+SAMPLES = 6
+SECONDS_TO_FIRST_CHECKPOINT = 500
+
+
+def paint(folder: Path, split: str, side: str, count: int) -> Split:
+    names = CLASSES.of(side).names
+    rng = random.Random(split)
+    examples = []
+    for index in range(count):
+        path = Path("images", f"{split}-{index}.png")
+        (folder / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (112, 84), tuple(rng.randrange(256) for _ in range(3))).save(folder / path)
+        examples.append(Example(image=path.as_posix(), truth=names[index % len(names)], image_id=path.stem))
+    return Split(split, side, examples)
+
+
+def prepare(folder: Path) -> None:
+    with new_folder(folder) as scratch:
+        splits = [paint(scratch, "train", "base", 12), paint(scratch, "val_base", "base", 5)]
+        write_set(scratch, "flags", CLASSES, [*splits, paint(scratch, "val_new", "new", 4)])
+    # Whole when it was prepared, cut short since: its header still reads, its pixels do not.
+    broken = folder / "images" / "val_base-4.png"
+    noise = Image.effect_noise((112, 84), 80)
+    noise.save(broken)
+    broken.write_bytes(broken.read_bytes()[:2000])
+
+
+def make_model(folder: Path) -> None:
+    names = CLASSES.all
+    texts = [open_question("flags", names), multiple_choice("flags", "A. Chad\nB. Mali"), "user assistant"]
+    tokenizer = build_tokenizer(texts, names)
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
+
+
+def command(data: Path, model: Path, run_dir: Path) -> list[str]:
+    settings = {
+        "data.train_files": data / "train.parquet",
+        "data.val_files": f"[{data / 'val_base.parquet'},{data / 'val_new.parquet'}]",
+        "data.train_batch_size": 4,
+        "data.max_prompt_length": 256,
+        "data.max_response_length": 8,
+        "actor_rollout_ref.model.path": model,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.actor.use_kl_loss": "true",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.rollout.n": ROLLOUTS,
+        "divek.num_samples": SAMPLES,
+        "trainer.n_gpus_per_node": 2,
+        "trainer.total_training_steps": STEPS,
+        "trainer.total_epochs": 10,
+        "trainer.test_freq": STEPS,
+        "trainer.save_freq": 1,
+        "trainer.logger": "[console,tensorboard]",
+        "trainer.default_local_dir": run_dir,
+        "hydra.run.dir": run_dir / "hydra",
+    }
+    overrides = [f"{name}={value}" for name, value in settings.items()]
+    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "divek_cpu", *overrides]
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.is_file():
+        assert process.poll() is None, "verl ended before it wrote a checkpoint"
+        assert time.monotonic() < deadline, f"no {path.name} after {seconds} s"
+        time.sleep(0.2)
+
+
+def kill_without_warning(process: subprocess.Popen) -> None:
+    """kill -9 of everything that the run started, as when a node goes down."""
+    mark = next(
+        entry.split("=", 1)[1]
+        for entry in Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+        if entry.startswith("DIVEK_RUN_ID=")
+    )
+    for other in marked(mark):
+        os.kill(other.pid, signal.SIGKILL)
+    end_all(mark, process)
+    assert marked(mark) == []
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("end_to_end")
+    prepare(home / "data")
+    make_model(home / "model")
+    folder = home / "run"
+    arguments = command(home / "data", home / "model", folder)
+    settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard")}
+    with running(arguments, home / "first.log", settings) as process:
+        try:
+            wait_for(folder / "latest_checkpointed_iteration.txt", process, SECONDS_TO_FIRST_CHECKPOINT)
+        except AssertionError:
+            print((home / "first.log").read_text(errors="replace")[-8000:])
+            raise
+        kill_without_warning(process)
+    with running(arguments, home / "second.log", settings) as process:
+        status = process.wait(timeout=SECONDS_TO_FIRST_CHECKPOINT)
+    if status:
+        print((home / "second.log").read_text(errors="replace")[-8000:])
+    assert status == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def visits(run_dir: Path) -> list[dict]:
+    return list(read_lines(run_dir / "questions.jsonl"))
+
+
+def test_the_resumed_run_goes_on_after_the_checkpointed_step(run_dir: Path) -> None:
+    log = (run_dir.parent / "second.log").read_text(errors="replace")
+    assert "Resuming from" in log
+    assert (run_dir / f"global_step_{STEPS}" / "actor").is_dir()
+    assert sorted(read_metrics(run_dir))[-1] == STEPS
+
+
+def test_sampler_and_policy_are_one_model_at_every_step(run_dir: Path) -> None:
+    found = {step: data[CORRELATION] for step, data in read_metrics(run_dir).items() if CORRELATION in data}
+    assert STEPS in found
+    assert min(found.values()) >= 0.999
+
+
+def test_every_validation_image_is_in_the_denominator(run_dir: Path, visits: list[dict]) -> None:
+    last = [visit for visit in visits if visit["split"] == "val" and visit["step"] == STEPS]
+    assert len(last) == 5 + 4
+    assert [visit["failure"] for visit in last if visit["image_id"] == "val_base-4"] == ["unreadable_image"]
+    metrics = read_metrics(run_dir)[STEPS]
+    for side in ("base", "new"):
+        source = f"divek/flags/{side}"
+        assert 0.0 <= metrics[f"val-core/{source}/acc/mean@1"] <= 1.0
+        for measure in ("one_step", "consistency", "recall", "pass_at_k"):
+            own = [visit[measure] for visit in last if visit["data_source"] == source]
+            assert metrics[f"val-aux/{source}/{measure}/mean@1"] == pytest.approx(sum(own) / len(own))
+
+
+def test_validation_shows_no_truth_that_was_not_voted_for(visits: list[dict]) -> None:
+    assert not [visit for visit in visits if visit["split"] == "val" and visit["injected"]]
+
+
+def test_training_questions_hold_the_truth_and_a_group_of_rollouts(visits: list[dict]) -> None:
+    trained = [visit for visit in visits if visit["split"] == "train" and visit["skip"] is None]
+    assert trained
+    for visit in trained:
+        assert visit["options"][ord(visit["answer"]) - ord("A")] == visit["truth"]
+        assert set(visit["options"]) <= set(CLASSES.base)
+        assert len(visit["rewards"]) == len(visit["choices"]) == len(visit["completions"]) == ROLLOUTS
+        assert sum(visit["votes"].values()) + sum(visit["unknown"].values()) + visit["unanswered"] == SAMPLES
+
+
+def test_votes_say_which_policy_they_come_from(visits: list[dict]) -> None:
+    assert {visit["policy_version"] for visit in visits if visit["step"] == STEPS and visit["split"] == "train"} == {
+        STEPS - 1
+    }
+
+
+def test_the_divek_metrics_reach_verls_tracker(run_dir: Path) -> None:
+    metrics = read_metrics(run_dir)[STEPS]
+    assert metrics["divek/images_mined"] >= 4
+    assert metrics["divek/samples"] == metrics["divek/images_mined"] * SAMPLES
+    assert list((run_dir / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_the_samples_of_one_image_share_its_prefill(run_dir: Path) -> None:
+    assert read_metrics(run_dir)[STEPS]["divek/cached_share"] > 0.5
+
+
+def test_a_report_can_be_written_of_it(run_dir: Path) -> None:
+    from divek_verl.report import write_report
+
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "divek/flags/base" in page
+
+
+def test_the_records_are_plain_json_lines(run_dir: Path) -> None:
+    for name in ("questions.jsonl", "metrics.jsonl"):
+        for line in (run_dir / name).read_text(encoding="utf-8").splitlines():
+            json.loads(line)

@@ -1,0 +1,213 @@
+import importlib.util
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from divek_verl.errors import SetupError
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+MAIN = ("-m", "verl.trainer.main_ppo")
+NEEDED = ("data.train_files=/data/train.parquet", "actor_rollout_ref.model.path=/model")
+# What verl's own checks ask for in every run.
+VERL_NEEDS = (
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1",
+)
+
+
+def _composed(result: subprocess.CompletedProcess[str]) -> DictConfig:
+    assert result.returncode == 0, result.stderr
+    # verl prints a few lines of its own before the configuration.
+    yaml = result.stdout[result.stdout.index("actor_rollout_ref:") :]
+    config = OmegaConf.create(yaml)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _assert_ours(config: DictConfig) -> None:
+    reward = config.reward.custom_reward_function
+    assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
+    assert OmegaConf.to_container(reward.reward_kwargs) == {"format_weight": 1.0, "answer_weight": 1.0}
+    assert (config.data.custom_cls.path, config.data.custom_cls.name) == ("pkg://divek_verl.dataset", "DiveKDataset")
+    manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
+    assert manager == "divek_verl.rollout.TwoStageAgentLoopManager"
+    assert config.divek.num_samples == 20 and config.divek.num_options == 5
+    assert config.divek.run_dir == config.trainer.default_local_dir
+    # The dataset is given this node only.
+    assert config.data.divek == config.divek
+    assert config.data.train_files == "/data/train.parquet"
+
+
+# --------------------------------------------------------------------------- verl's own entry point, from elsewhere
+
+
+def test_one_word_on_verls_command_line_turns_divek_on(run_python: RunPython) -> None:
+    config = _composed(run_python(*MAIN, "reward=divek", *NEEDED, "divek.num_samples=20", "--cfg", "job"))
+    _assert_ours(config)
+    # What verl's primary file sets in its own body stays as it is.
+    assert config.algorithm.adv_estimator == "gae"
+
+
+def test_the_trainer_config_sets_what_a_group_cannot_and_needs_no_entry_point(run_python: RunPython) -> None:
+    named = {"VERL_USE_EXTERNAL_MODULES": "divek_verl.plugin", "VERL_USE_EXTERNAL_PLUGINS": "none"}
+    config = _composed(run_python(*MAIN, "--config-name", "divek_trainer", *NEEDED, "--cfg", "job", **named))
+    _assert_ours(config)
+    assert config.algorithm.adv_estimator == "grpo"
+    assert config.trainer.v1.sampler.sync_refill_failed_groups is True
+    assert config.trainer.v1.sampler.custom_sampler.name == "DivekReplayBuffer"
+    assert config.actor_rollout_ref.rollout.calculate_log_probs is True
+
+
+def test_the_cpu_config_adds_what_a_cpu_needs(run_python: RunPython) -> None:
+    command = (*MAIN, "--config-name", "divek_cpu", *NEEDED, "trainer.n_gpus_per_node=2", "--cfg", "job")
+    config = _composed(run_python(*command, VERL_PLATFORM="cpu"))
+    _assert_ours(config)
+    assert config.algorithm.adv_estimator == "grpo"
+    assert config.trainer.device == "cpu"
+    assert config.ray_kwargs.ray_init.num_gpus == 2
+    assert config.actor_rollout_ref.actor.strategy == config.actor_rollout_ref.ref.strategy == "fsdp2"
+    assert config.actor_rollout_ref.rollout.load_format == "auto"
+    assert config.actor_rollout_ref.rollout.free_cache_engine is False
+    assert config.actor_rollout_ref.rollout.enable_sleep_mode is False
+
+
+def test_without_the_plugin_verl_knows_no_divek(run_python: RunPython) -> None:
+    """Shows that the tests above can fail."""
+    result = run_python(*MAIN, "reward=divek", *NEEDED, "--cfg", "job", VERL_USE_EXTERNAL_PLUGINS="none")
+    assert result.returncode != 0
+    assert "reward/divek" in result.stderr
+
+
+def test_a_bad_value_stops_the_real_entry_point_before_ray_starts(run_python: RunPython) -> None:
+    result = run_python(*MAIN, "--config-name", "divek_cpu", *NEEDED, "divek.num_options=1", VERL_PLATFORM="cpu")
+    assert result.returncode != 0
+    errors = [line for line in result.stderr.splitlines() if "Error" in line]
+    sentence = "divek.num_options=1 does not work: it must be a whole number from 2 to 26."
+    assert errors[-1] == f"divek_verl.errors.SetupError: {sentence}"
+    # verl prints this line just before it starts Ray.
+    assert "ray init kwargs" not in result.stdout + result.stderr
+    assert "Started a local Ray instance" not in result.stdout + result.stderr
+
+
+# --------------------------------------------------------------------------- verl's configuration check
+
+
+def _validate(config: DictConfig) -> None:
+    """As ``verl.trainer.main_ppo`` calls it."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("divek.num_options=1", "divek.num_options=1 does not work"),
+        ("divek.num_samples=0", "divek.num_samples=0 does not work"),
+        ("+divek.votes=3", "divek.votes is no option"),
+        ("algorithm.adv_estimator=gae", "trains a critic"),
+        ("trainer.v1.trainer_mode=separate_async", "separate_async is not supported"),
+        ("data.val_files=/nowhere.parquet", "data.val_files names /nowhere.parquet"),
+    ],
+)
+def test_verls_check_of_its_configuration_is_ours_too(
+    compose: Any, tmp_path: Path, override: str, sentence: str
+) -> None:
+    (tmp_path / "a.parquet").touch()
+    files = [f"data.train_files={tmp_path}/a.parquet", f"data.val_files={tmp_path}/a.parquet"]
+    with pytest.raises(SetupError, match=sentence):
+        _validate(compose(*files, *VERL_NEEDS, override, name="divek_trainer"))
+
+
+def test_verl_090_is_refused(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verl.__version__", "0.9.0")
+    with pytest.raises(SetupError, match="not 0.9.0: pip install 'verl>=0.9.1,<0.10'"):
+        _validate(compose(*VERL_NEEDS, name="divek_trainer"))
+
+
+def test_a_good_configuration_passes_both_checks(
+    compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.parquet").touch()
+    files = [f"data.train_files={tmp_path}/a.parquet", f"data.val_files={tmp_path}/a.parquet"]
+    config = compose("reward=divek", "algorithm.adv_estimator=grpo", *files, *VERL_NEEDS)
+    _validate(config)
+    assert config.trainer.v1.sampler.custom_sampler.name == "DivekReplayBuffer"
+    # verl's own check ran after ours.
+    assert "[validate_config] All configuration checks passed" in capsys.readouterr().out
+
+
+def test_a_run_without_divek_is_untouched(compose: Any) -> None:
+    config = compose("algorithm.adv_estimator=gae", "critic.ppo_micro_batch_size_per_gpu=1", *VERL_NEEDS)
+    before = OmegaConf.to_yaml(config)
+    _validate(config)
+    assert OmegaConf.to_yaml(config) == before
+
+
+def test_installing_twice_wraps_once() -> None:
+    import wrapt
+    from verl.utils import config
+
+    from divek_verl import plugin
+
+    before = config.validate_config
+    plugin.install()
+    assert config.validate_config is before
+    assert isinstance(before, wrapt.FunctionWrapper) and not isinstance(before.__wrapped__, wrapt.FunctionWrapper)
+
+
+def test_a_plugin_that_cannot_load_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """verl swallows the error of an entry point, so that only this line explains the missing `reward=divek`."""
+    from hydra.core.plugins import Plugins
+
+    from divek_verl import plugin
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("Hydra is not what it was")
+
+    monkeypatch.setattr(Plugins, "register", broken)
+    spec = importlib.util.spec_from_file_location("broken_plugin", plugin.__file__)
+    assert spec and spec.loader
+    with pytest.raises(RuntimeError, match="not what it was"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    printed = capsys.readouterr().err
+    assert "divek_verl: the plugin could not be loaded, so `reward=divek` is unknown" in printed
+    assert "Hydra is not what it was" in printed
+
+
+# --------------------------------------------------------------------------- metrics.jsonl beside verl's trackers
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_verl_logs_is_appended_to_the_run_folder(tmp_path: Path) -> None:
+    from verl.utils.tracking import Tracking
+
+    config = {"divek": {"run_dir": str(tmp_path / "run")}}
+    Tracking("project", "experiment", default_backend=[], config=config).log({"critic/score/mean": 0.5}, step=1)
+    # A resumed run is another Tracking, here with its configuration given by place.
+    Tracking("project", "experiment", [], config).log(data={"critic/score/mean": 0.75}, step=2)
+    assert _lines(tmp_path / "run" / "metrics.jsonl") == [
+        {"step": 1, "data": {"critic/score/mean": 0.5}},
+        {"step": 2, "data": {"critic/score/mean": 0.75}},
+    ]
+
+
+@pytest.mark.parametrize("config", [None, {}, {"trainer": {"default_local_dir": "x"}}, {"divek": None}])
+def test_a_run_without_divek_is_logged_by_verl_alone(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl.utils.tracking import Tracking
+
+    monkeypatch.chdir(tmp_path)
+    Tracking("project", "experiment", default_backend=[], config=config).log({"a": 1.0}, step=1)
+    assert list(tmp_path.iterdir()) == []
