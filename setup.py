@@ -25,6 +25,8 @@ COMMON = [
     "cachetools",
     "jinja2>=3.1",
     "plotly>=6,<7",
+    "psutil>=5.9",
+    "pydantic>=2,<3",
     "rich>=13",
     "tqdm>=4.66",
     "typer>=0.12",

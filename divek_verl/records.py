@@ -71,6 +71,18 @@ class Visit:
         return {**record, "cached_share": cached / prompt_tokens if prompt_tokens else None}
 
 
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one JSON line; a line that a killed run left torn is closed first, so that it costs no second one."""
+    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
+
+
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
@@ -113,8 +125,7 @@ class RunRecorder:
     def __init__(self, run_dir: str) -> None:
         folder = Path(run_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        _end_torn_line(folder / QUESTIONS_FILE)
-        self._questions = (folder / QUESTIONS_FILE).open("a", encoding="utf-8", buffering=1)
+        self._questions = folder / QUESTIONS_FILE
         self._mined: list[Visit] = []
         self._rolled_out: list[Visit] = []
         self._workers: list[Any] = []
@@ -133,7 +144,7 @@ class RunRecorder:
 
     def write(self, visit: Visit) -> None:
         """Write the line of a finished visit."""
-        self._questions.write(json.dumps(visit.to_json(), ensure_ascii=False) + "\n")
+        append_line(self._questions, visit.to_json())
         if visit.split == "train" and visit.reason is None:
             self._rolled_out.append(visit)
 
@@ -168,27 +179,11 @@ class MetricsFile:
     def __init__(self, run_dir: str) -> None:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         self._path = Path(run_dir) / METRICS_FILE
-        _end_torn_line(self._path)
 
     def log(self, data: dict[str, Any], step: int) -> None:
         """Append one line; a number that is not finite is null in it, which is all that JSON has for one."""
         numbers = {name: _finite_or_none(float(value)) for name, value in data.items() if _is_number(value)}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": int(step), "data": numbers}) + "\n")
-
-
-def _end_torn_line(path: Path) -> None:
-    """A run that was killed may have left half a line, to which the next record must not be glued."""
-    if not path.is_file() or not path.stat().st_size:
-        return
-    with path.open("rb+") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+        append_line(self._path, {"step": int(step), "data": numbers})
 
 
 def _is_number(value: Any) -> bool:
@@ -196,3 +191,7 @@ def _is_number(value: Any) -> bool:
         return float(value) is not None
     except (TypeError, ValueError):
         return False
+
+
+def _finite_or_none(number: float) -> float | None:
+    return number if math.isfinite(number) else None

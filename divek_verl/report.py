@@ -197,7 +197,7 @@ def _add_metrics(run: Run, lines: Iterable[MetricsLine]) -> None:
 
 
 def _replace(known: dict[str, float], logged: Mapping[str, Any]) -> int:
-    """Put a line's numbers in the place of an earlier line's; training and validation may have a line each."""
+    """Put a line's numbers in the place of an earlier line's; training and validation may have one each."""
     replaced = 0
     for validation in (True, False):
         part = {name: value for name, value in logged.items() if _is_validation(name) == validation}

@@ -23,9 +23,7 @@ VERL_NEEDS = (
 
 def _composed(result: subprocess.CompletedProcess[str]) -> DictConfig:
     assert result.returncode == 0, result.stderr
-    # verl prints a few lines of its own before the configuration.
-    yaml = result.stdout[result.stdout.index("actor_rollout_ref:") :]
-    config = OmegaConf.create(yaml)
+    config = OmegaConf.create(result.stdout)
     assert isinstance(config, DictConfig)
     return config
 
@@ -81,7 +79,7 @@ def test_without_the_plugin_verl_knows_no_divek(run_python: RunPython) -> None:
     """Shows that the tests above can fail."""
     result = run_python(*MAIN, "reward=divek", *NEEDED, "--cfg", "job", VERL_USE_EXTERNAL_PLUGINS="none")
     assert result.returncode != 0
-    assert "reward/divek" in result.stderr
+    assert "Could not find 'reward/divek'" in result.stderr
 
 
 def test_a_bad_value_stops_the_real_entry_point_before_ray_starts(run_python: RunPython) -> None:
@@ -145,7 +143,7 @@ def test_a_good_configuration_passes_both_checks(
 
 
 def test_a_run_without_divek_is_untouched(compose: Any) -> None:
-    config = compose("algorithm.adv_estimator=gae", "critic.ppo_micro_batch_size_per_gpu=1", *VERL_NEEDS)
+    config = compose("algorithm.adv_estimator=grpo", *VERL_NEEDS)
     before = OmegaConf.to_yaml(config)
     _validate(config)
     assert OmegaConf.to_yaml(config) == before

@@ -62,10 +62,10 @@ def make_visit(
     answers = [truth if rng.random() < skill else rng.choice(wrong_answers) for _ in range(SAMPLES)]
     named = sorted({truth, other} & set(answers), key=lambda name: (-answers.count(name), name))
     votes = {name: answers.count(name) for name in named}
-    options = rng.sample(list(votes) if len(votes) > 1 else [truth, other], 2)
-    answer = "AB"[options.index(truth)]
-    wrong = "AB".replace(answer, "")
-    choice = answer if rng.random() < skill + 0.1 else wrong
+    fillers = [name for name in SIDES[side] if name not in (truth, other)]
+    options = rng.sample((named + fillers)[:2], 2)
+    answer = "AB"[options.index(truth)] if truth in options else None
+    choice = answer if answer and rng.random() < skill + 0.1 else "A" if answer != "A" else "B"
     picture = options["AB".index(choice)]
     thought = "<think>Three upright bands; the shades look more like {}.</think>"
     return {
@@ -94,7 +94,7 @@ def make_visit(
         "rollout_failures": {},
         "one_step": answers.count(truth) / SAMPLES,
         "consistency": float(max(votes, key=lambda name: votes[name], default="") == truth),
-        "recall": 1.0,
+        "recall": float(answer is not None),
         "pass_at_k": float(truth in votes),
         "mining_seconds": 1.5,
         "rollout_seconds": 0.4,
@@ -123,7 +123,7 @@ def training_metrics(rng: random.Random, step: int) -> dict[str, float]:
 
 def averages(visits: list[dict[str, Any]]) -> dict[str, float]:
     """What verl logs of a validation."""
-    logged = {}
+    logged: dict[str, float] = {}
     for source in sorted({visit["data_source"] for visit in visits}):
         own = [visit for visit in visits if visit["data_source"] == source]
         keys = ("one_step", "consistency", "recall", "pass_at_k")
@@ -488,8 +488,8 @@ def test_an_example_shows_picture_votes_options_and_text_before_and_after(run_di
 
 def test_the_bars_add_up_to_all_samples() -> None:
     votes = {f"class {number}": 20 - number for number in range(12)}
-    line: dict[str, Any] = {"step": 0, "split": "val", "data_source": "d", "image_id": "1", "truth": "class 0"}
-    visit = report.RecordedVisit(**line, votes=votes, unknown={"Atlantis": 3}, unanswered=2)
+    line: dict[str, Any] = {"step": 0, "split": "val", "data_source": "divek/x/base", "image_id": "1"}
+    visit = report.RecordedVisit(**line, truth="class 0", votes=votes, unknown={"Atlantis": 3}, unanswered=2)
     bars = report._bars(visit)
     assert sum(bar.count for bar in bars) == visit.samples
     assert [bar.kind for bar in bars] == ["truth", *["other"] * 6, "rest", "none"]

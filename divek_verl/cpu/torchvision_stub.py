@@ -60,7 +60,11 @@ def autoload() -> None:
     """What ``import torch`` calls in every process of an environment that has this package (``torch.backends``).
 
     vLLM inspects models in helper processes of its own, which import torchvision before any plugin of vLLM's or
-    verl's is loaded; this entry point is the one that comes earlier. Idle unless ``VERL_PLATFORM=cpu``.
+    verl's is loaded; this entry point is the one that comes earlier. A torch that was built for the CPU alone needs
+    it whatever ``VERL_PLATFORM`` says: verl imports torchvision even where it only composes a configuration.
     """
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+    import torch
+
+    asked = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+    if asked or not any(getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")):
         define_missing_operators()

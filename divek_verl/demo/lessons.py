@@ -78,6 +78,11 @@ class Teacher:
     base: tuple[str, ...]
     names: tuple[str, ...]
 
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The classes of which no picture is shown."""
+        return tuple(name for name in self.names if name not in self.base)
+
     def look_up(self, rng: random.Random, options: int, queries: int) -> Lesson:
         """A list of `options` names with letters, and `queries` of its names, each followed by its letter."""
         question = Question(tuple(rng.sample(self.names, options)), None, False)

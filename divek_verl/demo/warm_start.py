@@ -2,9 +2,10 @@
 
     python -m divek_verl.demo.warm_start --data runs/demo/data --out runs/demo/model
 
-GRPO can only sharpen what a policy does at times. So the model first learns to look up the letter of a named option
-(texts), then what the base classes look like (training drawings only), then the two questions; it is stopped while
-look-alikes are still confused.
+GRPO can only sharpen what a policy does at times, so the model must be right at times and wrong at times. Three stages:
+first it learns, from texts, to look up the letter beside a name. Then it learns what the base classes look like, from
+training drawings, and is stopped while it still confuses look-alikes. Last it learns the two questions, and there it is
+taught to answer with its own guesses of that moment instead of the truth: the form is learned, the doubt stays.
 """
 
 import hashlib
@@ -13,9 +14,11 @@ import math
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import torch
@@ -28,8 +31,11 @@ from divek_verl.errors import SetupError
 
 SETTINGS_FILE = "warm_start.json"
 _LONGEST_OPTIONS = 5
-
-Draw = Callable[[random.Random], list[Lesson]]
+# Share of question batches about names that the picture cannot show: any listed name is then as good.
+_STRANGE_SHARE = 0.2
+# Every name stays possible, and names that are all out of the question are equally likely.
+_LEAST_SHARE = 0.002
+_RECENT_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -37,109 +43,123 @@ class Settings:
     """What determines the warm-started model, besides the data and the code.
 
     Attributes:
-        look_up_steps, caption_steps, question_steps: optimiser steps of the three stages.
+        look_up_steps, question_steps: optimiser steps of the first and the last stage.
+        caption_steps: most steps of the second stage, which ends when the probability that the model gives to the
+            right name, averaged over the last few batches, reaches `confidence`.
         look_up_batch, caption_batch, question_batch: sequences in each step.
-        learning_rate: peak, reached after `warm_up_steps`; it falls to a tenth along a cosine.
+        learning_rate: peak, reached after `rise_steps`; it falls to a tenth in the last stage, along a cosine.
     """
 
     seed: int = 0
-    look_up_steps: int = 110
-    caption_steps: int = 300
-    question_steps: int = 240
+    look_up_steps: int = 100
+    caption_steps: int = 200
+    question_steps: int = 250
+    confidence: float = 0.45
     look_up_batch: int = 32
     caption_batch: int = 64
     question_batch: int = 24
     learning_rate: float = 2e-3
-    warm_up_steps: int = 40
+    rise_steps: int = 40
 
-    @property
-    def steps(self) -> int:
-        return self.look_up_steps + self.caption_steps + self.question_steps
+    def with_question_steps(self, steps: int) -> "Settings":
+        """The same course in at most `steps` steps of each stage: too short to be good, long enough to try it."""
+        return replace(
+            self,
+            look_up_steps=min(steps, self.look_up_steps),
+            caption_steps=min(steps, self.caption_steps),
+            question_steps=steps,
+        )
 
-    def scaled(self, steps: int) -> "Settings":
-        """The same mixture in about `steps` steps."""
-        share = steps / self.steps
-        counts = {
-            name: max(1, round(getattr(self, name) * share))
-            for name in ("look_up_steps", "caption_steps", "question_steps", "warm_up_steps")
-        }
-        return Settings(**{**asdict(self), **counts})
+
+@dataclass(frozen=True)
+class Guesses:
+    """What a model took the training pictures for.
+
+    Attributes:
+        names: base classes.
+        shares: probability of each name, for each picture.
+    """
+
+    names: tuple[str, ...]
+    shares: list[list[float]]
+
+    def several(self, picture: int, count: int, rng: random.Random) -> list[str]:
+        """`count` different names, the likely ones most often: what votes would turn into options."""
+        rest = dict(zip(self.names, self.shares[picture], strict=True))
+        drawn: list[str] = []
+        for _ in range(count):
+            drawn.append(_draw(rest, rng))
+            del rest[drawn[-1]]
+        return drawn
+
+    def one_of(self, listed: Sequence[str], picture: int, rng: random.Random) -> str:
+        """The guess among the names `listed`; any of them where none was ever likely."""
+        shares = dict(zip(self.names, self.shares[picture], strict=True))
+        return _draw({name: shares.get(name, 0.0) for name in listed}, rng)
+
+
+def _draw(shares: Mapping[str, float], rng: random.Random) -> str:
+    (name,) = rng.choices(list(shares), weights=[share + _LEAST_SHARE for share in shares.values()])
+    return name
 
 
 @dataclass(frozen=True)
 class Course:
-    """Draws the batches of lessons; lessons of one batch have one length, so that nothing is padded."""
+    """Draws the batches of lessons; lessons of one batch have one length, so that nothing is padded.
+
+    Attributes:
+        shown: class name of each training picture.
+    """
 
     teacher: Teacher
     shown: tuple[str, ...]
     settings: Settings
 
-    def batches(self) -> Iterator[list[Lesson]]:
-        """The lessons of every step, the same for the same seed."""
-        settings = self.settings
-        stages: list[tuple[int, Callable[[random.Random], list[Lesson]]]] = [
-            (settings.look_up_steps, self._look_ups),
-            (settings.caption_steps, self._captions),
-            (settings.question_steps, self._questions),
-        ]
-        rng = random.Random(f"{settings.seed}-lessons")
-        for steps, draw in stages:
-            for _ in range(steps):
-                yield draw(rng)
-
-    def _look_ups(self, rng: random.Random) -> list[Lesson]:
+    def look_ups(self, rng: random.Random) -> list[Lesson]:
+        """Letters beside names, texts alone."""
         options = rng.randint(2, _LONGEST_OPTIONS)
         return [self.teacher.look_up(rng, options, queries=16) for _ in range(self.settings.look_up_batch)]
 
-    def _captions(self, rng: random.Random) -> list[Lesson]:
-        numbers = rng.sample(range(len(self.shown)), self.settings.caption_batch)
+    def captions(self, rng: random.Random) -> list[Lesson]:
+        """Pictures with the truth."""
+        numbers = self._pictures(rng, self.settings.caption_batch)
         return [self.teacher.caption(self.shown[number], number) for number in numbers]
 
-    def _questions(self, rng: random.Random) -> list[Lesson]:
-        kinds: list[Draw] = [self._choices, self._open_questions, self._told]
-        (draw,) = rng.choices(kinds, weights=[45, 40, 15])
-        return draw(rng)
+    def questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
+        """One of the two questions, about pictures with `guesses` as answers or with the answer told in words."""
+        (draw,) = rng.choices([self._choices, self._open_questions, self._told], weights=[45, 35, 20])
+        return draw(rng, guesses)
 
-    def _choices(self, rng: random.Random) -> list[Lesson]:
-        options = rng.randint(2, _LONGEST_OPTIONS)
-        numbers = rng.sample(range(len(self.shown)), self.settings.question_batch)
-        return [
-            self.teacher.choice(self.shown[number], self._with(self.shown[number], self.teacher.base, options, rng), number)
-            for number in numbers
-        ]
+    def _choices(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
+        count, strange = rng.randint(2, _LONGEST_OPTIONS), rng.random() < _STRANGE_SHARE
+        lessons_ = []
+        for number in self._pictures(rng, self.settings.question_batch):
+            options = rng.sample(self.teacher.new, count) if strange else guesses.several(number, count, rng)
+            rng.shuffle(options)
+            lessons_.append(self.teacher.choice(guesses.one_of(options, number, rng), options, number))
+        return lessons_
 
-    def _open_questions(self, rng: random.Random) -> list[Lesson]:
-        """Half of them with the whole class list, half with a part, so that the list is heeded."""
-        base = self.teacher.base
-        numbers = rng.sample(range(len(self.shown)), self.settings.question_batch)
-        length = len(base) if rng.random() < 0.5 else rng.randint(5, len(base))
-        return [
-            self.teacher.open_question(self.shown[number], self._list(self.shown[number], length, rng), number)
-            for number in numbers
-        ]
+    def _open_questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
+        """Half of them with a whole class list, the others with a part of it, so that the list is heeded."""
+        names = self.teacher.new if rng.random() < _STRANGE_SHARE else self.teacher.base
+        count = len(names) if rng.random() < 0.5 else rng.randint(min(5, len(names)), len(names))
+        lessons_ = []
+        for number in self._pictures(rng, self.settings.question_batch):
+            kept = set(rng.sample(names, count))
+            listed = [name for name in names if name in kept]
+            lessons_.append(self.teacher.open_question(guesses.one_of(listed, number, rng), listed, number))
+        return lessons_
 
-    def _told(self, rng: random.Random) -> list[Lesson]:
-        options = rng.randint(2, _LONGEST_OPTIONS)
-        told = rng.choices(self.teacher.names, k=self.settings.question_batch)
-        if rng.random() < 0.7:
-            return [self.teacher.told_choice(n, self._with(n, self.teacher.names, options, rng)) for n in told]
-        length = rng.randint(5, 20)
-        return [self.teacher.told_open_question(n, self._with(n, self.teacher.names, length, rng)) for n in told]
+    def _told(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
+        """Texts alone, about all names."""
+        open_question = rng.random() < 0.3
+        count = rng.randint(5, 20) if open_question else rng.randint(2, _LONGEST_OPTIONS)
+        teach = self.teacher.told_open_question if open_question else self.teacher.told_choice
+        lists = [rng.sample(self.teacher.names, count) for _ in range(self.settings.question_batch)]
+        return [teach(rng.choice(names), names) for names in lists]
 
-    def _list(self, name: str, length: int, rng: random.Random) -> list[str]:
-        base = self.teacher.base
-        if length == len(base):
-            return list(base)
-        kept = set(self._with(name, base, length, rng))
-        return [each for each in base if each in kept]
-
-    @staticmethod
-    def _with(name: str, names: Sequence[str], count: int, rng: random.Random) -> list[str]:
-        """`count` different names in random order, `name` among them."""
-        others = rng.sample([other for other in names if other != name], count - 1)
-        options = [name, *others]
-        rng.shuffle(options)
-        return options
+    def _pictures(self, rng: random.Random, count: int) -> list[int]:
+        return rng.sample(range(len(self.shown)), min(count, len(self.shown)))
 
 
 @dataclass
@@ -156,16 +176,30 @@ class Trainer:
         self._optimiser = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
         self._variation = random.Random(f"{self.settings.seed}-variation")
 
-    def step(self, number: int, batch: Sequence[Lesson]) -> float:
+    def step(self, batch: Sequence[Lesson], learning_rate: float) -> float:
         """One optimiser step; its loss."""
         for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate(number, self.settings)
+            group["lr"] = learning_rate
         loss = self._loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimiser.step()
         self._optimiser.zero_grad()
         return float(loss.detach())
+
+    @torch.inference_mode()
+    def guesses(self, course: Course) -> "Guesses":
+        """What the model takes every training picture for."""
+        teacher = course.teacher
+        columns = teacher.tokenizer.convert_tokens_to_ids([f" {name}" for name in teacher.base])
+        rows = []
+        for start in range(0, len(course.shown), course.settings.caption_batch):
+            numbers = range(start, min(start + course.settings.caption_batch, len(course.shown)))
+            batch = [teacher.caption(course.shown[number], number) for number in numbers]
+            tokens = torch.tensor([lesson.tokens for lesson in batch])
+            hidden = self.network.model(input_ids=tokens, use_cache=False, **self._shown(batch, tokens))
+            rows.append(self.network.lm_head(hidden.last_hidden_state[:, -2])[:, columns].softmax(dim=-1))
+        return Guesses(teacher.base, torch.cat(rows).tolist())
 
     def _loss(self, batch: Sequence[Lesson]) -> torch.Tensor:
         tokens = torch.tensor([lesson.tokens for lesson in batch])
@@ -184,10 +218,10 @@ class Trainer:
         return model.picture_inputs(self.network, self.processor, images, tokens)
 
 
-def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine to a tenth of the peak."""
-    rise = min(1.0, (step + 1) / settings.warm_up_steps)
-    fall = 0.1 + 0.9 * (1 + math.cos(math.pi * step / settings.steps)) / 2
+def learning_rate(settings: Settings, step: int, question_step: int = 0) -> float:
+    """Linear rise over the first steps; in the last stage a cosine down to a tenth."""
+    rise = min(1.0, (step + 1) / settings.rise_steps)
+    fall = 0.1 + 0.9 * (1 + math.cos(math.pi * question_step / settings.question_steps)) / 2
     return settings.learning_rate * rise * fall
 
 
@@ -225,12 +259,35 @@ def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditiona
     processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(names), names))
     network = model.build_model(processor.tokenizer, settings.seed)
     course = Course(build_teacher(data, processor, images), images.names, settings)
-    trainer = Trainer(network, processor, images, settings)
-    network.train()
-    progress = tqdm(course.batches(), total=settings.steps, desc="warm start", unit="step", mininterval=1.0)
-    for number, batch in enumerate(progress):
-        progress.set_postfix(loss=f"{trainer.step(number, batch):.3f}")
+    teach(Trainer(network, processor, images, settings), course)
     return network.eval(), processor
+
+
+def teach(trainer: Trainer, course: Course) -> None:
+    """The three stages, one after the other."""
+    settings, rng = trainer.settings, random.Random(f"{trainer.settings.seed}-lessons")
+    trainer.network.train()
+    for step in _progress("look-up", settings.look_up_steps):
+        trainer.step(course.look_ups(rng), learning_rate(settings, step))
+    taken = settings.look_up_steps + _until_confident(trainer, course, rng)
+    guesses = trainer.guesses(course)
+    for step in _progress("questions", settings.question_steps):
+        trainer.step(course.questions(rng, guesses), learning_rate(settings, taken + step, step))
+
+
+def _until_confident(trainer: Trainer, course: Course, rng: random.Random) -> int:
+    """The caption stage; how many steps it took."""
+    settings, recent = trainer.settings, deque(maxlen=_RECENT_BATCHES)
+    for step in _progress("captions", settings.caption_steps):
+        # exp(-loss) is the geometric mean of the probabilities given to the right names.
+        recent.append(math.exp(-trainer.step(course.captions(rng), learning_rate(settings, settings.look_up_steps + step))))
+        if len(recent) == _RECENT_BATCHES and fmean(recent) >= settings.confidence:
+            return step + 1
+    return settings.caption_steps
+
+
+def _progress(stage: str, steps: int) -> Iterable[int]:
+    return tqdm(range(steps), desc=f"warm start: {stage}", unit="step", mininterval=1.0)
 
 
 def warm_start(data: Path, out: Path, settings: Settings) -> bool:
@@ -258,12 +315,12 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the prepared set.")],
     out: Annotated[Path, typer.Option(help="Folder of the warm-started model.")],
     seed: Annotated[int, typer.Option(help="Seed of weights, lessons and picture variation.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=3, help="Optimiser steps; the default is the tuned course.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Most optimiser steps of each stage, for a quick try.")] = None,
 ) -> None:
     """Warm-start the demo model, unless `out` already holds the same one."""
     settings = Settings(seed=seed)
     if steps is not None:
-        settings = settings.scaled(steps)
+        settings = settings.with_question_steps(steps)
     try:
         trained = warm_start(data, out, settings)
     except SetupError as error:
