@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from divek_verl.records import shared_recorder
@@ -112,5 +112,8 @@ class DivekReplayBuffer(ReplayBuffer):
         for ping in answered:
             try:
                 ray.get(ping)
+            except ActorUnavailableError:
+                # Ray is reconnecting to it.
+                continue
             except RayActorError as error:
                 raise NoProgress(f"An agent-loop worker died, so its prompts would never finish: {error}") from error

@@ -1,6 +1,7 @@
 """Fixtures of several test modules. All tests run on verl's CPU platform, wherever they run."""
 
 import atexit
+import json
 import os
 import shutil
 import subprocess
@@ -82,3 +83,17 @@ def compose() -> Iterator[Callable[..., Any]]:
 
     with initialize_config_module("verl.trainer.config", version_base=None):
         yield lambda *overrides, name="ppo_trainer": hydra_compose(name, overrides=list(overrides))
+
+
+@pytest.fixture(scope="session")
+def without_adapters(run_python: RunPython) -> dict[str, Any]:
+    """What verl does on a CPU when nothing is adapted: name -> result or error (tests/verl_without_adapters.py)."""
+    result = run_python(
+        str(Path(__file__).parent / "verl_without_adapters.py"),
+        VERL_USE_EXTERNAL_PLUGINS="none",
+        # Without it, `import torch` would already call the torchvision workaround.
+        TORCH_DEVICE_BACKEND_AUTOLOAD="0",
+    )
+    assert result.returncode == 0, result.stderr
+    facts: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return facts

@@ -31,7 +31,7 @@ def _composed(result: subprocess.CompletedProcess[str]) -> DictConfig:
 def _assert_ours(config: DictConfig) -> None:
     reward = config.reward.custom_reward_function
     assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
-    assert OmegaConf.to_container(reward.reward_kwargs) == {"format_weight": 1.0, "answer_weight": 1.0}
+    assert OmegaConf.to_container(reward.reward_kwargs, resolve=True) == {"format_weight": 1.0, "answer_weight": 1.0}
     assert (config.data.custom_cls.path, config.data.custom_cls.name) == ("pkg://divek_verl.dataset", "DiveKDataset")
     manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
     assert manager == "divek_verl.rollout.TwoStageAgentLoopManager"

@@ -1,7 +1,8 @@
 """What the demo model is taught before GRPO: prompts with the responses it should give, as token numbers.
 
-Three kinds of lessons, from cheap to real:
+Four kinds of lessons, from cheap to real:
     look-up   text only: `A. x`, `B. y`, then many `y B`: which letter stands beside a name
+    telling   text only: a name is told, and is to be repeated with its letter
     caption   a picture and its name, without any question
     question  the two questions of DiVE-k as `divek_verl.prompts` words them, with their responses
 All pictures show base classes in the training drawings. Names of the other classes appear in texts alone.
@@ -59,7 +60,13 @@ def tokenizer_texts(names: Sequence[str]) -> list[str]:
     """Every wording that the model reads or writes, for training the tokenizer."""
     options = "\n".join(f"{letter}. {letter}" for letter in ascii_uppercase)
     questions = [told(open_question(_DATASET, [""]), ""), multiple_choice(_DATASET, options)]
-    return [_GUESS, "user\nassistant\n", *questions, open_response(""), *(choice_response("", a) for a in ascii_uppercase)]
+    return [
+        _GUESS,
+        "user\nassistant\n",
+        *questions,
+        open_response(""),
+        *(choice_response("", a) for a in ascii_uppercase),
+    ]
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,14 @@ class Teacher:
         lines = self._encode(question.text + "\n")
         pairs = self._encode("".join(f" {question.options[i]} {ascii_uppercase[i]}" for i in asked))
         return Lesson(lines + pairs, [0.0] * len(lines) + [0.0, 1.0] * queries)
+
+    def telling(self, rng: random.Random, options: int) -> Lesson:
+        """The told question in short: a sentence that names one of `options` names, then that name and its letter."""
+        question = Question(tuple(rng.sample(self.names, options)), rng.randrange(options), False)
+        name = question.options[question.answer or 0]
+        read = self._encode(told(question.text, name) + f"\n{_GUESS}")
+        said = self._encode(f" {name} {question.letter}")
+        return Lesson(read + said, [0.0] * len(read) + [1.0] * len(said))
 
     def caption(self, name: str, picture: int) -> Lesson:
         """A picture and what it looks like."""

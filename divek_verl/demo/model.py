@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Regex as TokenizersRegex
 import torch
+from tokenizers import Regex as TokenizersRegex
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from divek_verl.cpu.torchvision_stub import define_missing_operators

@@ -1,6 +1,6 @@
 """What a demo model can do before GRPO: does it know the forms, is it unsure, which classes does it confuse?
 
-    python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
+python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
 """
 
 import random
@@ -76,9 +76,14 @@ class Probe:
     def told(self) -> float:
         """Share of right letters when the question says in words which class it is."""
         rng = random.Random(f"{self.seed}-told")
-        questions = [Question(tuple(rng.sample(self.teacher.names, 5)), rng.randrange(5), False) for _ in range(_TOLD_QUESTIONS)]
+        questions = [
+            Question(tuple(rng.sample(self.teacher.names, 5)), rng.randrange(5), False)
+            for _ in range(_TOLD_QUESTIONS)
+        ]
         texts = [lessons.told(multiple_choice("flags", q.text), q.options[q.answer or 0]) for q in questions]
-        completions = self.sampler.sample([Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told")
+        completions = self.sampler.sample(
+            [Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told"
+        )
         return fmean(parse_option(c[0], 5) == q.answer for c, q in zip(completions, questions, strict=True))
 
     def side(self, images: pictures.Pictures, names: Sequence[str], *, training: bool) -> SideReport:
@@ -89,7 +94,9 @@ class Probe:
         answers = voting.sample(shown, _SAMPLES, f"{self.seed}-votes")
         votes = [count_votes(each, classes) for each in answers]
         questions = [
-            build_question(v, classes, truth=truth if training else None, skip_easy=training, seed=f"{self.seed}-{i}")
+            build_question(
+                v, classes, truth=truth if training else None, skip_easy=training, seed=f"{self.seed}-{i}"
+            )
             for i, (v, truth) in enumerate(zip(votes, images.names, strict=True))
         ]
         rights, greedy = self._choices(images, questions)
@@ -114,7 +121,9 @@ class Probe:
         asked = [(i, q) for i, q in enumerate(questions) if isinstance(q, Question)]
         prompts = [self._shown(multiple_choice("flags", q.text), images.pixels[i]) for i, q in asked]
         groups = self.sampler.sample(prompts, _GROUP, f"{self.seed}-choices")
-        likely = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(prompts, 1, "greedy")
+        likely = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(
+            prompts, 1, "greedy"
+        )
         rights, greedy = [], []
         for (i, question), group, best in zip(asked, groups, likely, strict=True):
             graded = [_chosen(completion, question) == images.names[i] for completion in (*group, *best)]
@@ -162,9 +171,13 @@ def _print(console: Console, told: float, sides: dict[str, SideReport]) -> None:
         table.add_row(label, *(f"{100 * getattr(side, measure):.1f}" for side in sides.values()))
     table.add_row("images", *(str(side.images) for side in sides.values()))
     console.print(table)
-    console.print(f"class told in the text: {100 * told:.1f} % name its letter (at least {100 * LEAST_TOLD:.0f})")
+    console.print(
+        f"class told in the text: {100 * told:.1f} % name its letter (at least {100 * LEAST_TOLD:.0f})"
+    )
     common = sides["val base"].confusions.most_common(_SHOWN_CONFUSIONS)
-    console.print("most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common))
+    console.print(
+        "most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common)
+    )
 
 
 def main(

@@ -37,7 +37,9 @@ class Sampler:
         completions: dict[int, list[str]] = {}
         for numbers in _batches(prompts):
             tokens = self._complete([prompts[number] for number in numbers], count, generator)
-            texts = self.processor.tokenizer.batch_decode(_until_end(tokens, self._ends), skip_special_tokens=True)
+            texts = self.processor.tokenizer.batch_decode(
+                _until_end(tokens, self._ends), skip_special_tokens=True
+            )
             completions |= {n: texts[i * count : (i + 1) * count] for i, n in enumerate(numbers)}
         return [completions[number] for number in range(len(prompts))]
 

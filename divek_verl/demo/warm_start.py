@@ -43,19 +43,20 @@ class Settings:
     """What determines the warm-started model, besides the data and the code.
 
     Attributes:
-        look_up_steps, question_steps: optimiser steps of the first and the last stage.
-        caption_steps: most steps of the second stage, which ends when the probability that the model gives to the
+        look_up_steps, telling_steps, question_steps: optimiser steps of these stages.
+        caption_steps: most steps of the caption stage, which ends when the probability that the model gives to the
             right name, averaged over the last few batches, reaches `confidence`.
-        look_up_batch, caption_batch, question_batch: sequences in each step.
+        text_batch, caption_batch, question_batch: sequences in each step; the first for look-up and telling.
         learning_rate: peak, reached after `rise_steps`; it falls to a tenth in the last stage, along a cosine.
     """
 
     seed: int = 0
     look_up_steps: int = 100
+    telling_steps: int = 120
     caption_steps: int = 200
-    question_steps: int = 250
+    question_steps: int = 320
     confidence: float = 0.45
-    look_up_batch: int = 32
+    text_batch: int = 32
     caption_batch: int = 64
     question_batch: int = 24
     learning_rate: float = 2e-3
@@ -66,6 +67,7 @@ class Settings:
         return replace(
             self,
             look_up_steps=min(steps, self.look_up_steps),
+            telling_steps=min(steps, self.telling_steps),
             caption_steps=min(steps, self.caption_steps),
             question_steps=steps,
         )
@@ -118,7 +120,14 @@ class Course:
     def look_ups(self, rng: random.Random) -> list[Lesson]:
         """Letters beside names, texts alone."""
         options = rng.randint(2, _LONGEST_OPTIONS)
-        return [self.teacher.look_up(rng, options, queries=16) for _ in range(self.settings.look_up_batch)]
+        return [self.teacher.look_up(rng, options, queries=16) for _ in range(self.settings.text_batch)]
+
+    def tellings(self, rng: random.Random) -> list[Lesson]:
+        """Mostly names that are told and repeated; at times look-ups, so that they stay alive. Texts alone."""
+        if rng.random() < 0.3:
+            return self.look_ups(rng)
+        options = rng.randint(2, _LONGEST_OPTIONS)
+        return [self.teacher.telling(rng, options) for _ in range(self.settings.text_batch)]
 
     def captions(self, rng: random.Random) -> list[Lesson]:
         """Pictures with the truth."""
@@ -127,7 +136,7 @@ class Course:
 
     def questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
         """One of the two questions, about pictures with `guesses` as answers or with the answer told in words."""
-        (draw,) = rng.choices([self._choices, self._open_questions, self._told], weights=[45, 35, 20])
+        (draw,) = rng.choices([self._choices, self._open_questions, self._told], weights=[40, 35, 25])
         return draw(rng, guesses)
 
     def _choices(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
@@ -252,7 +261,9 @@ def read_classes(data: Path) -> dict[str, list[str]]:
     return classes
 
 
-def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
+def train(
+    data: Path, settings: Settings
+) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
     """A warm-started model and its processor."""
     names = read_classes(data)["all"]
     images = pictures.load(data / "train.parquet")
@@ -269,21 +280,27 @@ def teach(trainer: Trainer, course: Course) -> None:
     trainer.network.train()
     for step in _progress("look-up", settings.look_up_steps):
         trainer.step(course.look_ups(rng), learning_rate(settings, step))
-    taken = settings.look_up_steps + _until_confident(trainer, course, rng)
+    taken = settings.look_up_steps
+    for step in _progress("telling", settings.telling_steps):
+        trainer.step(course.tellings(rng), learning_rate(settings, taken + step))
+    _until_confident(trainer, course, rng)
     guesses = trainer.guesses(course)
     for step in _progress("questions", settings.question_steps):
-        trainer.step(course.questions(rng, guesses), learning_rate(settings, taken + step, step))
+        trainer.step(course.questions(rng, guesses), learning_rate(settings, taken, step))
 
 
-def _until_confident(trainer: Trainer, course: Course, rng: random.Random) -> int:
-    """The caption stage; how many steps it took."""
-    settings, recent = trainer.settings, deque(maxlen=_RECENT_BATCHES)
+def _until_confident(trainer: Trainer, course: Course, rng: random.Random) -> None:
+    """The caption stage, up to where the model is right about as often as `confidence` says."""
+    settings, recent = trainer.settings, deque[float](maxlen=_RECENT_BATCHES)
     for step in _progress("captions", settings.caption_steps):
         # exp(-loss) is the geometric mean of the probabilities given to the right names.
-        recent.append(math.exp(-trainer.step(course.captions(rng), learning_rate(settings, settings.look_up_steps + step))))
+        recent.append(
+            math.exp(
+                -trainer.step(course.captions(rng), learning_rate(settings, settings.look_up_steps + step))
+            )
+        )
         if len(recent) == _RECENT_BATCHES and fmean(recent) >= settings.confidence:
-            return step + 1
-    return settings.caption_steps
+            return
 
 
 def _progress(stage: str, steps: int) -> Iterable[int]:
@@ -297,7 +314,9 @@ def warm_start(data: Path, out: Path, settings: Settings) -> bool:
     if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == wanted:
         return False
     if out.exists() and any(out.iterdir()) and not record.is_file():
-        raise SetupError(f"{out} holds something else than a warm-started model: give an empty or new folder.")
+        raise SetupError(
+            f"{out} holds something else than a warm-started model: give an empty or new folder."
+        )
     network, processor = train(data, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed: an interrupted run leaves no half model behind.
@@ -315,7 +334,9 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the prepared set.")],
     out: Annotated[Path, typer.Option(help="Folder of the warm-started model.")],
     seed: Annotated[int, typer.Option(help="Seed of weights, lessons and picture variation.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Most optimiser steps of each stage, for a quick try.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Most optimiser steps of each stage, for a quick try.")
+    ] = None,
 ) -> None:
     """Warm-start the demo model, unless `out` already holds the same one."""
     settings = Settings(seed=seed)

@@ -1,0 +1,28 @@
+"""How text and numbers are written on the page."""
+
+import unicodedata
+
+
+def visible(text: str) -> str:
+    """``text`` with the marks that turn or hide text (bidi, control, zero width) written as ``\\u202e``."""
+    return "".join(character if _is_plain(character) else _escape(character) for character in text)
+
+
+def _is_plain(character: str) -> bool:
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def points_changed(change: float | None) -> str:
+    """Percentage points with a sign; a change that rounds to nothing has none."""
+    if change is None:
+        return "–"
+    rounded = round(100 * change, 1)
+    return "±0.0" if rounded == 0 else f"{'+' if rounded > 0 else '−'}{abs(rounded):.1f}"

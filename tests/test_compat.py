@@ -1,0 +1,127 @@
+import importlib.util
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from divek_verl import compat
+
+# Components of Qwen2.5-VL's position ids: text, time, height, width.
+COMPONENTS = 4
+Fix = Callable[[TensorDict], None]
+
+
+@pytest.fixture(scope="module")
+def verls_own() -> Fix:
+    """``maybe_fix_3d_position_ids`` as verl ships it: its module is read a second time, without our hook."""
+    spec = importlib.util.find_spec("verl.utils.tensordict_utils")
+    assert spec and spec.origin
+    again = importlib.util.spec_from_file_location("tensordict_utils_without_repair", spec.origin)
+    assert again and again.loader
+    module: ModuleType = importlib.util.module_from_spec(again)
+    again.loader.exec_module(module)
+    fix: Fix = module.maybe_fix_3d_position_ids
+    assert fix is not compat.rebuild_position_ids
+    return fix
+
+
+def rows(*lengths: int) -> list[torch.Tensor]:
+    """Position ids of sequences of these lengths, each of shape (components, length), no number twice."""
+    total = sum(lengths) * COMPONENTS
+    flat = torch.arange(total).split([COMPONENTS * length for length in lengths])
+    return [part.reshape(COMPONENTS, length) for part, length in zip(flat, lengths, strict=True)]
+
+
+def batch(*lengths: int) -> TensorDict:
+    """The batch as it comes out of verl's queue: a jagged tensor of the rows."""
+    nested = torch.nested.as_nested_tensor(rows(*lengths), layout=torch.jagged)
+    return TensorDict({"position_ids": nested}, batch_size=[len(lengths)])
+
+
+def read_rows(data: TensorDict) -> list[torch.Tensor]:
+    """What verl's engines do with the tensor."""
+    return list(data["position_ids"].unbind())
+
+
+def assert_rows(data: TensorDict, *lengths: int) -> None:
+    for read, expected in zip(read_rows(data), rows(*lengths), strict=True):
+        assert torch.equal(read, expected)
+
+
+EQUAL = [(7, 7), (5, 5, 5), (7,), (1,), (1, 1), (COMPONENTS, COMPONENTS)]
+UNEQUAL = [(7, 5), (3, 9, 4), (1, 2)]
+# Here both readings are one.
+AMBIGUOUS = [(COMPONENTS,)]
+
+
+@pytest.mark.parametrize("lengths", EQUAL)
+def test_verl_7899_verls_own_function_crashes_on_batches_of_one_length(
+    verls_own: Fix, lengths: tuple[int, ...]
+) -> None:
+    """Where this fails, the installed verl is mended: take the repair out of divek_verl/compat.py."""
+    data = batch(*lengths)
+    verls_own(data)
+    # The words differ from one release of torch to the next.
+    with pytest.raises(RuntimeError, match="split_with_sizes expects split_sizes to sum|Expected cond to be True"):
+        read_rows(data)
+
+
+@pytest.mark.parametrize("lengths", EQUAL + UNEQUAL + AMBIGUOUS)
+def test_with_the_repair_every_row_is_read_back(lengths: tuple[int, ...]) -> None:
+    data = batch(*lengths)
+    compat.rebuild_position_ids(data)
+    assert data["position_ids"]._ragged_idx == 2
+    assert data["position_ids"].offsets().diff().tolist() == list(lengths)
+    assert_rows(data, *lengths)
+
+
+@pytest.mark.parametrize("lengths", EQUAL + UNEQUAL)
+def test_repairing_twice_changes_nothing(lengths: tuple[int, ...]) -> None:
+    """verl calls it in the worker and again in the engine."""
+    data = batch(*lengths)
+    compat.rebuild_position_ids(data)
+    compat.rebuild_position_ids(data)
+    assert_rows(data, *lengths)
+
+
+@pytest.mark.parametrize("lengths", UNEQUAL)
+def test_what_verls_own_function_was_written_for_still_works(verls_own: Fix, lengths: tuple[int, ...]) -> None:
+    """Pickling makes a tensor forget which dimension is ragged."""
+    for fix in (verls_own, compat.rebuild_position_ids):
+        data = batch(*lengths)
+        data["position_ids"]._ragged_idx = 1
+        fix(data)
+        assert_rows(data, *lengths)
+
+
+def test_other_batches_are_left_alone() -> None:
+    plain = torch.arange(12).reshape(2, 6)
+    nested = torch.nested.as_nested_tensor([torch.arange(3), torch.arange(5)], layout=torch.jagged)
+    for position_ids in (plain, plain.reshape(2, 3, 2), nested):
+        data = TensorDict({"position_ids": position_ids}, batch_size=[2])
+        compat.rebuild_position_ids(data)
+        assert data["position_ids"] is position_ids
+    data = TensorDict({"input_ids": plain}, batch_size=[2])
+    compat.rebuild_position_ids(data)
+    assert list(data.keys()) == ["input_ids"]
+
+
+def test_the_repair_reaches_every_module_that_verl_uses_the_function_in() -> None:
+    from verl.utils import tensordict_utils
+    from verl.workers import engine_workers
+    from verl.workers.engine import base
+
+    for module in (tensordict_utils, engine_workers, base):
+        assert module.maybe_fix_3d_position_ids is compat.rebuild_position_ids
+
+
+@pytest.mark.parametrize(("version", "hooks"), [("0.9.1", 1), ("0.9.5", 1), ("0.10.0", 0), ("0.8.0", 0)])
+def test_a_repair_is_for_the_versions_that_need_it(version: str, hooks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
+    compat.register_hooks()
+    assert len(registered) == hooks

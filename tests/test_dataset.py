@@ -1,0 +1,414 @@
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from divek_verl import prompts
+from divek_verl.dataset import DiveKDataset, is_ours, load_classes, resolve_image, to_multiple_choice
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+from divek_verl.question import Question, build_question
+from divek_verl.reward import compute_score
+from divek_verl.votes import Votes
+
+BASE = ("Chad", "Romania", "Andorra", "Moldova")
+QUESTION = prompts.open_question("flags", BASE)
+Row = dict[str, Any]
+
+
+def paint(path: Path, size: tuple[int, int] = (112, 84)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 30, 30)).save(path)
+
+
+def row(index: int, truth: str = "Chad", **changes: Any) -> Row:
+    return {
+        "data_source": "divek/flags/base",
+        "prompt": prompts.user_prompt(QUESTION),
+        "images": [{"image": f"images/{index}.png"}],
+        "ability": "classification",
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": {"index": index, "split": "train", "image_id": f"flag-{index}", "dataset": "flags"},
+        **changes,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A prepared set: the class lists and four pictures."""
+    classes = {"base": list(BASE), "new": ["Monaco", "Indonesia"], "all": [*BASE, "Monaco", "Indonesia"]}
+    (tmp_path / "classes.json").write_text(json.dumps({**classes, "aliases": {"Chad": ["Republic of Chad"]}}))
+    for index in range(4):
+        paint(tmp_path / f"images/{index}.png")
+    return tmp_path
+
+
+def write(folder: Path, rows: Sequence[Row], name: str = "train") -> str:
+    path = folder / f"{name}.parquet"
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    return str(path)
+
+
+@pytest.fixture
+def load(processor: Any) -> Any:
+    """Loads files as verl does; keyword arguments change ``data.*``."""
+
+    def load_files(
+        files: str | list[str], *, max_samples: int = -1, divek: dict | None = None, **data: Any
+    ) -> DiveKDataset:
+        config = {"max_prompt_length": 256, "filter_overlong_prompts": True, "filter_overlong_prompts_workers": None}
+        return DiveKDataset(
+            data_files=files,
+            tokenizer=processor.tokenizer,
+            processor=processor,
+            config=OmegaConf.create({**config, **data, "divek": divek or {}}),
+            max_samples=max_samples,
+        )
+
+    return load_files
+
+
+def image_ids(dataset: DiveKDataset) -> list[str]:
+    return [dataset[index]["extra_info"]["image_id"] for index in range(len(dataset))]
+
+
+# ---------------------------------------------------------------------------------------- a row as the rollout gets it
+
+
+def test_a_row_is_a_conversation_with_its_picture_first(folder: Path, load: Any) -> None:
+    item = load(write(folder, [row(0), row(1)]))[1]
+    (message,) = item["raw_prompt"]
+    picture, text = message["content"]
+    assert message["role"] == "user"
+    assert text == {"type": "text", "text": QUESTION}
+    assert picture["type"] == "image"
+    assert picture["image"] == str(folder / "images" / "1.png")
+    assert item["image_root"] == str(folder)
+    assert item["reward_model"] == {"style": "rule", "ground_truth": "Chad"}
+    assert item["index"] == 1
+    assert "images" not in item
+
+
+def test_a_prepared_set_can_be_moved(folder: Path, load: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    write(folder, [row(0)])
+    moved = tmp_path_factory.mktemp("elsewhere") / "set"
+    folder.rename(moved)
+    item = load(str(moved / "train.parquet"))[0]
+    assert item["raw_prompt"][0]["content"][0]["image"] == str(moved / "images" / "0.png")
+
+
+def test_a_path_from_the_current_folder_is_resolved_too(
+    folder: Path, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, [row(0)])
+    monkeypatch.chdir(folder)
+    assert load("train.parquet")[0]["image_root"] == str(folder)
+
+
+def test_an_absolute_path_stays(folder: Path, load: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    picture = tmp_path_factory.mktemp("pictures") / "a.png"
+    paint(picture)
+    item = load(write(folder, [row(0, images=[{"image": str(picture)}])]))[0]
+    assert item["raw_prompt"][0]["content"][0]["image"] == str(picture)
+
+
+def test_the_pixel_bounds_go_with_every_picture(folder: Path, load: Any) -> None:
+    item = load(write(folder, [row(0)]), divek={"min_pixels": 784, "max_pixels": 6272})[0]
+    picture = item["raw_prompt"][0]["content"][0]
+    assert (picture["min_pixels"], picture["max_pixels"]) == (784, 6272)
+
+
+@pytest.mark.parametrize("max_pixels", [1568, 3136, 6272])
+def test_the_bounds_hold_in_what_the_model_sees(folder: Path, load: Any, max_pixels: int) -> None:
+    from qwen_vl_utils import process_vision_info
+
+    paint(folder / "images/0.png", (300, 200))
+    dataset = load(write(folder, [row(0)]), divek={"min_pixels": 784, "max_pixels": max_pixels})
+    images, _ = process_vision_info(dataset[0]["raw_prompt"], image_patch_size=14)
+    assert images is not None
+    width, height = images[0].size
+    assert 784 <= width * height <= max_pixels
+
+
+# ------------------------------------------------------------------------------------------ rows that are left out
+
+
+def test_unreadable_rows_are_counted_and_named(folder: Path, load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "images/1.png").write_text("no picture")
+    (folder / "images/2.png").unlink()
+    dataset = load(write(folder, [row(0), row(1), row(2), row(3)]))
+    assert image_ids(dataset) == ["flag-0", "flag-3"]
+    assert dataset.left_out == {"unreadable_image": ["flag-1", "flag-2"]}
+    assert "divek_verl: left out 2 of 4 rows: unreadable_image (flag-1, flag-2)" in capsys.readouterr().out
+
+
+def test_many_left_out_rows_are_counted_and_some_named(
+    folder: Path, load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(write(folder, [row(0), *(row(index) for index in range(10, 17))]))
+    assert "left out 7 of 8 rows: unreadable_image (flag-10, flag-11, flag-12, flag-13, flag-14, ...)" in (
+        capsys.readouterr().out
+    )
+
+
+def test_overlong_rows_are_counted_and_named(folder: Path, load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    long = row(1, prompt=prompts.user_prompt(QUESTION + " really?" * 300))
+    dataset = load(write(folder, [row(0), long]))
+    assert image_ids(dataset) == ["flag-0"]
+    assert dataset.left_out == {"overlong_prompt": ["flag-1"]}
+    assert "left out 1 of 2 rows: overlong_prompt (flag-1)" in capsys.readouterr().out
+
+
+def test_a_large_picture_makes_a_row_overlong_and_max_pixels_makes_it_fit(folder: Path, load: Any) -> None:
+    paint(folder / "images/1.png", (1120, 840))  # 1,200 tokens, but for the bound
+    files = write(folder, [row(0), row(1)])
+    assert load(files).left_out == {"overlong_prompt": ["flag-1"]}
+    assert load(files, divek={"max_pixels": 112 * 84}).left_out == {}
+
+
+def test_length_is_verls_matter_where_it_was_not_asked_for(folder: Path, load: Any) -> None:
+    """As verl does: without filter_overlong_prompts, what is too long fails in the rollout."""
+    files = write(folder, [row(0), row(1, prompt=prompts.user_prompt(QUESTION + " really?" * 300))])
+    assert len(load(files, filter_overlong_prompts=False)) == 2
+
+
+@pytest.mark.parametrize("size", [(112, 84), (56, 56), (300, 200), (30, 90)])
+def test_a_prompt_is_as_long_as_the_rollout_will_find_it(
+    folder: Path, load: Any, processor: Any, size: tuple[int, int]
+) -> None:
+    """The filter counts tokens without decoding a pixel; off by one would drop or keep the wrong rows."""
+    from qwen_vl_utils import process_vision_info
+
+    paint(folder / "images/0.png", size)
+    files = write(folder, [row(0)])
+    messages = load(files)[0]["raw_prompt"]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    images, _ = process_vision_info(messages, image_patch_size=14)
+    tokens = len(processor(text=[text], images=images)["input_ids"][0])
+    assert len(load(files, max_prompt_length=tokens)) == 1
+    with pytest.raises(SetupError, match="can be used"):
+        load(files, max_prompt_length=tokens - 1)
+
+
+def test_a_set_without_a_usable_row_is_refused(folder: Path, load: Any) -> None:
+    with pytest.raises(SetupError, match=r"No row of .*train.parquet.* can be used: see the reasons above"):
+        load(write(folder, [row(77)]))
+
+
+def test_resuming_counts_once(folder: Path, load: Any) -> None:
+    dataset = load(write(folder, [row(0), row(77)]))
+    dataset.resume_dataset_state()
+    assert dataset.left_out == {"unreadable_image": ["flag-77"]}
+    assert image_ids(dataset) == ["flag-0"]
+
+
+def test_the_number_of_rows_can_be_limited(folder: Path, load: Any) -> None:
+    files = write(folder, [row(index % 4) for index in range(20)])
+    assert len(load(files, max_samples=7)) == 7
+    assert image_ids(load(files, max_samples=3)) == ["flag-0", "flag-1", "flag-2"]
+    some = image_ids(load(files, max_samples=7, shuffle=True, seed=5))
+    assert some == image_ids(load(files, max_samples=7, shuffle=True, seed=5))
+    assert len(load(files, max_samples=99)) == 20
+
+
+# ------------------------------------------------------------------------------------------ the class list
+
+
+def test_a_truth_outside_the_class_list_stops_at_start(folder: Path, load: Any) -> None:
+    files = write(folder, [row(0), row(1, truth="Monaco")])  # of the held-out side
+    with pytest.raises(SetupError, match=r"truth 'Monaco' of image flag-1 is not among the classes 'base'") as error:
+        load(files)
+    assert "\n" not in str(error.value)
+
+
+def test_a_truth_may_be_spelled_otherwise(folder: Path, load: Any) -> None:
+    assert len(load(write(folder, [row(0, truth="republic of chad"), row(1, truth="ROMANIA")]))) == 2
+
+
+def test_each_row_has_the_class_list_of_its_side(folder: Path, load: Any) -> None:
+    rows = [
+        row(0, truth="Monaco", data_source="divek/flags/new"),
+        row(1, truth="Monaco", data_source="divek/flags/all"),
+    ]
+    assert len(load(write(folder, rows))) == 2
+
+
+def test_a_side_that_does_not_exist_is_refused(folder: Path, load: Any) -> None:
+    with pytest.raises(SetupError, match="'divek/flags/novel' is not"):
+        load(write(folder, [row(0, data_source="divek/flags/novel")]))
+
+
+def test_the_class_list_lies_beside_the_rows(folder: Path) -> None:
+    classes = load_classes(str(folder), "base")
+    assert isinstance(classes, ClassNames) and classes.names == BASE
+    assert classes.match("Republic of Chad") == "Chad"
+    # The alias of a class of the other side is no class here.
+    assert load_classes(str(folder), "new").match("Republic of Chad") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "is missing: prepare the data again"),
+        ("{", "holds no list named 'base': prepare the data again"),
+        ('{"all": ["a", "b"]}', "holds no list named 'base'"),
+        ("[]", "holds no list named 'base'"),
+    ],
+)
+def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(SetupError, match=sentence):
+        load_classes(str(tmp_path), "base")
+
+
+# ------------------------------------------------------------------------------------------ mixed with other tasks
+
+
+@pytest.mark.parametrize(
+    ("data_source", "ours"), [("divek/flags/base", True), ("openai/gsm8k", False), ("dive", False)]
+)
+def test_a_row_is_ours_by_its_data_source(data_source: str, ours: bool) -> None:
+    assert is_ours(data_source) == ours
+
+
+def gsm8k(index: int) -> Row:
+    """A row of another task, as verl prepares it: no pictures, other extra_info."""
+    return {
+        "data_source": "openai/gsm8k",
+        "prompt": [{"content": "What is 2 + 2?", "role": "user"}],
+        "ability": "math",
+        "reward_model": {"ground_truth": "4", "style": "rule"},
+        "extra_info": {"answer": "4", "index": index, "question": "What is 2 + 2?", "split": "train"},
+    }
+
+
+def geo3k(index: int) -> Row:
+    """A row of another task whose pictures lie in the file."""
+    content = io.BytesIO()
+    Image.new("RGB", (60, 60)).save(content, "PNG")
+    return {
+        **gsm8k(index),
+        "data_source": "hiyouga/geometry3k",
+        "prompt": [{"content": "<image>How long is AB?", "role": "user"}],
+        "images": [{"bytes": content.getvalue(), "path": None}],
+    }
+
+
+def test_rows_of_another_task_and_schema_can_be_mixed_in(
+    folder: Path, load: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    files = [write(folder, [row(0), row(77)]), write(other, [gsm8k(0)], "text"), write(other, [geo3k(0)], "pictures")]
+    dataset = load(files)
+    ours, text, picture = (dataset[index] for index in range(3))
+    assert dataset.left_out == {"unreadable_image": ["flag-77"]}
+    assert ours["raw_prompt"][0]["content"][0]["image"] == str(folder / "images/0.png")
+    assert "bytes" not in ours["raw_prompt"][0]["content"][0]
+    assert text["data_source"] == "openai/gsm8k"
+    assert text["raw_prompt"] == [{"content": "What is 2 + 2?", "role": "user"}]
+    assert text["reward_model"]["ground_truth"] == "4"
+    first, question = picture["raw_prompt"][0]["content"]
+    assert first["type"] == "image" and first["image"].size == (60, 60)
+    # DiVE-k's bounds are for its own pictures.
+    assert "max_pixels" not in first
+    assert question["text"] == "How long is AB?"
+
+
+def test_a_picture_by_path_of_another_task_survives_pictures_by_content(
+    folder: Path, load: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Mixing fills the fields that a file lacks with null, which verl would take for the picture's content."""
+    other = tmp_path_factory.mktemp("other")
+    paint(other / "a.png")
+    by_path = {**geo3k(1), "images": [{"image": str(other / "a.png")}]}
+    dataset = load([write(folder, [row(0)]), write(other, [geo3k(0)], "a"), write(other, [by_path], "b")])
+    assert len(dataset) == 3
+    assert dataset[2]["raw_prompt"][0]["content"][0]["image"] == str(other / "a.png")
+
+
+def test_overlong_rows_of_another_task_are_verls_matter(folder: Path, load: Any) -> None:
+    long = {**gsm8k(0), "prompt": [{"role": "user", "content": "What? " * 400}]}
+    dataset = load([write(folder, [row(0)]), write(folder, [gsm8k(0), long], "other")])
+    assert [dataset[index]["data_source"] for index in range(len(dataset))] == ["divek/flags/base", "openai/gsm8k"]
+    assert dataset.left_out == {}
+
+
+def test_files_that_cannot_be_one_table_are_refused(folder: Path, load: Any) -> None:
+    text_index = {**gsm8k(0), "extra_info": {"index": "zero"}}
+    with pytest.raises(SetupError, match="cannot be mixed, give their columns the same types.*index"):
+        load([write(folder, [row(0)]), write(folder, [text_index], "other")])
+
+
+def test_a_picture_entry_loses_its_nulls_and_keeps_its_content() -> None:
+    assert resolve_image({"image": "a.png", "bytes": None}, "/root") == {"image": "/root/a.png"}
+    assert resolve_image({"image": None, "bytes": b"x"}, "/root") == {"bytes": b"x"}
+
+
+# ---------------------------------------------------------------------------------------- from open question to choice
+
+
+@pytest.fixture
+def prompt(folder: Path, load: Any) -> Row:
+    return dict(load(write(folder, [row(0)]))[0])
+
+
+def test_a_question_takes_the_place_of_the_text_and_the_picture_stays_first(prompt: Row) -> None:
+    picture = prompt["raw_prompt"][0]["content"][0]
+    question = Question(("Romania", "Chad"), answer=1, truth_injected=False)
+    rewritten = to_multiple_choice(prompt, question, "Chad", {"one_step": 0.5})
+    (message,) = rewritten["raw_prompt"]
+    assert message["role"] == "user"
+    assert message["content"][0] == picture
+    assert message["content"][1] == {"type": "text", "text": prompts.multiple_choice("flags", "A. Romania\nB. Chad")}
+    assert len(message["content"]) == 2
+    assert rewritten["reward_model"] == {"style": "rule", "ground_truth": "B"}
+    assert rewritten["extra_info"] == {
+        **prompt["extra_info"],
+        "num_options": 2,
+        "options": ["Romania", "Chad"],
+        "truth": "Chad",
+        "measures": {"one_step": 0.5},
+    }
+
+
+def test_the_open_prompt_itself_is_not_touched(prompt: Row) -> None:
+    """Its group shares one rewritten prompt; the record still wants the truth of the row."""
+    before = json.dumps(prompt, default=str)
+    to_multiple_choice(prompt, Question(("Romania", "Chad"), 1, False), "Chad", {})
+    assert json.dumps(prompt, default=str) == before
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("chosen", ["Chad", "Romania"])
+def test_the_reward_agrees_with_the_question(prompt: Row, training: bool, chosen: str) -> None:
+    """In validation no letter is right beforehand: the option is compared with the true class."""
+    votes = Votes({"Romania": 3, "Chad": 2})
+    question = build_question(votes, ClassNames(BASE), truth="Chad" if training else None, seed=1)
+    assert isinstance(question, Question)
+    rewritten = to_multiple_choice(prompt, question, "Chad", {"one_step": 0.4, "recall": 1.0})
+    letter = "AB"[question.options.index(chosen)]
+    scores = compute_score(
+        rewritten["data_source"],
+        f"<think>x</think><answer>{letter}</answer>",
+        rewritten["reward_model"]["ground_truth"],
+        rewritten["extra_info"],
+    )
+    assert scores["acc"] == float(chosen == "Chad")
+    assert (scores["one_step"], scores["recall"]) == (0.4, 1.0)
+    assert rewritten["reward_model"]["ground_truth"] == (question.letter if training else "")
+
+
+def test_a_conversation_without_a_picture_keeps_its_earlier_messages() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"}]
+    prompt = {"data_source": "divek/flags/base", "raw_prompt": messages, "reward_model": {"ground_truth": "Chad"}}
+    rewritten = to_multiple_choice(prompt, Question(("Chad", "Mali"), 0, False), "Chad", {})
+    assert rewritten["raw_prompt"][0] == messages[0]
+    assert [part["type"] for part in rewritten["raw_prompt"][1]["content"]] == ["text"]

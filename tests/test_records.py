@@ -1,0 +1,240 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from divek_verl.records import MetricsFile, RunRecorder, Visit, append_line, summarize
+
+# The contract of questions.jsonl: report, evaluation and benchmarks read these.
+FIELDS = {
+    "step",
+    "policy_version",
+    "split",
+    "data_source",
+    "image_id",
+    "image",
+    "votes",
+    "unknown",
+    "unanswered",
+    "vote_age",
+    "options",
+    "answer",
+    "truth",
+    "injected",
+    "skip",
+    "failure",
+    "choices",
+    "completions",
+    "rewards",
+    "one_step",
+    "consistency",
+    "recall",
+    "pass_at_k",
+    "mining_seconds",
+    "rollout_seconds",
+    "cached_share",
+}
+
+
+def visit(**changes: Any) -> Visit:
+    place = {"step": 3, "split": "train", "data_source": "divek/flags/base", "image_id": "chad-1"}
+    return Visit(**{**place, "image": "images/chad-1.png", "truth": "Chad", **changes})
+
+
+def asked(**changes: Any) -> Visit:
+    question = {"votes": {"Chad": 3, "Romania": 1}, "options": ["Chad", "Romania"], "answer": "A"}
+    return visit(**{**question, **changes})
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ------------------------------------------------------------------------------------------ one line of questions.jsonl
+
+
+def test_a_line_has_every_field_of_the_contract() -> None:
+    assert set(visit().to_json()) >= FIELDS
+
+
+def test_a_line_is_plain_json_that_reads_back() -> None:
+    record = asked(
+        policy_version=7,
+        unknown={"São Tomé": 1},
+        choices=["A", None],
+        completions=["<answer>A</answer>", "…"],
+        rewards=[2.0, 0.0],
+        rollout_failures={"rollout_timeout": 1},
+    ).to_json()
+    assert json.loads(json.dumps(record)) == record
+    assert record["votes"] == {"Chad": 3, "Romania": 1}
+    assert list(record["votes"]) == ["Chad", "Romania"]
+
+
+@pytest.mark.parametrize(("cached", "tokens", "share"), [(150, 600, 0.25), (0, 600, 0.0), (0, 0, None)])
+def test_the_cached_share_is_of_the_prompt_tokens_of_the_samples(cached: int, tokens: int, share: float | None) -> None:
+    assert visit(cached_tokens=cached, prompt_tokens=tokens).to_json()["cached_share"] == share
+
+
+def test_the_samples_of_a_visit_are_all_completions() -> None:
+    assert asked(unknown={"Yak": 2}, unanswered=4).samples == 10
+
+
+@pytest.mark.parametrize(("changes", "reason"), [({}, None), ({"skip": "easy"}, "easy"), ({"failure": "x"}, "x")])
+def test_the_reason_is_why_there_is_no_question(changes: dict, reason: str | None) -> None:
+    assert visit(**changes).reason == reason
+
+
+# ------------------------------------------------------------------------------------------ the metrics of a step
+
+
+def test_the_metrics_of_a_step_by_hand() -> None:
+    first = asked(
+        unknown={"Yak": 1},
+        unanswered=3,  # 8 samples
+        truncated=2,
+        failed_samples=1,
+        injected=True,
+        options=["Chad", "Romania", "Mali"],
+        one_step=0.375,
+        consistency=1.0,
+        recall=0.0,
+        mining_seconds=2.0,
+        rollout_seconds=4.0,
+        prompt_tokens=100,
+        cached_tokens=50,
+        rollout_failures={"rollout_timeout": 2, "ValueError": 1},
+    )
+    second = asked(one_step=0.75, recall=1.0, mining_seconds=4.0, rollout_seconds=8.0, prompt_tokens=300)  # 4 samples
+    easy = visit(votes={"Chad": 4}, skip="easy", one_step=1.0, consistency=1.0, recall=1.0, mining_seconds=6.0)
+    broken = visit(failure="unreadable_image")
+    metrics = summarize([first, second, easy, broken], [first, second])
+    assert metrics == pytest.approx(
+        {
+            "divek/images_mined": 4,
+            "divek/samples": 16,
+            "divek/unanswered_share": 3 / 16,
+            "divek/unknown_share": 1 / 16,
+            "divek/truncated_share": 2 / 16,
+            "divek/failed_samples": 1,
+            # Of the two images with a question:
+            "divek/options/mean": 2.5,
+            "divek/truth_injected_share": 0.5,
+            # Of all four images:
+            "divek/one_step": (0.375 + 0.75 + 1.0 + 0.0) / 4,
+            "divek/consistency": 0.5,
+            "divek/recall": 0.5,
+            "divek/vote_age/mean": 0.0,
+            "divek/mining_seconds/mean": 3.0,
+            "divek/rollout_seconds/mean": 6.0,
+            "divek/cached_share": 50 / 400,
+            "divek/skips/total": 2,
+            "divek/skips/easy": 1,
+            "divek/skips/unreadable_image": 1,
+            "divek/rollout_failures/rollout_timeout": 2,
+            "divek/rollout_failures/ValueError": 1,
+        }
+    )
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_a_step_without_images_has_metrics_all_the_same() -> None:
+    metrics = summarize([], [])
+    assert set(metrics.values()) == {0.0}
+    assert "divek/images_mined" in metrics
+
+
+# ------------------------------------------------------------------------------------------ the recorder, without Ray
+
+
+def test_finished_visits_are_lines_at_once(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path / "new" / "run"))
+    recorder.write(asked())
+    recorder.write(asked(split="val", image_id="é"))
+    written = lines(tmp_path / "new" / "run" / "questions.jsonl")
+    assert [line["image_id"] for line in written] == ["chad-1", "é"]
+    assert all(set(line) >= FIELDS for line in written)
+
+
+def test_a_resumed_run_appends(tmp_path: Path) -> None:
+    RunRecorder(str(tmp_path)).write(asked(step=1))
+    RunRecorder(str(tmp_path)).write(asked(step=2))
+    assert [line["step"] for line in lines(tmp_path / "questions.jsonl")] == [1, 2]
+
+
+def test_draining_gives_the_training_metrics_since_the_last_time(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    recorder.note_mined(asked())
+    recorder.note_mined(visit(skip="easy"))
+    recorder.note_mined(asked(split="val"))  # validation has metrics of its own
+    recorder.write(asked(rollout_seconds=3.0))
+    recorder.write(visit(skip="easy", rollout_seconds=99.0))
+    recorder.write(asked(split="val", rollout_seconds=99.0))
+    metrics = recorder.drain()
+    assert metrics["divek/images_mined"] == 2
+    assert metrics["divek/skips/easy"] == 1
+    assert metrics["divek/rollout_seconds/mean"] == 3.0
+    assert recorder.drain()["divek/images_mined"] == 0
+
+
+def test_reasons_come_with_their_count_and_one_example(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    for image_id in ("a", "b"):
+        recorder.note_mined(visit(skip="easy", image_id=image_id))
+    recorder.note_mined(visit(failure="unreadable_image", detail="OSError: cut off", image_id="c"))
+    recorder.note_mined(asked())
+    assert recorder.skip_reasons() == {"easy": (2, "a"), "unreadable_image": (1, "OSError: cut off")}
+    recorder.drain()
+    assert recorder.skip_reasons() == {}
+
+
+def test_workers_are_remembered(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    recorder.register_worker("one")
+    recorder.register_worker("two")
+    assert recorder.workers() == ["one", "two"]
+
+
+# ------------------------------------------------------------------------------------------ files that outlive a run
+
+
+def test_a_torn_line_costs_no_second_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    append_line(path, {"step": 1})
+    with path.open("a") as file:
+        file.write('{"step": 2, "da')  # killed here
+    append_line(path, {"step": 2})
+    append_line(path, {"step": 3})
+    assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "da', '{"step": 2}', '{"step": 3}']
+
+
+def test_metrics_are_appended_by_a_resumed_run(tmp_path: Path) -> None:
+    MetricsFile(str(tmp_path / "run")).log({"critic/score/mean": 0.5}, 1)
+    MetricsFile(str(tmp_path / "run")).log({"critic/score/mean": 0.75}, 2)
+    assert lines(tmp_path / "run" / "metrics.jsonl") == [
+        {"step": 1, "data": {"critic/score/mean": 0.5}},
+        {"step": 2, "data": {"critic/score/mean": 0.75}},
+    ]
+
+
+def test_metrics_are_numbers_of_whatever_type(tmp_path: Path) -> None:
+    data = {
+        "int": 1,
+        "np": np.float32(0.5),
+        "zero_d": np.array(2),
+        "text": "no",
+        "none": None,
+        "list": [1, 2],
+        "map": {},
+    }
+    MetricsFile(str(tmp_path)).log(data, np.int64(4))  # type: ignore[arg-type]
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 4, "data": {"int": 1.0, "np": 0.5, "zero_d": 2.0}}]
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """JSON has no nan; a browser refuses a file with one."""
+    MetricsFile(str(tmp_path)).log({"a": float("nan"), "b": float("-inf"), "c": 1.0}, 1)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "data": {"a": None, "b": None, "c": 1.0}}]
