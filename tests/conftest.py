@@ -1,6 +1,8 @@
 """Fixtures of several test modules. All tests run on verl's CPU platform, wherever they run."""
 
 import atexit
+import copy
+import functools
 import json
 import os
 import shutil
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +76,20 @@ def processor() -> Any:
     return built
 
 
-@pytest.fixture
-def compose() -> Iterator[Callable[..., Any]]:
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Any]:
     """Composes verl's configuration with overrides, as its entry point does: ``compose("reward=divek", ...)``."""
     import verl  # noqa: F401  (loads the plugin, which puts our files on Hydra's search path)
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
 
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        yield lambda *overrides, name="ppo_trainer": hydra_compose(name, overrides=list(overrides))
+    @functools.cache
+    def composed(name: str, overrides: tuple[str, ...]) -> Any:
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            return hydra_compose(name, overrides=list(overrides))
+
+    # A copy, because tests change it.
+    return lambda *overrides, name="ppo_trainer": copy.deepcopy(composed(name, overrides))
 
 
 @pytest.fixture(scope="session")

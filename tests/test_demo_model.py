@@ -36,9 +36,7 @@ from divek_verl.prompts import multiple_choice, open_question, user_prompt
 BASE = ("Chad", "Romania", "Ivory Coast", "Mali")
 NEW = ("New Zealand", "Côte Neuve", "Niger", "Nigeria")
 NAMES = (*BASE, *NEW)
-COLOURS = dict(
-    zip(NAMES, ("navy", "red", "orange", "green", "blue", "white", "black", "yellow"), strict=True)
-)
+COLOURS = dict(zip(NAMES, ("navy", "red", "orange", "green", "blue", "white", "black", "yellow"), strict=True))
 QUICK = Settings(text_batch=4, caption_batch=4, question_batch=4).with_question_steps(3)
 
 
@@ -97,9 +95,7 @@ class TestTokenizer:
         text = choice_response("Côte Neuve", "B") + " naïve 42\n" + open_response("New Zealand")
         assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
 
-    def test_answer_tags_survive_where_special_tokens_are_skipped(
-        self, processor: model.Qwen2_5_VLProcessor
-    ) -> None:
+    def test_answer_tags_survive_where_special_tokens_are_skipped(self, processor: model.Qwen2_5_VLProcessor) -> None:
         tokens = processor.tokenizer(open_response("Chad") + "<|im_end|>")["input_ids"]
         assert processor.tokenizer.decode(tokens, skip_special_tokens=True) == open_response("Chad")
 
@@ -119,8 +115,7 @@ class TestChatTemplate:
     def test_plain_text_and_text_parts_read_the_same(self, processor: model.Qwen2_5_VLProcessor) -> None:
         parts = [{"type": "text", "text": "Which?"}]
         rendered = {
-            processor.apply_chat_template([{"role": "user", "content": content}])
-            for content in ("Which?", parts)
+            processor.apply_chat_template([{"role": "user", "content": content}]) for content in ("Which?", parts)
         }
         assert len(rendered) == 1
 
@@ -130,9 +125,7 @@ class TestChatTemplate:
         text = open_question("flags", BASE)
         content = user_prompt(text)[0]["content"]
         parts = [{"type": "image"}, {"type": "text", "text": content.removeprefix("<image>")}]
-        rendered = processor.apply_chat_template(
-            [{"role": "user", "content": parts}], add_generation_prompt=True
-        )
+        rendered = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
         inputs = processor(text=[rendered], images=[Image.new("RGB", (112, 84))])
         assert list(inputs["input_ids"][0]) == teacher.prompt(teacher.shown(text))
 
@@ -206,9 +199,7 @@ class TestLessons:
         written = processor.tokenizer.decode(learned).split()
         assert len(written) == 4 and set(written) <= set(letters.values())
 
-    def test_a_caption_learns_the_name_alone(
-        self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher
-    ) -> None:
+    def test_a_caption_learns_the_name_alone(self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher) -> None:
         lesson = teacher.caption("Chad", 0)
         assert lesson.weights[-1] == 1.0 and sum(lesson.weights) == 1.0
         assert processor.tokenizer.decode(lesson.tokens[-1:]) == " Chad"
@@ -233,8 +224,7 @@ class TestCourse:
     def test_the_same_seed_gives_the_same_lessons(self, teacher: Teacher) -> None:
         course = self.course(teacher)
         one, same = (
-            [course.questions(rng, self.GUESSES) for _ in range(9)]
-            for rng in (random.Random(3), random.Random(3))
+            [course.questions(rng, self.GUESSES) for _ in range(9)] for rng in (random.Random(3), random.Random(3))
         )
         assert one == same
 

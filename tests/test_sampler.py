@@ -253,14 +253,16 @@ def test_a_run_in_which_something_moves_goes_on(
     assert len(batch.keys) == 11
 
 
-def test_the_time_between_two_steps_is_no_stall(build: Any, queue: FakeQueue, clock: SimpleNamespace) -> None:
+def test_the_time_between_two_steps_is_no_stall(
+    build: Any, queue: FakeQueue, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step begins in the very state in which the last one was last seen."""
     buffer = build(stall_timeout=30)
     queue.prompt("a", "running")
     buffer._sync_metadata_from_transfer_queue()
     buffer._watch("train")
     clock.now += 1000.0  # the actor is updated, a checkpoint is saved
-    queue.partitions["train"]["a"]["status"] = "finished"
-    queue.prompt("a", "finished", rollouts=1)
+    monkeypatch.setattr(replay_buffer.time, "sleep", lambda seconds: queue.prompt("a", "finished", rollouts=1))
     assert take(buffer, size=1)[0].keys == ["a_0_0"]
 
 

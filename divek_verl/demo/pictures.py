@@ -56,9 +56,7 @@ def load(file: Path) -> Pictures:
     rows = pq.read_table(file, columns=["images", "reward_model"]).to_pylist()
     arrays = [_read(file.parent / row["images"][0]["image"]) for row in rows]
     if len({array.shape for array in arrays}) != 1:
-        raise SetupError(
-            f"The pictures of {file} differ in size or are none: prepare them anew, all of one size."
-        )
+        raise SetupError(f"The pictures of {file} differ in size or are none: prepare them anew, all of one size.")
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     return Pictures(pixels, tuple(row["reward_model"]["ground_truth"] for row in rows))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -77,13 +78,10 @@ class Probe:
         """Share of right letters when the question says in words which class it is."""
         rng = random.Random(f"{self.seed}-told")
         questions = [
-            Question(tuple(rng.sample(self.teacher.names, 5)), rng.randrange(5), False)
-            for _ in range(_TOLD_QUESTIONS)
+            Question(tuple(rng.sample(self.teacher.names, 5)), rng.randrange(5), False) for _ in range(_TOLD_QUESTIONS)
         ]
         texts = [lessons.told(multiple_choice("flags", q.text), q.options[q.answer or 0]) for q in questions]
-        completions = self.sampler.sample(
-            [Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told"
-        )
+        completions = self.sampler.sample([Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told")
         return fmean(parse_option(c[0], 5) == q.answer for c, q in zip(completions, questions, strict=True))
 
     def side(self, images: pictures.Pictures, names: Sequence[str], *, training: bool) -> SideReport:
@@ -94,9 +92,7 @@ class Probe:
         answers = voting.sample(shown, _SAMPLES, f"{self.seed}-votes")
         votes = [count_votes(each, classes) for each in answers]
         questions = [
-            build_question(
-                v, classes, truth=truth if training else None, skip_easy=training, seed=f"{self.seed}-{i}"
-            )
+            build_question(v, classes, truth=truth if training else None, skip_easy=training, seed=f"{self.seed}-{i}")
             for i, (v, truth) in enumerate(zip(votes, images.names, strict=True))
         ]
         rights, greedy = self._choices(images, questions)
@@ -121,9 +117,7 @@ class Probe:
         asked = [(i, q) for i, q in enumerate(questions) if isinstance(q, Question)]
         prompts = [self._shown(multiple_choice("flags", q.text), images.pixels[i]) for i, q in asked]
         groups = self.sampler.sample(prompts, _GROUP, f"{self.seed}-choices")
-        likely = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(
-            prompts, 1, "greedy"
-        )
+        likely = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(prompts, 1, "greedy")
         rights, greedy = [], []
         for (i, question), group, best in zip(asked, groups, likely, strict=True):
             graded = [_chosen(completion, question) == images.names[i] for completion in (*group, *best)]
@@ -131,7 +125,7 @@ class Probe:
             greedy.append(graded[-1])
         return rights, greedy
 
-    def _shown(self, text: str, image: pictures.torch.Tensor) -> Prompt:
+    def _shown(self, text: str, image: torch.Tensor) -> Prompt:
         return Prompt(self.teacher.prompt(self.teacher.shown(text)), image)
 
 
@@ -171,13 +165,9 @@ def _print(console: Console, told: float, sides: dict[str, SideReport]) -> None:
         table.add_row(label, *(f"{100 * getattr(side, measure):.1f}" for side in sides.values()))
     table.add_row("images", *(str(side.images) for side in sides.values()))
     console.print(table)
-    console.print(
-        f"class told in the text: {100 * told:.1f} % name its letter (at least {100 * LEAST_TOLD:.0f})"
-    )
+    console.print(f"class told in the text: {100 * told:.1f} % name its letter (at least {100 * LEAST_TOLD:.0f})")
     common = sides["val base"].confusions.most_common(_SHOWN_CONFUSIONS)
-    console.print(
-        "most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common)
-    )
+    console.print("most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common))
 
 
 def main(

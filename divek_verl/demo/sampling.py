@@ -1,7 +1,7 @@
 """Answers of the demo model, sampled in batches with a key-value cache and without a server."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,51 +32,80 @@ class Sampler:
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[Prompt], count: int, seed: str) -> list[list[str]]:
-        """`count` completions of each prompt, in the order of `prompts`."""
+        """`count` completions of each prompt, in the order of `prompts`; equal completions stand together."""
         generator = torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
         completions: dict[int, list[str]] = {}
         for numbers in _batches(prompts):
             tokens = self._complete([prompts[number] for number in numbers], count, generator)
-            texts = self.processor.tokenizer.batch_decode(
-                _until_end(tokens, self._ends), skip_special_tokens=True
-            )
-            completions |= {n: texts[i * count : (i + 1) * count] for i, n in enumerate(numbers)}
+            completions |= {number: self._decode(each) for number, each in zip(numbers, tokens, strict=True)}
         return [completions[number] for number in range(len(prompts))]
 
-    @property
-    def _ends(self) -> set[int]:
-        return {self.processor.tokenizer.eos_token_id, self.processor.tokenizer.pad_token_id}
+    def _decode(self, tokens: list[list[int]]) -> list[str]:
+        return list(self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
-    def _complete(self, prompts: Sequence[Prompt], count: int, generator: torch.Generator) -> torch.Tensor:
-        """Completions of prompts of one length, `count` in a row for each; shape (prompts * count, new tokens)."""
+    def _complete(self, prompts: Sequence[Prompt], count: int, generator: torch.Generator) -> list[list[list[int]]]:
+        """`count` completions of each prompt, all prompts of one length, as token numbers without the end token.
+
+        Completions that began alike are computed once: a row stands for all of them and splits where they part.
+        """
+        ends = {self.processor.tokenizer.eos_token_id, self.processor.tokenizer.pad_token_id}
+        complete: list[list[list[int]]] = [[] for _ in prompts]
+        rows = [_Row(number, count, []) for number in range(len(prompts))]
         tokens = torch.tensor([prompt.tokens for prompt in prompts])
         images = [prompt.image for prompt in prompts if prompt.image is not None]
         seen = model.picture_inputs(self.network, self.processor, images, tokens) if images else _text(tokens)
         position = int(seen["position_ids"].max())
         output = self.network(input_ids=tokens, use_cache=True, logits_to_keep=1, **seen)
-        cache = output.past_key_values
-        cache.batch_repeat_interleave(count)
-        logits = output.logits[:, -1].repeat_interleave(count, dim=0)
-        new: list[torch.Tensor] = []
-        for _ in range(MAX_NEW_TOKENS):
-            new.append(self._draw(logits, generator))
-            position += 1
-            if torch.isin(torch.stack(new), torch.tensor(sorted(self._ends))).any(dim=0).all():
+        for step in range(MAX_NEW_TOKENS):
+            parents, rows = self._split(rows, output.logits[:, -1], generator)
+            going = []
+            for place, row in enumerate(rows):
+                if row.tokens[-1] in ends or step == MAX_NEW_TOKENS - 1:
+                    complete[row.prompt] += [[t for t in row.tokens if t not in ends]] * row.count
+                else:
+                    going.append(place)
+            if not going:
                 break
-            positions = torch.full((3, len(logits), 1), position)
+            rows = [rows[place] for place in going]
+            output.past_key_values.batch_select_indices(torch.tensor([parents[place] for place in going]))
+            position += 1
             output = self.network(
-                input_ids=new[-1][:, None], past_key_values=cache, position_ids=positions, use_cache=True
+                input_ids=torch.tensor([[row.tokens[-1]] for row in rows]),
+                past_key_values=output.past_key_values,
+                position_ids=torch.full((3, len(rows), 1), position),
+                use_cache=True,
             )
-            logits = output.logits[:, -1]
-        return torch.stack(new, dim=1)
+        return complete
 
-    def _draw(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _split(
+        self, rows: "list[_Row]", logits: torch.Tensor, generator: torch.Generator
+    ) -> "tuple[list[int], list[_Row]]":
+        """The rows after one more token, and for each the place of the row that it came from."""
+        drawn = self._draw(logits, max(row.count for row in rows), generator).tolist()
+        parents, after = [], []
+        for place, row in enumerate(rows):
+            for token, count in Counter(drawn[place][: row.count]).items():
+                parents.append(place)
+                after.append(_Row(row.prompt, count, [*row.tokens, token]))
+        return parents, after
+
+    def _draw(self, logits: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+        """`count` independent draws of the next token of every row; shape (rows, count)."""
         if self.temperature == 0:
-            return logits.argmax(dim=-1)
+            return logits.argmax(dim=-1, keepdim=True).expand(-1, count)
         ranked, order = (logits / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
         # top_p keeps the most likely tokens up to the one that reaches it.
         ranked[ranked.cumsum(dim=-1) - ranked >= self.top_p] = 0.0
-        return order.gather(-1, torch.multinomial(ranked, 1, generator=generator))[:, 0]
+        return order.gather(-1, torch.multinomial(ranked, count, replacement=True, generator=generator))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """`count` completions of one prompt that are equal so far."""
+
+    prompt: int
+    count: int
+    tokens: list[int]
 
 
 def _text(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -92,11 +121,3 @@ def _batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
     for numbers in alike.values():
         for start in range(0, len(numbers), _BATCH):
             yield numbers[start : start + _BATCH]
-
-
-def _until_end(tokens: torch.Tensor, ends: set[int]) -> list[list[int]]:
-    rows = []
-    for row in tokens.tolist():
-        end = next((place for place, token in enumerate(row) if token in ends), len(row))
-        rows.append(row[:end])
-    return rows

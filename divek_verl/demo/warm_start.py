@@ -2,10 +2,13 @@
 
     python -m divek_verl.demo.warm_start --data runs/demo/data --out runs/demo/model
 
-GRPO can only sharpen what a policy does at times, so the model must be right at times and wrong at times. Three stages:
-first it learns, from texts, to look up the letter beside a name. Then it learns what the base classes look like, from
-training drawings, and is stopped while it still confuses look-alikes. Last it learns the two questions, and there it is
-taught to answer with its own guesses of that moment instead of the truth: the form is learned, the doubt stays.
+GRPO can only sharpen what a policy does at times, so the model must be right at times and wrong at times. It learns:
+    look-up    from texts, to find the letter beside a name
+    telling    from texts, to repeat a name that it is told
+    captions   from training drawings of base classes, what these look like; its guesses are noted while it still
+               confuses look-alikes
+    questions  the two questions, answered with the noted guesses instead of the truth
+The form is learned and the doubt stays, although the model has come to see more than it says.
 """
 
 import hashlib
@@ -33,6 +36,7 @@ SETTINGS_FILE = "warm_start.json"
 _LONGEST_OPTIONS = 5
 # Share of question batches about names that the picture cannot show: any listed name is then as good.
 _STRANGE_SHARE = 0.2
+_CAPTION_SHARE = 0.15
 # Every name stays possible, and names that are all out of the question are equally likely.
 _LEAST_SHARE = 0.002
 _RECENT_BATCHES = 4
@@ -43,9 +47,9 @@ class Settings:
     """What determines the warm-started model, besides the data and the code.
 
     Attributes:
-        look_up_steps, telling_steps, question_steps: optimiser steps of these stages.
-        caption_steps: most steps of the caption stage, which ends when the probability that the model gives to the
-            right name, averaged over the last few batches, reaches `confidence`.
+        look_up_steps, telling_steps, caption_steps, question_steps: optimiser steps of the stages.
+        confidence: the guesses are noted when the probability that captions give to the right name, averaged over
+            the last few batches, reaches it, at the latest at the end of the stage.
         text_batch, caption_batch, question_batch: sequences in each step; the first for look-up and telling.
         learning_rate: peak, reached after `rise_steps`; it falls to a tenth in the last stage, along a cosine.
     """
@@ -53,9 +57,9 @@ class Settings:
     seed: int = 0
     look_up_steps: int = 100
     telling_steps: int = 120
-    caption_steps: int = 200
-    question_steps: int = 320
-    confidence: float = 0.45
+    caption_steps: int = 140
+    question_steps: int = 360
+    confidence: float = 0.35
     text_batch: int = 32
     caption_batch: int = 64
     question_batch: int = 24
@@ -119,14 +123,14 @@ class Course:
 
     def look_ups(self, rng: random.Random) -> list[Lesson]:
         """Letters beside names, texts alone."""
-        options = rng.randint(2, _LONGEST_OPTIONS)
+        options = _up_to(rng, 2, _LONGEST_OPTIONS, self.teacher.names)
         return [self.teacher.look_up(rng, options, queries=16) for _ in range(self.settings.text_batch)]
 
     def tellings(self, rng: random.Random) -> list[Lesson]:
         """Mostly names that are told and repeated; at times look-ups, so that they stay alive. Texts alone."""
         if rng.random() < 0.3:
             return self.look_ups(rng)
-        options = rng.randint(2, _LONGEST_OPTIONS)
+        options = _up_to(rng, 2, _LONGEST_OPTIONS, self.teacher.names)
         return [self.teacher.telling(rng, options) for _ in range(self.settings.text_batch)]
 
     def captions(self, rng: random.Random) -> list[Lesson]:
@@ -135,12 +139,18 @@ class Course:
         return [self.teacher.caption(self.shown[number], number) for number in numbers]
 
     def questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
-        """One of the two questions, about pictures with `guesses` as answers or with the answer told in words."""
+        """One of the two questions, about pictures with `guesses` as answers or with the answer told in words.
+
+        Now and then true captions, so that what was seen is not forgotten.
+        """
+        if rng.random() < _CAPTION_SHARE:
+            return self.captions(rng)
         (draw,) = rng.choices([self._choices, self._open_questions, self._told], weights=[40, 35, 25])
         return draw(rng, guesses)
 
     def _choices(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
-        count, strange = rng.randint(2, _LONGEST_OPTIONS), rng.random() < _STRANGE_SHARE
+        strange = rng.random() < _STRANGE_SHARE
+        count = _up_to(rng, 2, _LONGEST_OPTIONS, self.teacher.new if strange else self.teacher.base)
         lessons_ = []
         for number in self._pictures(rng, self.settings.question_batch):
             options = rng.sample(self.teacher.new, count) if strange else guesses.several(number, count, rng)
@@ -151,7 +161,7 @@ class Course:
     def _open_questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
         """Half of them with a whole class list, the others with a part of it, so that the list is heeded."""
         names = self.teacher.new if rng.random() < _STRANGE_SHARE else self.teacher.base
-        count = len(names) if rng.random() < 0.5 else rng.randint(min(5, len(names)), len(names))
+        count = len(names) if rng.random() < 0.5 else _up_to(rng, 5, len(names), names)
         lessons_ = []
         for number in self._pictures(rng, self.settings.question_batch):
             kept = set(rng.sample(names, count))
@@ -162,13 +172,18 @@ class Course:
     def _told(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
         """Texts alone, about all names."""
         open_question = rng.random() < 0.3
-        count = rng.randint(5, 20) if open_question else rng.randint(2, _LONGEST_OPTIONS)
+        count = _up_to(rng, *((5, 20) if open_question else (2, _LONGEST_OPTIONS)), self.teacher.names)
         teach = self.teacher.told_open_question if open_question else self.teacher.told_choice
         lists = [rng.sample(self.teacher.names, count) for _ in range(self.settings.question_batch)]
         return [teach(rng.choice(names), names) for names in lists]
 
     def _pictures(self, rng: random.Random, count: int) -> list[int]:
         return rng.sample(range(len(self.shown)), min(count, len(self.shown)))
+
+
+def _up_to(rng: random.Random, fewest: int, most: int, names: Sequence[str]) -> int:
+    """A random number of names from `fewest` to `most`, as far as there are so many."""
+    return min(rng.randint(fewest, max(fewest, most)), len(names))
 
 
 @dataclass
@@ -261,9 +276,7 @@ def read_classes(data: Path) -> dict[str, list[str]]:
     return classes
 
 
-def train(
-    data: Path, settings: Settings
-) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
+def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
     """A warm-started model and its processor."""
     names = read_classes(data)["all"]
     images = pictures.load(data / "train.parquet")
@@ -275,7 +288,7 @@ def train(
 
 
 def teach(trainer: Trainer, course: Course) -> None:
-    """The three stages, one after the other."""
+    """The four stages, one after the other."""
     settings, rng = trainer.settings, random.Random(f"{trainer.settings.seed}-lessons")
     trainer.network.train()
     for step in _progress("look-up", settings.look_up_steps):
@@ -283,24 +296,20 @@ def teach(trainer: Trainer, course: Course) -> None:
     taken = settings.look_up_steps
     for step in _progress("telling", settings.telling_steps):
         trainer.step(course.tellings(rng), learning_rate(settings, taken + step))
-    _until_confident(trainer, course, rng)
-    guesses = trainer.guesses(course)
+    guesses = _captions(trainer, course, rng)
     for step in _progress("questions", settings.question_steps):
         trainer.step(course.questions(rng, guesses), learning_rate(settings, taken, step))
 
 
-def _until_confident(trainer: Trainer, course: Course, rng: random.Random) -> None:
-    """The caption stage, up to where the model is right about as often as `confidence` says."""
-    settings, recent = trainer.settings, deque[float](maxlen=_RECENT_BATCHES)
-    for step in _progress("captions", settings.caption_steps):
+def _captions(trainer: Trainer, course: Course, rng: random.Random) -> Guesses:
+    """The caption stage; the guesses are those of the moment when the model was about as sure as `confidence`."""
+    settings, recent, guesses = trainer.settings, deque[float](maxlen=_RECENT_BATCHES), None
+    for _ in _progress("captions", settings.caption_steps):
         # exp(-loss) is the geometric mean of the probabilities given to the right names.
-        recent.append(
-            math.exp(
-                -trainer.step(course.captions(rng), learning_rate(settings, settings.look_up_steps + step))
-            )
-        )
-        if len(recent) == _RECENT_BATCHES and fmean(recent) >= settings.confidence:
-            return
+        recent.append(math.exp(-trainer.step(course.captions(rng), settings.learning_rate)))
+        if guesses is None and len(recent) == _RECENT_BATCHES and fmean(recent) >= settings.confidence:
+            guesses = trainer.guesses(course)
+    return guesses or trainer.guesses(course)
 
 
 def _progress(stage: str, steps: int) -> Iterable[int]:
@@ -314,9 +323,7 @@ def warm_start(data: Path, out: Path, settings: Settings) -> bool:
     if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == wanted:
         return False
     if out.exists() and any(out.iterdir()) and not record.is_file():
-        raise SetupError(
-            f"{out} holds something else than a warm-started model: give an empty or new folder."
-        )
+        raise SetupError(f"{out} holds something else than a warm-started model: give an empty or new folder.")
     network, processor = train(data, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed: an interrupted run leaves no half model behind.
