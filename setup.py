@@ -52,7 +52,7 @@ setup(
     },
     entry_points={
         "verl.plugins": ["divek = divek_verl.plugin"],
-        # Called by `import torch` in every process, vLLM's helper processes included; idle unless VERL_PLATFORM=cpu.
+        # Called by `import torch` in every process, vLLM's helpers included; idle where torch has an accelerator.
         "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
     },
 )

@@ -36,7 +36,7 @@ SETTINGS_FILE = "warm_start.json"
 _LONGEST_OPTIONS = 5
 # Share of question batches about names that the picture cannot show: any listed name is then as good.
 _STRANGE_SHARE = 0.2
-_CAPTION_SHARE = 0.15
+_REPEATED_SHARE = 0.2
 # Every name stays possible, and names that are all out of the question are equally likely.
 _LEAST_SHARE = 0.002
 _RECENT_BATCHES = 4
@@ -141,10 +141,10 @@ class Course:
     def questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
         """One of the two questions, about pictures with `guesses` as answers or with the answer told in words.
 
-        Now and then true captions, so that what was seen is not forgotten.
+        Now and then lessons of the earlier stages, so that they are not forgotten.
         """
-        if rng.random() < _CAPTION_SHARE:
-            return self.captions(rng)
+        if rng.random() < _REPEATED_SHARE:
+            return rng.choice([self.captions, self.tellings])(rng)
         (draw,) = rng.choices([self._choices, self._open_questions, self._told], weights=[40, 35, 25])
         return draw(rng, guesses)
 
@@ -302,9 +302,14 @@ def teach(trainer: Trainer, course: Course) -> None:
 
 
 def _captions(trainer: Trainer, course: Course, rng: random.Random) -> Guesses:
-    """The caption stage; the guesses are those of the moment when the model was about as sure as `confidence`."""
+    """The caption stage; the guesses are those of the moment when the model was about as sure as `confidence`.
+
+    Texts go on between the pictures: to repeat a told name comes late, and then suddenly.
+    """
     settings, recent, guesses = trainer.settings, deque[float](maxlen=_RECENT_BATCHES), None
-    for _ in _progress("captions", settings.caption_steps):
+    for step in _progress("captions", settings.caption_steps):
+        if step % 2:
+            trainer.step(course.tellings(rng), settings.learning_rate)
         # exp(-loss) is the geometric mean of the probabilities given to the right names.
         recent.append(math.exp(-trainer.step(course.captions(rng), settings.learning_rate)))
         if guesses is None and len(recent) == _RECENT_BATCHES and fmean(recent) >= settings.confidence:

@@ -1,0 +1,68 @@
+"""The arithmetic of benchmarks/demo_learning.py: what its claims are decided by."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "demo_learning.py"
+
+
+@pytest.fixture(scope="module")
+def learning() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("demo_learning", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    sys.modules["demo_learning"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def outcomes(learning: ModuleType, base: list[float], new: list[float], coin: list[float]) -> list:
+    """Outcomes with the given gains, one a seed."""
+    gains = {("divek", "base"): base, ("divek", "new"): new, ("coin", "base"): coin, ("coin", "new"): [0.0] * len(coin)}
+    return [
+        learning.Outcome(arm, seed, side, 50.0, 50.0 + gain)
+        for (arm, side), values in gains.items()
+        for seed, gain in enumerate(values)
+    ]
+
+
+def test_all_claims_hold_for_a_run_that_learns(learning: ModuleType) -> None:
+    found = outcomes(learning, base=[11.0, 12.0, 13.0], new=[0.0, 1.0, 2.0], coin=[-1.0, 0.0, 1.0])
+    assert list(learning.claims(found).values()) == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "coin", "held"),
+    [
+        ([9.0, 9.5, 10.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [False, True, True]),
+        ([12.0, 12.0, 12.0], [-4.0, -4.1, -3.9], [0.0, 0.0, 0.0], [True, False, True]),
+        ([12.0, 12.0, 12.0], [0.0, 0.0, 0.0], [5.0, 5.1, 4.9], [True, True, False]),
+    ],
+)
+def test_each_claim_fails_by_its_own_number(
+    learning: ModuleType, base: list[float], new: list[float], coin: list[float], held: list[bool]
+) -> None:
+    assert list(learning.claims(outcomes(learning, base, new, coin)).values()) == held
+
+
+def test_one_seed_leaves_nothing_to_chance(learning: ModuleType) -> None:
+    assert list(learning.claims(outcomes(learning, [12.0], [-0.1], [0.1])).values()) == [True, False, False]
+
+
+def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: Path) -> None:
+    divek, coin = (learning.plan_of(arm, 2, tmp_path, 60) for arm in learning.ARMS)
+    assert divek.overrides == ()
+    assert coin.overrides == ("+reward.custom_reward_function.reward_kwargs.coin_seed=2",)
+    assert (divek.home, divek.seed, divek.steps) == (coin.home, coin.seed, coin.steps)
+
+
+def test_the_table_has_a_row_for_each_arm_and_side(learning: ModuleType) -> None:
+    table = learning.table_of(outcomes(learning, [10.0, 20.0], [1.0, 3.0], [0.0, 0.0]))
+    cells = list(zip(*(list(column.cells) for column in table.columns), strict=True))
+    assert cells[0] == ("divek", "base", "50.0 ± 0.0", "65.0 ± 7.1", "15.0 ± 7.1", "+10.0, +20.0")
+    assert len(cells) == 4
