@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,3 +113,12 @@ def test_other_runs_are_left_alone(tmp_path: Path) -> None:
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_sigterm_to_us_unwinds_like_ctrl_c(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), running([sys.executable, "-c", WAITS], tmp_path / "log", {}) as process:
+        other = grandchild(tmp_path / "log")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+    assert process.poll() is not None
+    assert is_gone(other)

@@ -7,6 +7,7 @@ variable of the environment, by which they are found again.
 import os
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,9 +36,42 @@ def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
             start_new_session=True,
         )
         try:
-            yield process
+            with _ended_in_order():
+                yield process
         finally:
-            end_all(mark, process)
+            with _undisturbed():
+                end_all(mark, process)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a SIGTERM (``kill``, a CI that times out) unwind like Ctrl-C does, so that the run is cleaned up."""
+    if not _in_main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep a second Ctrl-C from interrupting the clean-up that the first one asked for."""
+    if not _in_main_thread():
+        yield
+        return
+    before = [(each, signal.signal(each, signal.SIG_IGN)) for each in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
 
 
 def marked(mark: str) -> list[psutil.Process]:
