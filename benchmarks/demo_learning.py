@@ -109,7 +109,7 @@ def claims(found: list[Outcome]) -> dict[str, bool]:
 
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 40,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/demo_learning"),
 ) -> None:
     """Train both arms with each seed, then print the table and the claims."""

@@ -61,7 +61,7 @@ class Plan:
     run_dir: Path
     home: Path
     seed: int = 0
-    steps: int = 60
+    steps: int = 40
     overrides: tuple[str, ...] = ()
 
     @property
@@ -296,7 +296,7 @@ def run_demo(plan: Plan, console: Console) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of data order and questions.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="GRPO steps.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="GRPO steps.")] = 40,
     override: Annotated[list[str] | None, typer.Option(help="A Hydra override for verl; repeatable.")] = None,
 ) -> None:
     """Watch a small Qwen2.5-VL learn to tell look-alike flags apart."""

@@ -57,7 +57,7 @@ class Settings:
     seed: int = 0
     look_up_steps: int = 100
     telling_steps: int = 120
-    caption_steps: int = 140
+    caption_steps: int = 110
     question_steps: int = 360
     confidence: float = 0.35
     text_batch: int = 32
