@@ -22,13 +22,13 @@ from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metri
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
 from divek_verl.prompts import multiple_choice, open_question
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CLASSES = Classes(("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal"))
 STEPS = 2
 ROLLOUTS = 4
 SAMPLES = 6
-SECONDS_TO_FIRST_CHECKPOINT = 500
+SECONDS_OF_ONE_RUN = 800
 
 
 def paint(folder: Path, split: str, side: str, count: int) -> Split:
@@ -120,13 +120,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard")}
     with running(arguments, home / "first.log", settings) as process:
         try:
-            wait_for(folder / "latest_checkpointed_iteration.txt", process, SECONDS_TO_FIRST_CHECKPOINT)
+            wait_for(folder / "latest_checkpointed_iteration.txt", process, SECONDS_OF_ONE_RUN)
         except AssertionError:
             print((home / "first.log").read_text(errors="replace")[-8000:])
             raise
         kill_without_warning(process)
     with running(arguments, home / "second.log", settings) as process:
-        status = process.wait(timeout=SECONDS_TO_FIRST_CHECKPOINT)
+        status = process.wait(timeout=SECONDS_OF_ONE_RUN)
     if status:
         print((home / "second.log").read_text(errors="replace")[-8000:])
     assert status == 0

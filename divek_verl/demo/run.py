@@ -153,7 +153,8 @@ def train(plan: Plan, console: Console) -> None:
         console.print(f"[dim]training: already done in {plan.run_dir}[/]")
         return
     log = plan.run_dir / "train.log"
-    with running(training_command(plan), log, environment()) as process:
+    settings = {**environment(), "TENSORBOARD_DIR": str(plan.run_dir / "tensorboard")}
+    with running(training_command(plan), log, settings) as process:
         _show_progress(plan, process, console)
         status = process.wait()
     if status:
