@@ -636,7 +636,7 @@ def test_a_prompt_does_not_wait_for_another_one(build: Any, prompt: dict) -> Non
 
 def test_a_row_of_another_task_takes_verls_own_way(build: Any, prompt: dict, queue: FakeQueue) -> None:
     worker = build()
-    prompt["data_source"] = "hiyouga/geometry3k"
+    prompt["data_source"] = "openai/gsm8k"
     prompt["reward_model"] = {"style": "rule", "ground_truth": "4"}
     run(worker, prompt)
     assert worker.llm_client.votes == []
