@@ -3,6 +3,7 @@
 Each has a test in ``tests/test_compat.py`` that fails when the repair no longer works or is no longer needed.
 """
 
+import functools
 from typing import Any
 
 import wrapt
@@ -43,7 +44,46 @@ def repair_equal_length_mrope(module: Any) -> None:
     module.maybe_fix_3d_position_ids = rebuild_position_ids
 
 
+def repair_text_only_batches(module: Any) -> None:
+    """``verl.models.transformers.qwen2_vl``: a micro-batch without a picture, as when another task is mixed in.
+
+    verl then runs the vision tower on a blank picture, so that all ranks take part in its collectives, and calls
+    ``mean()`` on what it returns. Under transformers 5 that is an output object and no tensor, so training dies with
+    "'BaseModelOutputWithPooling' object has no attribute 'mean'". No upstream issue is known for it (2026-11).
+    """
+    original = module._get_input_embeds
+
+    @functools.wraps(original)
+    def get_input_embeds(
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any = None,
+        pixel_values: Any = None,
+        pixel_values_videos: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if pixel_values is not None or pixel_values_videos is not None:
+            return original(model, input_ids, attention_mask, pixel_values, pixel_values_videos, **kwargs)
+        embeddings = model.get_input_embeddings()(input_ids)
+        features, _ = module.unpack_visual_output(_see_nothing(model, embeddings))
+        mask = None if attention_mask is None else attention_mask.to(embeddings.device)
+        return embeddings + 0.0 * features.mean(), mask
+
+    module._get_input_embeds = get_input_embeds
+
+
+def _see_nothing(model: Any, like: Any) -> Any:
+    """The vision tower's output for a blank picture of four by four patches."""
+    import torch
+
+    vision = model.config.vision_config
+    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    grid = torch.tensor([[1, 4, 4]], dtype=torch.long, device=like.device)
+    return model.visual(like.new_zeros((16, patch)), grid_thw=grid)
+
+
 def register_hooks() -> None:
     """Apply each repair that the installed verl needs as soon as the module that it mends is imported."""
     if _needed(">=0.9.0,<0.10"):
         wrapt.register_post_import_hook(repair_equal_length_mrope, "verl.utils.tensordict_utils")
+        wrapt.register_post_import_hook(repair_text_only_batches, "verl.models.transformers.qwen2_vl")

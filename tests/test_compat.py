@@ -118,10 +118,65 @@ def test_the_repair_reaches_every_module_that_verl_uses_the_function_in() -> Non
         assert module.maybe_fix_3d_position_ids is compat.rebuild_position_ids
 
 
-@pytest.mark.parametrize(("version", "hooks"), [("0.9.1", 1), ("0.9.5", 1), ("0.10.0", 0), ("0.8.0", 0)])
-def test_a_repair_is_for_the_versions_that_need_it(version: str, hooks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+MENDED = ["verl.utils.tensordict_utils", "verl.models.transformers.qwen2_vl"]
+
+
+@pytest.mark.parametrize(("version", "hooks"), [("0.9.1", MENDED), ("0.9.5", MENDED), ("0.10.0", []), ("0.8.0", [])])
+def test_a_repair_is_for_the_versions_that_need_it(
+    version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     registered: list[Any] = []
     monkeypatch.setattr("importlib.metadata.version", lambda name: version)
     monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
     compat.register_hooks()
-    assert len(registered) == hooks
+    assert [module for _, module in registered] == hooks
+
+
+# ---------------------------------------------------------------- a micro-batch without a picture
+
+
+@pytest.fixture(scope="module")
+def small_model() -> Any:
+    from divek_verl.demo.model import build_model, build_tokenizer
+
+    return build_model(build_tokenizer(["What is two plus two?"], ["Chad"]), seed=0).model
+
+
+@pytest.fixture(scope="module")
+def verls_own_forward() -> ModuleType:
+    """verl's module for Qwen2.5-VL as it ships it, read a second time without our hook."""
+    spec = importlib.util.find_spec("verl.models.transformers.qwen2_vl")
+    assert spec and spec.origin
+    again = importlib.util.spec_from_file_location("qwen2_vl_without_repair", spec.origin)
+    assert again and again.loader
+    module: ModuleType = importlib.util.module_from_spec(again)
+    again.loader.exec_module(module)
+    return module
+
+
+def test_without_the_repair_a_text_only_batch_dies(verls_own_forward: ModuleType, small_model: Any) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'mean'"):
+        verls_own_forward._get_input_embeds(small_model, torch.tensor([[1, 2, 3]]))
+
+
+def test_with_it_a_text_only_batch_passes_and_still_reaches_the_vision_tower(small_model: Any) -> None:
+    from verl.models.transformers import qwen2_vl
+
+    tokens = torch.tensor([[1, 2, 3]])
+    embeddings, mask = qwen2_vl._get_input_embeds(small_model, tokens, attention_mask=torch.ones_like(tokens))
+    assert torch.equal(embeddings, small_model.get_input_embeddings()(tokens))
+    assert mask is not None and mask.shape == tokens.shape
+    small_model.zero_grad()
+    embeddings.sum().backward()
+    # Each rank must take part in the vision tower's collectives, with gradients of zero.
+    gradients = [parameter.grad for parameter in small_model.visual.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
+def test_a_batch_with_pictures_is_left_to_verl() -> None:
+    module = ModuleType("fake")
+    module._get_input_embeds = lambda *args, **kwargs: (args, kwargs)  # type: ignore[attr-defined]
+    compat.repair_text_only_batches(module)
+    args, kwargs = module._get_input_embeds("model", "ids", None, "pixels", image_grid_thw="grid")
+    assert args == ("model", "ids", None, "pixels", None)
+    assert kwargs == {"image_grid_thw": "grid"}
