@@ -131,6 +131,9 @@ def main(
     except SetupError as error:
         console.print(str(error), markup=False)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on where this one stopped")
+        raise typer.Exit(130) from None
     held = claims(found)
     for claim, true in held.items():
         console.print(f"{'holds' if true else 'DOES NOT HOLD'}: {claim}", markup=False)
