@@ -60,10 +60,12 @@ def repair_text_only_batches(module: Any) -> None:
         attention_mask: Any = None,
         pixel_values: Any = None,
         pixel_values_videos: Any = None,
-        **kwargs: Any,
+        *grids: Any,
+        **named_grids: Any,
     ) -> Any:
         if pixel_values is not None or pixel_values_videos is not None:
-            return original(model, input_ids, attention_mask, pixel_values, pixel_values_videos, **kwargs)
+            pixels = (pixel_values, pixel_values_videos)
+            return original(model, input_ids, attention_mask, *pixels, *grids, **named_grids)
         embeddings = model.get_input_embeddings()(input_ids)
         features, _ = module.unpack_visual_output(_see_nothing(model, embeddings))
         mask = None if attention_mask is None else attention_mask.to(embeddings.device)

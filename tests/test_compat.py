@@ -180,3 +180,16 @@ def test_a_batch_with_pictures_is_left_to_verl() -> None:
     args, kwargs = module._get_input_embeds("model", "ids", None, "pixels", image_grid_thw="grid")
     assert args == ("model", "ids", None, "pixels", None)
     assert kwargs == {"image_grid_thw": "grid"}
+    # verl passes all of them by position.
+    assert module._get_input_embeds("model", "ids", None, "pixels", None, "grid", None)[0][-2:] == ("grid", None)
+
+
+def test_verls_own_forward_takes_a_text_only_batch(small_model: Any) -> None:
+    from verl.models.transformers import qwen2_vl
+
+    tokens = torch.tensor([[1, 2, 3]])
+    positions = torch.arange(3).expand(COMPONENTS, 1, 3)
+    output = qwen2_vl.qwen2_vl_base_forward(
+        small_model, tokens, attention_mask=torch.ones_like(tokens), position_ids=positions
+    )
+    assert output.last_hidden_state.shape[:2] == tokens.shape
