@@ -1,10 +1,11 @@
 """What the K votes on one image say about the policy, beside the multiple-choice answer itself."""
 
 from divek_verl.question import Question, Skip
+from divek_verl.reward import MEASURES
 from divek_verl.votes import Votes
 
 # In the order in which they are reported; 0.0 where an image could not be asked: it stays in every denominator.
-NO_MEASURES = {"one_step": 0.0, "consistency": 0.0, "recall": 0.0, "pass_at_k": 0.0}
+NO_MEASURES = dict.fromkeys(MEASURES, 0.0)
 
 
 def measure_votes(votes: Votes, truth: str, question: Question | Skip) -> dict[str, float]:

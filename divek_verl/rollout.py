@@ -328,7 +328,6 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         fields = {name: value for name, value in kwargs.items() if name not in hidden}
         extra_info = {**(fields.get("extra_info") or {}), "failure": reason}
         extra_info.setdefault("measures", dict(NO_MEASURES))
-        extra_info.setdefault("options", [])
         truth = fields["reward_model"]["ground_truth"]
         scores = compute_score(fields["data_source"], "", truth, extra_info)
         token = self.tokenizer.eos_token_id

@@ -14,16 +14,21 @@ COMPONENTS = 4
 Fix = Callable[[TensorDict], None]
 
 
-@pytest.fixture(scope="module")
-def verls_own() -> Fix:
-    """``maybe_fix_3d_position_ids`` as verl ships it: its module is read a second time, without our hook."""
-    spec = importlib.util.find_spec("verl.utils.tensordict_utils")
+def as_verl_ships_it(name: str) -> ModuleType:
+    """A module of verl's read a second time, so without the hooks that mended the first."""
+    spec = importlib.util.find_spec(name)
     assert spec and spec.origin
-    again = importlib.util.spec_from_file_location("tensordict_utils_without_repair", spec.origin)
+    again = importlib.util.spec_from_file_location(f"{name.rsplit('.', 1)[-1]}_without_repair", spec.origin)
     assert again and again.loader
     module: ModuleType = importlib.util.module_from_spec(again)
     again.loader.exec_module(module)
-    fix: Fix = module.maybe_fix_3d_position_ids
+    return module
+
+
+@pytest.fixture(scope="module")
+def verls_own() -> Fix:
+    """``maybe_fix_3d_position_ids`` as verl ships it."""
+    fix: Fix = as_verl_ships_it("verl.utils.tensordict_utils").maybe_fix_3d_position_ids
     assert fix is not compat.rebuild_position_ids
     return fix
 
@@ -144,14 +149,8 @@ def small_model() -> Any:
 
 @pytest.fixture(scope="module")
 def verls_own_forward() -> ModuleType:
-    """verl's module for Qwen2.5-VL as it ships it, read a second time without our hook."""
-    spec = importlib.util.find_spec("verl.models.transformers.qwen2_vl")
-    assert spec and spec.origin
-    again = importlib.util.spec_from_file_location("qwen2_vl_without_repair", spec.origin)
-    assert again and again.loader
-    module: ModuleType = importlib.util.module_from_spec(again)
-    again.loader.exec_module(module)
-    return module
+    """verl's module for Qwen2.5-VL as it ships it."""
+    return as_verl_ships_it("verl.models.transformers.qwen2_vl")
 
 
 def test_without_the_repair_a_text_only_batch_dies(verls_own_forward: ModuleType, small_model: Any) -> None:

@@ -178,22 +178,22 @@ def _show_progress(plan: Plan, process: subprocess.Popen, console: Console) -> N
         steps = progress.add_task("GRPO steps", total=plan.steps, note="", start=False)
         after = progress.add_task("validation after", total=images, note="", start=False)
         while process.poll() is None:
-            _update(progress, (before, steps, after), plan)
+            _update(progress, (before, steps, after), plan, images)
             time.sleep(1.0)
-        _update(progress, (before, steps, after), plan)
+        _update(progress, (before, steps, after), plan, images)
 
 
-def _update(progress: Progress, tasks: tuple, plan: Plan) -> None:
+def _update(progress: Progress, tasks: tuple, plan: Plan, images: int) -> None:
     before, steps, after = tasks
     visited = {0: 0, plan.steps: 0}
     for visit in read_lines(plan.run_dir / QUESTIONS_FILE):
         if visit.get("split") == "val" and visit.get("step") in visited:
             visited[visit["step"]] += 1
-    done = last_step(plan.run_dir)
     entries = read_metrics(plan.run_dir)
+    done = max(entries, default=-1)
     if visited[0]:
         progress.update(before, completed=visited[0], note="")
-    if done >= 0 or visited[0] >= _validation_images(plan):
+    if done >= 0 or visited[0] >= images:
         progress.start_task(steps)
         progress.update(steps, completed=max(done, 0), note=_note(entries.get(done, {})))
     if visited[plan.steps]:
