@@ -51,6 +51,7 @@ setup(
         "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11"],
     },
     entry_points={
+        "console_scripts": ["divek = divek_verl.cli:main"],
         "verl.plugins": ["divek = divek_verl.plugin"],
         # Called by `import torch` in every process, vLLM's helpers included; idle where torch has an accelerator.
         "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
