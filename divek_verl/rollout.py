@@ -277,8 +277,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         status = "finished" if trajectory["validate"] else "failure"
         await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": status})
 
-    async def _publish_zero(self, kwargs: dict, reason: str) -> None:
-        """Put a validation trajectory that scores 0, with the same keys as any other."""
+    async def _publish_zero(self, kwargs: dict, reason: str, validate: bool = True) -> None:
+        """Put a trajectory that scores 0, with the same keys as any other; training has no use for one."""
         hidden = ("agent_name", "__rollout_n__", "__do_sample__")
         fields = {name: value for name, value in kwargs.items() if name not in hidden}
         extra_info = {**(fields.get("extra_info") or {}), "failure": reason}
@@ -296,7 +296,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
             metrics=AgentLoopMetrics(),
             extra_fields={"reward_extra_info": scores, "turn_scores": [], "tool_rewards": []},
         )
-        await super()._agent_loop_postprocess(output, True, **{**fields, "extra_info": extra_info})
+        await super()._agent_loop_postprocess(output, validate, **{**fields, "extra_info": extra_info})
 
 
 def _partition(trajectory: dict) -> str:
