@@ -45,7 +45,8 @@ class EngineOptions:
     data_parallel: Annotated[int, typer.Option(help="Copies of the model; all samples of an image use one (vllm).")] = 1
     dtype: Annotated[str, typer.Option(help="Number format of the weights; auto: the model's own (vllm).")] = "auto"
     max_model_len: Annotated[
-        int | None, typer.Option(help="Tokens of prompt and answer together; unset: the model's own (vllm).")
+        int | None,
+        typer.Option(help="Tokens of prompt and answer; unset: the model's own, on a CPU at most 4096 (vllm)."),
     ] = None
     gpu_memory_utilization: Annotated[float, typer.Option(help="Share of the GPU's memory to use (vllm).")] = 0.9
     max_images_in_flight: Annotated[int, typer.Option(help="Images at work at one time; bounds memory.")] = 256

@@ -2,9 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from divek_verl.engine import Reply, Request, Sampling
+
+Item = TypeVar("Item")
 
 # Engines take 63 bits; K consecutive seeds start here.
 SEED_BITS = 48
@@ -36,3 +39,23 @@ class Slots:
                 return await asyncio.wait_for(reply, self._timeout)
             except asyncio.TimeoutError:
                 return Reply(request.key, failure="timeout", detail=f"no reply after {self._timeout:g} s")
+
+
+async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]], limit: int) -> None:
+    """``work`` on every item, at most ``limit`` at one time; the first error ends all.
+
+    Items are drawn when there is room for them, so that a long list costs no memory.
+    """
+    left = iter(items)
+
+    async def take_turns() -> None:
+        for item in left:
+            await work(item)
+
+    tasks = [asyncio.create_task(take_turns()) for _ in range(limit)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,6 +15,8 @@ from divek_verl.mining.requests import Slots, says_overlong, seed_of
 
 # The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
+# Unless --max-model-len says otherwise; a model's own length can need more memory than there is.
+CPU_MODEL_LEN = 4096
 
 
 class VllmEngine:
@@ -145,10 +147,29 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     }
-    if not on_cpu:
-        return {**arguments, "gpu_memory_utilization": options.gpu_memory_utilization}
-    dtype = "float32" if options.dtype == "auto" else options.dtype
-    return {**arguments, "dtype": dtype, "enforce_eager": True, "block_size": CPU_BLOCK_SIZE}
+    if on_cpu:
+        return {**arguments, **_cpu_arguments(options)}
+    return {**arguments, "gpu_memory_utilization": options.gpu_memory_utilization}
+
+
+def _cpu_arguments(options: EngineOptions) -> dict[str, Any]:
+    length = options.max_model_len or min(CPU_MODEL_LEN, _own_length(options.model))
+    return {
+        "dtype": "float32" if options.dtype == "auto" else options.dtype,
+        "enforce_eager": True,
+        "block_size": CPU_BLOCK_SIZE,
+        # A prompt that is prefilled in two steps takes back a random number of its seeded generator, which CPU
+        # generators cannot: vLLM 0.28 dies of it. So no prompt is split, and a step holds the longest one.
+        "enable_chunked_prefill": False,
+        "max_model_len": length,
+        "max_num_batched_tokens": max(CPU_MODEL_LEN, length),
+    }
+
+
+def _own_length(model: str) -> int:
+    from transformers import AutoConfig
+
+    return int(getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", CPU_MODEL_LEN))
 
 
 def _check_model(model: str) -> None:
