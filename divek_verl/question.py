@@ -95,11 +95,13 @@ def _display_name(truth: str, classes: ClassNames) -> str:
 
 def _most_voted(votes: Votes, classes: ClassNames) -> list[str]:
     """Ranked classes of the list, each once: votes mined with another list must not bring its classes in."""
-    matches = (classes.match(name) for name in votes.ranking)
-    return list(dict.fromkeys(name for name in matches if name is not None))
+    matches = dict.fromkeys(map(classes.match, votes.counts))
+    return [name for name in matches if name is not None]
 
 
 def _filled_up_to_two(options: list[str], classes: ClassNames, seed: int | str) -> list[str]:
     """A generator of its own keeps the shuffle the same whether or not anything was filled."""
+    if len(options) >= 2:
+        return options
     others = [name for name in classes.names if name not in options]
-    return options + random.Random(f"{seed}-filler").sample(others, max(0, 2 - len(options)))
+    return options + random.Random(f"{seed}-filler").sample(others, 2 - len(options))
