@@ -17,6 +17,7 @@ from divek_verl.errors import SetupError
 # name -> (module:function or module:typer app, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run."),
+    "mine": ("divek_verl.mining.command:main", "Sample K answers for each image and keep the votes."),
 }
 WRONG_INPUT = 2
 

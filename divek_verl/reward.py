@@ -126,6 +126,8 @@ def _check_weight(name: str, weight: float) -> None:
 
 def _finite(value: Any) -> float:
     """A measure is missing as None, as nan from a parquet file, or not at all."""
+    if type(value) is float:  # by far the most frequent
+        return value if math.isfinite(value) else 0.0
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -176,5 +176,10 @@ def _write(file: Any, record: Mapping[str, Any]) -> None:
 
 
 def origin_of(model: str, sampling: Mapping[str, Any], classes: Sequence[tuple[str, ClassNames]]) -> Origin:
-    """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list."""
-    return Origin(model, dict(sampling), {source: class_list_hash(names) for source, names in classes})
+    """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list.
+
+    A model in a folder is named by the folder's whole path, so that it is the same from wherever it was named.
+    """
+    folder = Path(model).expanduser()
+    name = str(folder.resolve()) if folder.is_dir() else model
+    return Origin(name, dict(sampling), {source: class_list_hash(names) for source, names in classes})
