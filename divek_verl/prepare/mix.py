@@ -17,6 +17,7 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare.division import draw_per_class
 from divek_verl.prepare.folder import SPLITS, new_folder
 from divek_verl.prepare.rows import EMBEDDED_SCHEMA, MIXED_SCHEMA, SCHEMA, Row
+from divek_verl.prepare.stored import rows_of
 from divek_verl.prepare.write import ROWS_PER_GROUP, recorded_root, versions, write_json, write_rows
 from divek_verl.prepared import CLASSES_FILE, SET_FILE, image_root, read_set_file
 
@@ -34,11 +35,6 @@ class Prepared:
 
     def roots(self) -> dict[str, Path]:
         return {name: image_root(str(self.folder), name) for name in self.classes}
-
-    def rows(self, name: str) -> Iterator[Row]:
-        with pq.ParquetFile(self.folder / f"{name}.parquet") as file:
-            for batch in file.iter_batches(ROWS_PER_GROUP):
-                yield from batch.to_pylist()
 
 
 def main(
@@ -79,7 +75,7 @@ def _open(folder: Path) -> Prepared:
 
 def _dataset_of_rows(folder: Path) -> str:
     """The data set of a folder without set.json, from its first row."""
-    first = next(Prepared(folder, {}).rows("train"), None) if (folder / "train.parquet").exists() else None
+    first = next(rows_of(folder, "train"), None) if (folder / "train.parquet").exists() else None
     if first is None:
         raise SetupError(f"{folder} holds no rows in train.parquet: prepare it first.")
     return str(first["extra_info"]["dataset"])
@@ -116,14 +112,15 @@ def _write(path: Path, sets: Sequence[Prepared], name: str, per_class: int | Non
         for each in sets:
             limit = per_class if name == "train" else None
             kept = _drawn(each, name, limit, seed)
-            for place, row in enumerate(each.rows(name)):
+            for place, row in enumerate(rows_of(each.folder, name)):
                 if kept is None or place in kept:
                     counts[row["extra_info"]["dataset"]] += 1
                     row["extra_info"]["index"] = next(index)
                     yield row
 
-    schemas = {str(pq.read_schema(each.folder / f"{name}.parquet").field("images").type) for each in sets}
-    same = [schema for schema in (SCHEMA, EMBEDDED_SCHEMA) if schemas == {str(schema.field("images").type)}]
+    # The type of one picture, not of the list: parquet names a list's elements as it likes.
+    stored = {str(pq.read_schema(each.folder / f"{name}.parquet").field("images").type.value_type) for each in sets}
+    same = [schema for schema in (SCHEMA, EMBEDDED_SCHEMA) if stored == {str(schema.field("images").type.value_type)}]
     write_rows(path, same[0] if same else MIXED_SCHEMA, rows(), ROWS_PER_GROUP)
     return dict(counts)
 

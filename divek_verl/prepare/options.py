@@ -40,7 +40,9 @@ class Options:
     val_fraction: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Share of training images to validate on, where no part is.")
     ] = VAL_FRACTION
-    embed_images: Annotated[bool, typer.Option(help="Put the images into the parquet files, not their paths.")] = False
+    embed_images: Annotated[
+        bool, typer.Option("--embed-images", help="Put the images into the parquet files, not their paths.")
+    ] = False
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images a file, for a trial.")] = None
     votes: Annotated[Path | None, typer.Option(help="Votes file: leave out training images it shows easy.")] = None
     on_error: Annotated[OnError, typer.Option(help="Stop at an image that cannot be used, or skip it.")] = OnError.STOP

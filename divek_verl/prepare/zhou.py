@@ -39,6 +39,8 @@ def read_zhou(
             part: [_item(path, entry, names) for entry in content[part]] for part in PARTS if part in content
         }
         parts["train"]
+    except SetupError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise SetupError(f"{path} is no split file of CoOp ({error!r}): download it again.") from None
     labels = sorted(names)

@@ -55,7 +55,7 @@ def cub(folder: Path, trained: int = 10, tested: int = 3, names: Sequence[str] =
 
 def flowers(folder: Path, per_class: int = 10, *, setid: bool = False, names: Sequence[str] = FLOWERS) -> Path:
     """oxford_flowers without CoOp's split; the classes of the images are mixed, as they are in the official set."""
-    labels = [number % len(names) + 1 for number in range(per_class * len(names))]
+    labels = [index % len(names) + 1 for index in range(per_class * len(names))]
     for number in range(1, len(labels) + 1):
         paint(folder / "jpg" / f"image_{number:05d}.jpg", number)
     savemat(folder / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
@@ -97,8 +97,8 @@ def cars(folder: Path, trained: int = 10, tested: int = 4, names: Sequence[str] 
         ("cars_test", tested, "cars_test_annos_withlabels.mat"),
     ):
         total = count * len(names)
-        fields = [("bbox_x1", "O"), ("bbox_y1", "O"), ("bbox_x2", "O"), ("bbox_y2", "O"), ("class", "O"), ("fname", "O")]
-        annotations = np.empty((1, total), dtype=fields)
+        fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+        annotations = np.empty((1, total), dtype=[(field, "O") for field in fields])
         for index in range(total):
             image = f"{index + 1:05d}.jpg"
             paint(folder / part / image, index + (1000 if part == "cars_test" else 0))

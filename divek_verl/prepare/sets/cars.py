@@ -38,16 +38,18 @@ def read(data_root: Path, seed: int = 0) -> Source:
 
 
 def _classes(path: Path) -> Classes:
+    content = CARS.mat(path)
     try:
-        names = np.atleast_1d(CARS.mat(path)["class_names"])
+        names = np.atleast_1d(content["class_names"])
         return Classes(tuple(year_first(str(name)) for name in names.ravel()))
     except (KeyError, ValueError):
         raise CARS.damaged(path, "holds no class names") from None
 
 
 def _items(path: Path, folder: str, num_classes: int) -> list[Item]:
+    content = CARS.mat(path)
     try:
-        annotations = np.atleast_1d(CARS.mat(path)["annotations"]).ravel()
+        annotations = np.atleast_1d(content["annotations"]).ravel()
         items = [Item(f"{folder}/{each['fname']}", int(each["class"]) - 1) for each in annotations]
     except (KeyError, ValueError, TypeError, IndexError):
         raise CARS.damaged(path, "holds no annotations with fname and class") from None

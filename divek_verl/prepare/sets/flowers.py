@@ -69,8 +69,9 @@ def _classes(folder: Path) -> Classes:
 
 
 def _numbers(path: Path, key: str) -> np.ndarray:
+    content = FLOWERS.mat(path)
     try:
-        return np.atleast_1d(FLOWERS.mat(path)[key]).astype(int).ravel()
+        return np.atleast_1d(content[key]).astype(int).ravel()
     except (KeyError, ValueError, TypeError):
         raise FLOWERS.damaged(path, f"holds no numbers named {key!r}") from None
 

@@ -45,7 +45,9 @@ def read(data_root: Path, name: str | None = None) -> Source:
 def find_images(root: Path, folder: str) -> Iterator[str]:
     """Paths from `root` of all files below a folder that are images by their suffix, links followed but no loops."""
     suffixes = Image.registered_extensions()
-    met: set[tuple[int, int]] = set()
+    inside = (root / folder).resolve()
+    # A link to a folder above would bring in other classes, and never end.
+    met = {identity for above in (root.resolve(), inside, *inside.parents) if (identity := _identity(above))}
     for path, folders, files in os.walk(root / folder, followlinks=True):
         folders[:] = sorted(
             inner for inner in folders if not inner.startswith(".") and _is_first(Path(path, inner), met)
@@ -73,13 +75,17 @@ def _class_name(root: Path, folder: str) -> str:
 
 
 def _is_first(path: Path, met: set[tuple[int, int]]) -> bool:
-    """Whether a folder was not met before, under any name: a link to a folder above would never end."""
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    identity = (status.st_dev, status.st_ino)
-    if identity in met:
+    """Whether a folder that can be opened was not met before, under any name."""
+    identity = _identity(path)
+    if identity is None or identity in met:
         return False
     met.add(identity)
     return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
