@@ -10,6 +10,7 @@ from typing import Any
 from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
+from divek_verl.prompts import is_ours
 
 # What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.
 MEASURES = ("one_step", "consistency", "recall", "pass_at_k")
@@ -38,7 +39,7 @@ def compute_score(
         SetupError: for a weight that is no finite number and a data source that verl cannot grade; never for
             what a completion says.
     """
-    if not str(data_source).startswith("divek/"):
+    if not is_ours(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
     _check_weight("format_weight", format_weight)
     _check_weight("answer_weight", answer_weight)

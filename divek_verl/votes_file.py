@@ -175,6 +175,11 @@ def _write(file: Any, record: Mapping[str, Any]) -> None:
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def model_name(path: str) -> str:
+    """One name for a model, wherever a command was started: an absolute path, or the name on a hub or server."""
+    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
+
+
 def origin_of(model: str, sampling: Mapping[str, Any], classes: Sequence[tuple[str, ClassNames]]) -> Origin:
     """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list.
 

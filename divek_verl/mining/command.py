@@ -22,7 +22,7 @@ from divek_verl.mining.requests import for_each
 from divek_verl.mining.rows import Key, OpenQuestions, read_open_questions
 from divek_verl.mining.votes_log import VotesLog
 from divek_verl.votes import count_votes
-from divek_verl.votes_file import MinedVotes, Origin, origin_of
+from divek_verl.votes_file import MinedVotes, Origin, model_name, origin_of
 
 NAMED_IMAGES = 5
 
@@ -51,7 +51,7 @@ def votes_of(key: Key, reply: Reply, count: int, classes: ClassNames) -> MinedVo
     """The votes of one image; of ``count`` samples, those that did not come are unanswered, as in training."""
     missing = count - len(reply.texts)
     votes = count_votes([*reply.texts, *("" for _ in range(missing))], classes)
-    return MinedVotes(*key, votes=votes, truncated=reply.truncated, failed=missing)
+    return MinedVotes(*key, votes=votes, truncated=reply.truncated, failed=missing, open_tokens=reply.prompt_tokens)
 
 
 async def mine(
@@ -125,7 +125,7 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
 def _origin(engine: EngineOptions, sampling: SamplingOptions, pixels: dict[str, int], rows: OpenQuestions) -> Origin:
     settings = asdict(sampling)
     settings["num_samples"] = settings.pop("samples")
-    return origin_of(engine.model, {**settings, **pixels}, rows.class_lists())
+    return origin_of(model_name(engine.model), {**settings, **pixels}, rows.class_lists())
 
 
 async def _mine_with_progress(

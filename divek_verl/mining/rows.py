@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from divek_verl import prompts
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
+from divek_verl.prepared import classes_of
+from divek_verl.prompts import is_ours
 
 Key = tuple[str, str]
 
@@ -54,10 +55,10 @@ class OpenQuestions:
         return len(self.keys)
 
     def __getitem__(self, key: Key) -> OpenQuestion:
-        from divek_verl.dataset import ROOT_COLUMN, load_classes
+        from divek_verl.dataset import ROOT_COLUMN
 
         row = self.dataset[self._rows[key]]
-        classes = load_classes(row[ROOT_COLUMN], prompts.parse_data_source(key[0])[1])
+        classes = classes_of(row[ROOT_COLUMN], key[0])
         truth = row["reward_model"]["ground_truth"]
         return OpenQuestion(*key, classes.match(truth) or truth, classes, row["raw_prompt"])
 
@@ -67,14 +68,14 @@ class OpenQuestions:
         Raises:
             SetupError: a data source has another list in another file.
         """
-        from divek_verl.dataset import ROOT_COLUMN, load_classes
+        from divek_verl.dataset import ROOT_COLUMN
 
         rows = self.dataset.dataframe
         found: dict[str, ClassNames] = {}
         for source, root in sorted(set(zip(rows["data_source"], rows[ROOT_COLUMN], strict=True))):
-            if not _is_ours(source):
+            if not is_ours(source):
                 continue
-            classes = load_classes(root, prompts.parse_data_source(source)[1])
+            classes = classes_of(root, source)
             if found.setdefault(source, classes).names != classes.names:
                 raise SetupError(f"{source} has one class list in {root} and another elsewhere: mine them one by one.")
         return sorted(found.items())
@@ -113,7 +114,7 @@ def _indexed(dataset: Any) -> OpenQuestions:
     for number, (source, extra_info) in enumerate(zip(*columns, strict=True)):
         info = extra_info or {}
         key = (source, str(info.get("image_id", info.get("index", 0))))
-        if not _is_ours(source):
+        if not is_ours(source):
             found.others += 1
         elif key in found._rows:
             found.repeated += 1
@@ -121,9 +122,3 @@ def _indexed(dataset: Any) -> OpenQuestions:
             found._rows[key] = number
             found.keys.append(key)
     return found
-
-
-def _is_ours(source: str) -> bool:
-    from divek_verl.dataset import is_ours
-
-    return is_ours(source)
