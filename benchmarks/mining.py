@@ -49,12 +49,19 @@ def cache(workload: Workload) -> Section:
     return measure(workload, Section("cache", "per image"))
 
 
+def online(workload: Workload) -> Section:
+    from mining_parts.online import measure
+
+    return measure(workload, Section("online", "seconds for all images"))
+
+
 # Each measures one thing and can be run alone with --section.
 SECTIONS: dict[str, Callable[[Workload], Section]] = {
     "controller": controller,
     "offline": offline,
     "growth": growth,
     "cache": cache,
+    "online": online,
 }
 
 
