@@ -10,6 +10,7 @@ from typing import Any
 from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
+from divek_verl.prompts import is_ours
 
 # What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.
 MEASURES = ("one_step", "consistency", "recall", "pass_at_k")
@@ -38,7 +39,7 @@ def compute_score(
         SetupError: for a weight that is no finite number and a data source that verl cannot grade; never for
             what a completion says.
     """
-    if not str(data_source).startswith("divek/"):
+    if not is_ours(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
     _check_weight("format_weight", format_weight)
     _check_weight("answer_weight", answer_weight)
@@ -67,7 +68,7 @@ def _grade_option(completion: str, ground_truth: str, truth: str, options: list[
     if chosen is None:
         return False, False
     letter = ground_truth.upper()
-    if letter in tuple(ascii_uppercase[: len(options)]):
+    if len(letter) == 1 and letter in ascii_uppercase[: len(options)]:
         return True, ascii_uppercase[chosen] == letter
     return True, _same_class(_text(options[chosen]), truth or ground_truth)
 
@@ -126,6 +127,8 @@ def _check_weight(name: str, weight: float) -> None:
 
 def _finite(value: Any) -> float:
     """A measure is missing as None, as nan from a parquet file, or not at all."""
+    if type(value) is float:  # by far the most frequent
+        return value if math.isfinite(value) else 0.0
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -140,6 +143,8 @@ def _text(value: Any) -> str:
 
 def _as_list(value: Any) -> list[Any]:
     """A list for a list, tuple or numpy array, whose truth value cannot be asked for; empty for None."""
+    if type(value) is list:
+        return value
     if hasattr(value, "tolist"):
         value = value.tolist()
     return list(value) if isinstance(value, list | tuple) else []
