@@ -138,14 +138,14 @@ class _SetWriter:
 
     def _accept(self, split: Split, example: Example, picture: Picture, written: Written) -> bool:
         """Whether the example goes into the file; where not, it is counted, and unless it is easy, named."""
-        problem = picture.problem
+        problem, reason = picture.problem, "bad image"
         if split.stage == "val":
             self.contents.hold_out(example.image, picture.digest or None)
         elif problem is None:
-            problem = self.contents.why_not_in_training(example, picture.digest)
+            problem, reason = self.contents.why_not_in_training(example, picture.digest), "held out"
         if problem is not None:
             self._refuse(example, problem)
-            written.left_out["bad image"] += 1
+            written.left_out[reason] += 1
             return False
         if split.stage == "train" and self.policy.is_easy(f"divek/{self.dataset}/{split.side}", example):
             written.left_out["easy"] += 1

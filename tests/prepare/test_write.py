@@ -116,6 +116,7 @@ def test_where_bad_images_are_skipped_training_gives_way(tmp_path: Path, capsys:
     write_set(tmp_path, "cub", Classes(BIRDS), splits, policy=SKIP)
     assert len(rows(tmp_path, "train")) == 2
     assert len(rows(tmp_path, "val_base")) == 3
+    assert json.loads((tmp_path / "set.json").read_text())["files"]["train"]["left_out"] == {"held out": 1}
     shown = capsys.readouterr().out
     assert "left out 1 images in all" in shown
     assert "train holds none of the 5 images of validation files and held-out classes" in shown
