@@ -113,14 +113,14 @@ def measure(name: str, arguments: Sequence[str], scale: float, files: int, out: 
     return Measured(name, scale, files, checked, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def run(scale: float, folder: Path) -> list[Measured]:
+def run(scale: float, folder: Path) -> Iterator[Measured]:
     """All preparations at one scale."""
     files = round(IMAGES * scale)
     raw, out = folder / "CUB_200_2011", folder / "out"
     fabricate(raw, files)
-    found = [measure(name, arguments, scale, files, out) for name, arguments in commands(raw, out)]
+    for name, arguments in commands(raw, out):
+        yield measure(name, arguments, scale, files, out)
     shutil.rmtree(raw)
-    return found
 
 
 def claims(measured: Sequence[Measured]) -> dict[str, bool]:
@@ -159,7 +159,9 @@ def show(measured: Sequence[Measured]) -> None:
 
 
 def save(measured: Sequence[Measured], scales: Sequence[float]) -> None:
+    wanted = len(scales) * len(list(commands(Path(), Path())))
     content = {
+        "complete": len(measured) == wanted,
         "command": f"python benchmarks/data_prep.py {' '.join(f'--scale {scale:g}' for scale in scales)} --save",
         "image_size": SIZE,
         "cores": os.cpu_count(),
@@ -182,12 +184,13 @@ def main(
     measured: list[Measured] = []
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for each in scales:
-            measured += run(each, Path(scratch))
+            for found in run(each, Path(scratch)):
+                measured.append(found)
+                if keep:  # after each, because the greater scales take long and may be stopped
+                    save(measured, scales)
     show(measured)
     for claim, holds in claims(measured).items():
         print(f"{'holds' if holds else 'FAILS'}: {claim}")
-    if keep:
-        save(measured, scales)
 
 
 if __name__ == "__main__":

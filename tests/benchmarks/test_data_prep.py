@@ -66,7 +66,7 @@ def test_a_tiny_run_measures_both_commands(prep: ModuleType, tmp_path: Path, mon
     monkeypatch.setattr(prep, "IMAGES", 80)
     monkeypatch.setattr(prep, "SIZE", (50, 25))
     monkeypatch.setattr(prep, "PATTERNS", 2)
-    found = prep.run(1.0, tmp_path)
+    found = list(prep.run(1.0, tmp_path))
     assert [(each.command, each.files, each.checked) for each in found] == [("cub", 80, 24), ("image_folder", 80, 80)]
     assert all(each.cpu_seconds > 0 and each.peak_megabytes > 10 for each in found)
     assert not (tmp_path / "CUB_200_2011").exists()

@@ -95,6 +95,15 @@ def test_a_missing_image_is_one_of_the_bad_ones(tmp_path: Path, capsys: pytest.C
     assert "000000.bin is empty" in capsys.readouterr().out
 
 
+def test_the_path_can_be_given_as_other_sets_have_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mushrooms(40).save_to_disk(str(tmp_path / "fungi"))
+    out = prepare("hf", "--data-root", tmp_path / "fungi", out=tmp_path / "out")
+    assert counts(out)["train"] == 16
+    for arguments in ([], [tmp_path / "fungi", "--data-root", tmp_path / "fungi"]):
+        prepare("hf", *arguments, out=tmp_path / "out", status=2)
+        assert "Give one set to prepare" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
