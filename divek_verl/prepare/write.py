@@ -185,8 +185,9 @@ def versions() -> dict[str, str]:
 
 
 def printable(path: Path) -> str:
-    """A path as text for any screen; bytes that are not UTF-8 as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as one line of text for any screen: line breaks and bytes that are not UTF-8 as escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def recorded_root(root: Path, place: Path) -> dict[str, str]:

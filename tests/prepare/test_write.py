@@ -202,6 +202,10 @@ def test_a_name_that_is_not_utf8_is_refused_in_words_that_can_be_printed(tmp_pat
         write_set(tmp_path, "cub", Classes(BIRDS), [train, *splits[1:]])
 
 
+def test_a_path_is_one_line_whatever_is_in_it() -> None:
+    assert write.printable(Path("a\nb\x1b[31m.png")) == r"a\nb\x1b[31m.png"
+
+
 def test_a_file_without_a_usable_image_is_refused(tmp_path: Path) -> None:
     splits = birds(tmp_path)
     for example in splits[2].examples:
