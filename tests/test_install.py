@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -40,3 +41,19 @@ def test_reward_divek_composes_from_it(installed: Path, run_python: RunPython) -
     assert done.returncode == 0, done.stderr
     assert f"loaded from {installed}" in done.stderr
     assert "agent_loop_manager_class: divek_verl.rollout.TwoStageAgentLoopManager" in done.stdout
+
+
+def test_divek_prepare_works_from_it(installed: Path, run_python: RunPython, tmp_path: Path) -> None:
+    """The knowledge of the data sets is in the package: data_prep/ is not installed."""
+    for label, name in enumerate("abcd"):
+        for index in range(5):
+            path = tmp_path / "raw" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (label, index, 0)).save(path)
+    arguments = ["--data-root", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    command = "from divek_verl import cli; import sys; raise SystemExit(cli.run(sys.argv[1:]))"
+    done = run_python("-c", command, "prepare", "image_folder", *arguments, PYTHONPATH=str(installed))
+    assert done.returncode == 0, done.stderr
+    done = run_python("-c", command, "inspect", str(tmp_path / "out"), PYTHONPATH=str(installed))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "inspect.html").is_file()
