@@ -16,7 +16,7 @@ from divek_verl.errors import SetupError
 
 # name -> (module:function or module:typer app, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run."),
+    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run, or of several to compare."),
 }
 WRONG_INPUT = 2
 
