@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from wandb_file import history, tables
 
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import end_all, marked, running
 from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
 from divek_verl.prompts import multiple_choice, open_question
+from divek_verl.tracking import NO_QUESTION
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -81,7 +83,8 @@ def command(data: Path, model: Path, run_dir: Path) -> list[str]:
         "trainer.total_epochs": 10,
         "trainer.test_freq": STEPS,
         "trainer.save_freq": 1,
-        "trainer.logger": "[console,tensorboard]",
+        "trainer.logger": "[console,tensorboard,wandb]",
+        "trainer.log_val_generations": 9,
         "trainer.default_local_dir": run_dir,
         "hydra.run.dir": run_dir / "hydra",
     }
@@ -117,7 +120,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(home / "model")
     folder = home / "run"
     arguments = command(home / "data", home / "model", folder)
-    settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard")}
+    settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard"), "WANDB_DIR": str(home / "wandb")}
+    (home / "wandb").mkdir()
     with running(arguments, home / "first.log", settings) as process:
         try:
             wait_for(folder / "latest_checkpointed_iteration.txt", process, SECONDS_OF_ONE_RUN)
@@ -125,7 +129,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             print((home / "first.log").read_text(errors="replace")[-8000:])
             raise
         kill_without_warning(process)
-    with running(arguments, home / "second.log", settings) as process:
+    with running(arguments, home / "second.log", settings | {"WANDB_DIR": str(folder)}) as process:
         status = process.wait(timeout=SECONDS_OF_ONE_RUN)
     if status:
         print((home / "second.log").read_text(errors="replace")[-8000:])
@@ -195,11 +199,32 @@ def test_the_samples_of_one_image_share_its_prefill(run_dir: Path) -> None:
     assert read_metrics(run_dir)[STEPS]["divek/cached_share"] > 0.5
 
 
-def test_a_report_can_be_written_of_it(run_dir: Path) -> None:
-    from divek_verl.report import write_report
+def test_the_trackers_have_the_names_and_values_of_the_metrics_file(run_dir: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    page = write_report(run_dir).read_text(encoding="utf-8")
-    assert "divek/flags/base" in page
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    expected, wandb = read_metrics(run_dir)[STEPS], history(run_dir)[STEPS]
+    assert set(expected) <= set(events.Tags()["scalars"])
+    for name, value in expected.items():
+        assert wandb[name] == pytest.approx(value, nan_ok=True)
+        assert events.Scalars(name)[-1].value == pytest.approx(value, rel=1e-4, nan_ok=True)
+
+
+def test_the_logged_generations_are_the_questions_that_were_asked(run_dir: Path, visits: list[dict]) -> None:
+    table = tables(run_dir)[-1]
+    row = dict(zip(table["columns"], table["data"][-1], strict=True))
+    inputs = [row[f"input_{number}"] for number in range(1, 10)]
+    last = [visit for visit in visits if visit["split"] == "val" and visit["step"] == STEPS]
+    asked = ["".join(f"\n{letter}. {name}" for letter, name in zip("ABCDE", v["options"], strict=False)) for v in last]
+    assert all(any(options in text for text in inputs) for options in asked)
+    assert inputs.count(NO_QUESTION) == 1  # the picture that was cut short
+    assert not any("image_pad" in text for text in inputs)
+
+
+def test_the_report_was_written_at_the_end(run_dir: Path) -> None:
+    assert "divek/flags/base" in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "divek_verl: report: " in (run_dir.parent / "second.log").read_text(errors="replace")
 
 
 def test_the_records_are_plain_json_lines(run_dir: Path) -> None:

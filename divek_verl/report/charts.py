@@ -28,6 +28,11 @@ class Chart:
         return any(self.series.values())
 
     @property
+    def by_source(self) -> bool:
+        """Whether each series is a validation set, not a metric."""
+        return self.metrics.startswith("val-")
+
+    @property
     def summary(self) -> str:
         """The chart in words, for those who cannot see it."""
         return "; ".join(_in_words(name or self.title, points) for name, points in self.series.items() if points)

@@ -10,6 +10,8 @@ from divek_verl.report.reading import Points, Run
 from divek_verl.report.scores import ScoreRow, final_table, source_order
 
 SEPARATOR = " · "
+# Of a chart with a line a metric, so many are compared: more lines of several runs cannot be told apart.
+METRICS_COMPARED = 2
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
@@ -43,16 +45,18 @@ def compared_tables(runs: Mapping[str, Run]) -> list[Compared]:
 def compared_charts(runs: Mapping[str, Run]) -> tuple[list[Chart], dict[str, Look]]:
     """The charts of all runs over each other, and the look of each line: a colour a run, a dash a series of it."""
     looks: dict[str, Look] = {}
-    drawn = [[_with_totals(chart, run) for chart in charts(run)] for run in runs.values()]
+    drawn = [[_to_be_compared(chart, run) for chart in charts(run)] for run in runs.values()]
     return [_merge(dict(zip(runs, same, strict=True)), looks) for same in zip(*drawn, strict=True)], looks
 
 
-def _with_totals(chart: Chart, run: Run) -> Chart:
-    """Bars by reason cannot be laid over each other: their total can."""
-    if chart.kind != "count":
+def _to_be_compared(chart: Chart, run: Run) -> Chart:
+    """Bars by reason cannot be laid over each other: their total can. Of many lines, the first ones."""
+    if chart.kind == "count":
+        series = {"": run.series("divek/skips/total") or _sums(chart.series.values())}
+        return replace(chart, kind="number", series=series, note="Training images without a question.")
+    if chart.by_source:
         return chart
-    series = {"": run.series("divek/skips/total") or _sums(chart.series.values())}
-    return replace(chart, kind="number", series=series, note="Training images without a question.")
+    return replace(chart, series=dict(list(chart.series.items())[:METRICS_COMPARED]))
 
 
 def _sums(parts: Iterable[Points]) -> Points:

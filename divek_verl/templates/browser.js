@@ -137,11 +137,12 @@
     name(columns.image[at]),
     name(columns.source[at]),
   ].filter(Boolean).join(" · ");
+  const brief = (at) => [runs.length > 1 ? runs[columns.run[at]] : null, (columns.training[at] ? "train " : "val ") + columns.step[at], name(columns.image[at])].filter(Boolean).join(" · ");
   const row = (index) => {
     const at = found[index];
     const made = element("div", { className: "row", id: "row-" + index },
       thumbnail(at),
-      element("div", { className: "about" }, foreign("strong", name(columns.truth[at])), foreign("small", place(at))),
+      element("div", { className: "about" }, foreign("strong", name(columns.truth[at])), foreign("small", brief(at))),
       element("div", { className: "badges" }, badge(at), columns.injected[at] ? element("span", { className: "badge plain", textContent: "injected" }) : null));
     made.style.top = index * rowHeight + "px";
     made.setAttribute("role", "option");

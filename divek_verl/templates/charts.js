@@ -89,6 +89,7 @@
         xaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: places, ticktext: labels, tickangle: -55 },
         yaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: places.slice(0, count), ticktext: labels.slice(0, count), autorange: "reversed" },
       };
+      place.style.height = layout.height + "px";
       Plotly.react(place, [trace], layout, quiet);
       place.removeAllListeners("plotly_click");
       place.on("plotly_click", ({ points: [point] }) => {

@@ -1,8 +1,10 @@
 """The page in a real browser: it draws, filters work, hostile text does nothing, light and dark."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,13 @@ class Opened:
                 control.select_option(label=value)
             else:
                 control.fill(value)
+
+    def wait_until(self, expression: str, seconds: float = 30.0) -> None:
+        """Ask again and again from here: the page's own policy lets it evaluate no text."""
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            time.sleep(0.05)
 
     def colour(self, selector: str, name: str = "color") -> str:
         return self.page.locator(selector).first.evaluate(f"element => getComputedStyle(element)['{name}']")
@@ -114,6 +123,19 @@ def test_the_curves_and_the_matrices_are_drawn(report: Path, open_page: Any) -> 
     assert "Guinea" in page.locator("#matrix-before").inner_text()
 
 
+def test_a_narrow_window_stacks_what_stood_side_by_side(report: Path, open_page: Any) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.set_viewport_size({"width": 400, "height": 800})
+    opened.wait_until("document.querySelector('#matrix-before .main-svg').clientWidth < 400")
+    boxes = [page.locator(part).bounding_box() for part in ("#matrix-before", "#matrix-after", "#matrix > .note")]
+    for above, below in pairwise(boxes):
+        assert above["y"] + above["height"] <= below["y"]
+    drawn = page.locator("#matrix-after .main-svg").first.bounding_box()
+    assert drawn["y"] + drawn["height"] <= boxes[2]["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
 def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> None:
     light, dark = open_page(report, "light"), open_page(report, "dark")
     for selector, name in (("body", "background-color"), ("body", "color"), (".row", "color"), (".chart text", "fill")):
@@ -121,7 +143,7 @@ def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> Non
     assert brightness(light.colour("body", "background-color")) > 200 > 100 > brightness(light.colour("body"))
     assert brightness(dark.colour("body", "background-color")) < 100 < 200 < brightness(dark.colour("body"))
     light.page.emulate_media(color_scheme="dark")
-    light.page.wait_for_function("getComputedStyle(document.body).backgroundColor === 'rgb(18, 21, 26)'")
+    light.wait_until("getComputedStyle(document.body).backgroundColor === 'rgb(18, 21, 26)'")
 
 
 def brightness(colour: str) -> float:
@@ -210,7 +232,7 @@ def test_a_cell_of_the_matrix_leads_to_its_questions(report: Path, open_page: An
     across = (classes.index("Romania") + 0.5) * box["width"] / (len(classes) + 2)
     down = (classes.index("Chad") + 0.5) * box["height"] / len(classes)
     plot.click(position={"x": across, "y": down})
-    opened.page.wait_for_function("document.querySelector('#filters [name=answered]').value === 'Romania'")
+    opened.wait_until("document.querySelector('#filters [name=answered]').value === 'Romania'")
     wanted = [v for v in visits if v["split"] == "val" and v["truth"] == "Chad"]
     count = sum("Romania" in v["votes"] or "Romania" in v["options"][ord(v["choices"][0]) - ord("A")] for v in wanted)
     assert opened.found == of_total(count, visits)

@@ -38,6 +38,8 @@ def test_the_curves_of_all_runs_are_in_one_chart(runs: dict[str, Run]) -> None:
     assert [looks[name].colour for name in two_step] == [0, 0, 1, 1]
     assert [looks[name].dash for name in two_step] == [0, 1, 0, 1]
     assert set(by_title["Skipped images"].series) == set(runs)
+    few = ("one-step", "recall")
+    assert list(by_title["Votes on training images"].series) == [f"{run} · {label}" for run in runs for label in few]
 
 
 def test_a_run_that_did_not_record_a_measure_has_no_line(folders: list[Path]) -> None:
