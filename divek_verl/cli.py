@@ -18,7 +18,7 @@ from divek_verl.errors import SetupError
 COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("divek_verl.prepare.command:app", "Prepare a data set for training."),
     "inspect": ("divek_verl.prepare.inspect:main", "Summarise a prepared set and draw its contact sheet."),
-    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run."),
+    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run, or of several to compare."),
     "mine": ("divek_verl.mining.command:main", "Sample K answers for each image and keep the votes."),
 }
 WRONG_INPUT = 2
