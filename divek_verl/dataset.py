@@ -17,6 +17,7 @@ from divek_verl import prompts
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question
+from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
 
 CLASSES_FILE = "classes.json"
@@ -157,6 +158,13 @@ class DiveKDataset(RLHFDataset):
         for reason, images in sorted(self.left_out.items()):
             named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
             print(f"divek_verl: left out {len(images)} of {total} rows: {reason} ({named})")
+
+    def __getitem__(self, item: int) -> dict:
+        row: dict = super().__getitem__(item)
+        if is_ours(row["data_source"]):
+            # The reward is handed nothing else that says where the class list of an open question lies.
+            row["extra_info"][CLASS_FOLDER] = row[ROOT_COLUMN]
+        return row
 
     def _build_messages(self, example: dict, key: str) -> list[dict]:
         images = example.get(self.image_key) or []
