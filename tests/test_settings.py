@@ -194,6 +194,7 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
         ("critic.enable=true", r"trains a critic"),
         ("algorithm.filter_groups.enable=true", r"algorithm.filter_groups.enable=true would be ignored"),
         ("trainer.v1.trainer_mode=colocate_async", r"trainer_mode=colocate_async is not supported.*use sync"),
+        ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
         ("trainer.use_v1=false", r"set trainer.use_v1=true"),
         ("data.train_files=/nowhere/train.parquet", r"data.train_files names /nowhere/train.parquet.*does not exist"),
         ("data.val_files=[/nowhere/val.parquet]", r"data.val_files names /nowhere/val.parquet.*does not exist"),
