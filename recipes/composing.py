@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from divek_verl.errors import SetupError
@@ -34,11 +35,15 @@ def compose_recipe(name: str, *overrides: str) -> DictConfig:
     """The configuration of ``--config-dir recipes --config-name NAME OVERRIDES``.
 
     Raises:
-        SetupError: there is no such recipe.
+        SetupError: there is no such recipe, or an override does not fit it.
     """
     if name not in names():
         raise SetupError(f"{name!r} is no recipe: use one of {', '.join(names())}.")
     folders = (package_folder("verl") / "trainer" / "config", package_folder("divek_verl") / "config")
     search = ",".join(f"file://{folder}" for folder in folders)
     with initialize_config_dir(str(RECIPES), version_base=None):
-        return compose(name, overrides=[f"hydra.searchpath=[{search}]", *overrides])
+        try:
+            return compose(name, overrides=[f"hydra.searchpath=[{search}]", *overrides])
+        except HydraException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise SetupError(f"The recipe {name} does not compose with {list(overrides)}: {reason}") from error

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The model as it comes, at both steps, on base and new classes of one set: MODEL_PATH, DATA_DIR and SET (default cub).
+set -xeuo pipefail
+MODEL_PATH=${MODEL_PATH:-models/Qwen2.5-VL-7B-Instruct}
+DATA_DIR=${DATA_DIR:-data}
+SET=${SET:-cub}
+exec divek eval --model "$MODEL_PATH" --mode both \
+    --data "$DATA_DIR/$SET/val_base.parquet" --data "$DATA_DIR/$SET/val_new.parquet" \
+    --data-parallel "${N_GPUS_PER_NODE:-8}" --out "results/base_$SET" "$@"
