@@ -84,8 +84,90 @@ def _see_nothing(model: Any, like: Any) -> Any:
     return model.visual(like.new_zeros((16, patch)), grid_thw=grid)
 
 
+# Where the completions of a group stand among an output's extra fields: [(token ids, stop reason), ...].
+GROUP_FIELD = "divek_group"
+
+
+def serves_groups(config: Any) -> bool:
+    """Whether one request may ask for n completions (``serve_groups``).
+
+    Asynchronous trainers abort requests and go on with what they had so far, which verl does for one completion only.
+    """
+    rollout = config.actor_rollout_ref.rollout
+    return (
+        _needed(">=0.9.0,<0.10")
+        and rollout.name == "vllm"
+        and config.trainer.v1.trainer_mode == "sync"
+        and not rollout.disaggregation.enabled
+    )
+
+
+def serve_groups(module: Any) -> None:
+    """``verl.workers.rollout.vllm_rollout.vllm_async_server``: hand back all completions of a request with n > 1.
+
+    verl's server builds vLLM's sampling parameters from what it is given, n included, but returns the first completion
+    alone. K requests instead of one cost K times verl's and vLLM's handling of a request, which for short answers is
+    more than their tokens. No upstream issue is known for it (2026-11).
+    """
+    original = module.vLLMHttpServer.generate
+
+    @functools.wraps(original)
+    async def generate(
+        self: Any, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        if sampling_params.get("n", 1) == 1:
+            return await original(self, prompt_ids, sampling_params, request_id, *args, **kwargs)
+        from vllm.sampling_params import RequestOutputKind
+
+        view = _ServerView(self)
+        # Only then vLLM puts the completions of a group together.
+        params = {**sampling_params, "output_kind": RequestOutputKind.FINAL_ONLY}
+        output = await original(view, prompt_ids, params, request_id, *args, **kwargs)
+        output.extra_fields[GROUP_FIELD] = [
+            (list(each.token_ids), "aborted" if each.finish_reason == "abort" else "completed")
+            for each in view.engine.completions()
+        ]
+        return output
+
+    module.vLLMHttpServer.generate = generate
+
+
+class _EngineView:
+    """An engine that remembers the last output of the one request that is made through it."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._last: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def generate(self, *args: Any, **kwargs: Any) -> Any:
+        async for output in self._engine.generate(*args, **kwargs):
+            self._last = output
+            yield output
+
+    def completions(self) -> list[Any]:
+        return [] if self._last is None else list(self._last.outputs)
+
+
+class _ServerView:
+    """verl's server with another engine: what ``generate`` counts on it is counted on the server itself."""
+
+    def __init__(self, server: Any) -> None:
+        object.__setattr__(self, "_server", server)
+        object.__setattr__(self, "engine", _EngineView(server.engine))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._server, name, value)
+
+
 def register_hooks() -> None:
     """Apply each repair that the installed verl needs as soon as the module that it mends is imported."""
     if _needed(">=0.9.0,<0.10"):
         wrapt.register_post_import_hook(repair_equal_length_mrope, "verl.utils.tensordict_utils")
         wrapt.register_post_import_hook(repair_text_only_batches, "verl.models.transformers.qwen2_vl")
+        wrapt.register_post_import_hook(serve_groups, "verl.workers.rollout.vllm_rollout.vllm_async_server")

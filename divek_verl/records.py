@@ -34,7 +34,9 @@ class Visit:
     unanswered: int = 0
     truncated: int = 0
     failed_samples: int = 0
+    votes_from: str = "policy"
     vote_age: int = 0
+    waves: int = 1
     options: list[str] = field(default_factory=list)
     answer: str | None = None
     injected: bool = False
@@ -88,26 +90,33 @@ def _mean(values: list[float]) -> float:
 
 
 def summarize(mined: list[Visit], rolled_out: list[Visit]) -> dict[str, float]:
-    """The ``divek/`` metrics of one step: ``mined`` were sampled in it, ``rolled_out`` were answered in it.
+    """The ``divek/`` metrics of one step: ``mined`` were visited in it, ``rolled_out`` were answered in it.
 
-    Images without a question stay in the denominators of ``one_step``, ``consistency`` and ``recall``.
+    Images without a question stay in the denominators of ``one_step``, ``consistency`` and ``recall``. What is said of
+    samples is said of those drawn in this step, not of votes that were reused.
     """
     asked = [visit for visit in mined if visit.reason is None]
-    samples = sum(visit.samples for visit in mined)
+    fresh = [visit for visit in mined if visit.votes_from == "policy"]
+    voted = [visit for visit in mined if visit.votes_from != "nowhere"]
+    samples = sum(visit.samples for visit in fresh)
     metrics = {
-        "images_mined": float(len(mined)),
+        "images_visited": float(len(mined)),
+        "images_mined": float(len(fresh)),
+        "votes_reused": float(sum(visit.votes_from == "store" for visit in mined)),
         "samples": float(samples),
-        "unanswered_share": sum(visit.unanswered for visit in mined) / max(samples, 1),
-        "unknown_share": sum(sum(visit.unknown.values()) for visit in mined) / max(samples, 1),
-        "truncated_share": sum(visit.truncated for visit in mined) / max(samples, 1),
-        "failed_samples": float(sum(visit.failed_samples for visit in mined)),
+        "unanswered_share": sum(visit.unanswered for visit in fresh) / max(samples, 1),
+        "unknown_share": sum(sum(visit.unknown.values()) for visit in fresh) / max(samples, 1),
+        "truncated_share": sum(visit.truncated for visit in fresh) / max(samples, 1),
+        "failed_samples": float(sum(visit.failed_samples for visit in fresh)),
+        "waves/mean": _mean([float(visit.waves) for visit in fresh]),
         "options/mean": _mean([float(len(visit.options)) for visit in asked]),
         "truth_injected_share": _mean([float(visit.injected) for visit in asked]),
-        "one_step": _mean([visit.one_step for visit in mined]),
-        "consistency": _mean([visit.consistency for visit in mined]),
-        "recall": _mean([visit.recall for visit in mined]),
-        "vote_age/mean": _mean([float(visit.vote_age) for visit in mined]),
-        "mining_seconds/mean": _mean([visit.mining_seconds for visit in mined]),
+        "one_step": _mean([visit.one_step for visit in voted]),
+        "consistency": _mean([visit.consistency for visit in voted]),
+        "recall": _mean([visit.recall for visit in voted]),
+        "vote_age/mean": _mean([float(visit.vote_age) for visit in voted]),
+        "vote_age/max": float(max((visit.vote_age for visit in voted), default=0)),
+        "mining_seconds/mean": _mean([visit.mining_seconds for visit in fresh]),
         "rollout_seconds/mean": _mean([visit.rollout_seconds for visit in rolled_out]),
         "cached_share": sum(v.cached_tokens for v in mined) / max(sum(v.prompt_tokens for v in mined), 1),
         "skips/total": float(len(mined) - len(asked)),

@@ -1,65 +1,39 @@
-"""The two-stage agent loop: votes of the live policy first, then verl's own rollouts of one shared question.
-
-verl hands a worker one prompt at a time (``verl/trainer/ppo/v1/agent_loop_tq.py``: ``_run_prompt``). Ours samples K
-answers to the open question through the same client that serves the rollouts, builds the question, rewrites the
-prompt and lets verl do the rest. Prompts do not wait for each other.
-"""
-
 import asyncio
 import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import hydra
 import ray
 import transfer_queue as tq
-from verl.experimental.agent_loop.agent_loop import (
-    AgentLoopMetrics,
-    AgentLoopOutput,
-    DictConfigWrap,
-    ToolListWrap,
-    _agent_loop_registry,
-)
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from divek_verl import prompts
 from divek_verl.answers import parse_option
 from divek_verl.dataset import is_ours, load_classes, to_multiple_choice
+from divek_verl.labels import ClassNames
 from divek_verl.measures import NO_MEASURES, measure_votes
+from divek_verl.online_mining import CannotAsk, Mined, OnlineMiner
+from divek_verl.option_sources import build_option_source
 from divek_verl.question import Question, Skip, build_question
 from divek_verl.records import Visit, shared_recorder
 from divek_verl.reward import compute_score
 from divek_verl.settings import Settings, read_settings
-from divek_verl.votes import Votes, count_votes
+from divek_verl.vote_origin import votes_origin
+from divek_verl.vote_store import CHECKPOINT_FILE, fill_store, restore_votes, resumed_folder, start_store
+from divek_verl.votes import Votes
+from divek_verl.votes_file import MinedVotes, read_votes_file
+from divek_verl.waves import should_stop
 
 logger = logging.getLogger(__name__)
 
 # Ray wraps the class that it makes an actor of; its subclass is made from the class underneath.
 _VerlWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
-
-
-class CannotAsk(Exception):
-    """An expected failure of one image, with the reason under which it is counted."""
-
-    def __init__(self, reason: str, detail: object = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = None if detail is None else f"{type(detail).__name__}: {detail}"
-
-
-@dataclass
-class Mined:
-    """What K samples of one open question brought."""
-
-    votes: Votes
-    open_tokens: int
-    policy_version: int | None = None
-    truncated: int = 0
-    failed: int = 0
-    cached_tokens: int = 0
-    prompt_tokens: int = 0
+# Seconds beyond divek.mining_timeout for what is not sampling: reading the picture, asking the vote store.
+GRACE = 30.0
 
 
 @dataclass
@@ -80,9 +54,13 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         self.settings: Settings = read_settings(self.config.divek)
         self.recorder = shared_recorder(self.settings.run_dir)
         ray.get(self.recorder.register_worker.remote(ray.get_runtime_context().current_actor))
+        self.miner = OnlineMiner(self, self.settings)
+        self.source = build_option_source(
+            self.settings.option_source, mixed_with=self.settings.mixed_with, text_encoder=self.settings.text_encoder
+        )
+        self.store = start_store(self.settings.max_vote_age) if self.settings.reuses_votes else None
         self._slots = asyncio.Semaphore(self.settings.max_images_in_flight)
         self._visits: dict[str, Open] = {}
-        self._open_loop: Any = None
 
     async def ping(self) -> bool:
         """Answer the sampler's question whether this worker is alive."""
@@ -132,7 +110,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         """The prompt rewritten into a question; None, with the reason in ``visit``, where there is none to ask."""
         started = time.monotonic()
         try:
-            return await asyncio.wait_for(self._mine_and_build(prompt, visit), self.settings.mining_timeout)
+            return await asyncio.wait_for(self._mine_and_build(prompt, visit), self.settings.mining_timeout + GRACE)
         except CannotAsk as failure:
             visit.failure, visit.detail = failure.reason, failure.detail
         except asyncio.TimeoutError:
@@ -149,17 +127,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         classes = load_classes(prompt["image_root"], side)
         # The votes are counted by display name, the row may spell the class otherwise.
         visit.truth = classes.match(visit.truth) or visit.truth
-        mined = await self._mine(prompt["raw_prompt"], classes, prompt["uid"])
-        _copy_votes(mined, visit)
-        training = visit.split == "train"
-        question = build_question(
-            mined.votes,
-            classes,
-            truth=visit.truth if training else None,
-            num_options=self.settings.num_options,
-            skip_easy=self.settings.skip_easy,
-            seed=self._seed(visit),
-        )
+        mined = await self._votes_on(prompt, visit, classes)
+        question = self._build(mined.votes, visit, classes)
         measures = measure_votes(mined.votes, visit.truth, question)
         for name, value in measures.items():
             setattr(visit, name, value)
@@ -172,94 +141,80 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         self._check_length(prompt["raw_prompt"], rewritten["raw_prompt"], mined.open_tokens)
         return rewritten
 
+    async def _votes_on(self, prompt: dict, visit: Visit, classes: ClassNames) -> Mined:
+        """The votes on one image: young enough ones of the store, or K new answers of the policy."""
+        training = visit.split == "train"
+        if training and not self.source.uses_votes and not self.settings.skip_easy:
+            visit.votes_from = "nowhere"
+            return Mined(Votes({}), open_tokens=0)
+        stored = await self._stored(visit) if training else None
+        if stored is not None:
+            mined = stored
+        else:
+            stop = self._stop_rule(visit, classes) if training else None
+            mined = await self.miner.mine(prompt["raw_prompt"], classes, prompt["uid"], stop)
+            if training and self.store is not None:
+                await self.store.put.remote(_to_store(mined, visit))
+        _copy_votes(mined, visit)
+        return mined
+
+    async def _stored(self, visit: Visit) -> Mined | None:
+        if self.store is None:
+            return None
+        # The version that answers in this step; the trainer's own word, through the sampler, may be newer.
+        version = max(0, visit.step - 1)
+        found = await self.store.look_up.remote(visit.data_source, visit.image_id, version)
+        if found is None:
+            return None
+        stored, visit.vote_age = found
+        visit.votes_from = "store"
+        return Mined(stored.votes, stored.open_tokens, stored.policy_version, stored.truncated, stored.failed)
+
+    def _stop_rule(self, visit: Visit, classes: ClassNames) -> Any:
+        if self.settings.stop_confidence is None:
+            return None
+        seed = self._seed(visit)
+
+        def stop(votes: Votes, left: int) -> bool:
+            return should_stop(
+                votes,
+                left,
+                self.settings.stop_confidence or 1.0,
+                classes=classes,
+                truth=visit.truth,
+                seed=seed,
+                **self._question_settings(),
+            )
+
+        return stop
+
+    def _question_settings(self) -> dict[str, Any]:
+        settings = self.settings
+        names = ("num_options", "min_options", "auto_share", "auto_max_options", "skip_easy")
+        return {name: getattr(settings, name) for name in names}
+
+    def _build(self, votes: Votes, visit: Visit, classes: ClassNames) -> Question | Skip:
+        """Training: the truth among the options, which ``divek.option_source`` names. Validation: the votes alone."""
+        training = visit.split == "train"
+        truth, seed = visit.truth if training else None, self._seed(visit)
+        ranking = None
+        if training:
+            most = self.settings.most_options
+            ranking = self.source.rank(votes, classes, truth=truth, num_options=most, seed=seed)
+        return build_question(votes, classes, truth=truth, seed=seed, ranking=ranking, **self._question_settings())
+
     def _seed(self, visit: Visit) -> str:
         """Training reshuffles at each visit; validation asks the same question in the same order each time."""
         when = f"-{visit.step}" if visit.split == "train" else ""
         return f"{self.settings.seed}-{visit.data_source}-{visit.image_id}{when}"
 
-    async def _mine(self, messages: list[dict], classes: Any, uid: str) -> Mined:
-        """K answers to the open question; the picture is read and processed once for all of them."""
-        loop = self._single_turn_loop()
-        try:
-            media = await loop.process_multi_modal_info(messages)
-        except Exception as error:
-            raise CannotAsk("unreadable_image", error) from error
-        try:
-            prompt_ids = await loop.ct_build_initial_tokens(messages, images=media.get("images"))
-        except ValueError as error:
-            raise CannotAsk("overlong_prompt", error) from error
-        outputs = await asyncio.gather(
-            *(self._sample(uid, index, prompt_ids, media) for index in range(self.settings.num_samples)),
-            return_exceptions=True,
-        )
-        return self._count(outputs, len(prompt_ids), classes)
-
-    def _single_turn_loop(self) -> Any:
-        if self._open_loop is None:
-            self._open_loop = hydra.utils.instantiate(
-                config=_agent_loop_registry["single_turn_agent"],
-                trainer_config=DictConfigWrap(config=self.config),
-                server_manager=self.llm_client,
-                tokenizer=self.tokenizer,
-                processor=self.processor,
-                hf_model_type=self.hf_model_type,
-                dataset_cls=self.dataset_cls,
-                data_config=DictConfigWrap(self.config.data),
-                tools=ToolListWrap([]),
-            )
-        return self._open_loop
-
-    async def _sample(self, uid: str, index: int, prompt_ids: list[int], media: dict) -> Any:
-        """One of the K answers. One routing id for all K: they go to the replica that has the picture cached."""
-        deterministic = self.rollout_config.full_determinism
-        params = self._mining_params()
-        if deterministic:
-            # verl would give all K the engine's one seed, and so K times the same answer.
-            params["seed"] = self.rollout_config.seed + index
-        return await self.llm_client.generate(
-            request_id=f"{uid}-vote-{index}" if deterministic else f"{uid}-votes",
-            prompt_ids=prompt_ids,
-            sampling_params=params,
-            image_data=media.get("images"),
-            video_data=None,
-            mm_processor_kwargs=self._get_mm_processor_kwargs(),
-        )
-
-    def _mining_params(self) -> dict[str, Any]:
-        settings = self.settings
-        params = {
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "top_k": settings.top_k,
-            "repetition_penalty": settings.repetition_penalty,
-        }
-        if settings.max_new_tokens is not None:
-            params["max_tokens"] = settings.max_new_tokens
-        return params
-
-    def _count(self, outputs: list[Any], open_tokens: int, classes: Any) -> Mined:
-        """Votes of the K outputs; a failed request counts as unanswered, so that K stays the denominator."""
-        done = [output for output in outputs if not isinstance(output, BaseException)]
-        errors = [output for output in outputs if isinstance(output, BaseException)]
-        if not done:
-            raise CannotAsk("sampling_failed", errors[0])
-        texts = [self.tokenizer.decode(output.token_ids, skip_special_tokens=True) for output in done]
-        limit = self.settings.max_new_tokens or self.rollout_config.response_length
-        return Mined(
-            votes=count_votes([*texts, *("" for _ in errors)], classes),
-            open_tokens=open_tokens,
-            policy_version=done[0].extra_fields.get("global_steps"),
-            truncated=sum(self._is_cut(output.token_ids, limit) for output in done),
-            failed=len(errors),
-            cached_tokens=sum(output.extra_fields.get("num_cached_tokens") or 0 for output in done),
-            prompt_tokens=open_tokens * len(done),
-        )
-
-    def _is_cut(self, token_ids: list[int], limit: int) -> bool:
-        return len(token_ids) >= limit and token_ids[-1] != self.tokenizer.eos_token_id
-
     def _check_length(self, open_prompt: list[dict], question: list[dict], open_tokens: int) -> None:
-        """Raise where the question does not fit: the picture's tokens are those of the open prompt."""
+        """Raise where the question does not fit: the picture's tokens are those of the open prompt.
+
+        Where the length of that is not known (votes from nowhere, or of an older file), verl's own check is left to it.
+        """
+        if not open_tokens:
+            return
         tokens = open_tokens + self._text_tokens(question) - self._text_tokens(open_prompt)
         limit = self.rollout_config.prompt_length
         if tokens > limit:
@@ -364,6 +319,20 @@ def _copy_votes(mined: Mined, visit: Visit) -> None:
     visit.policy_version = mined.policy_version
     visit.truncated, visit.failed_samples = mined.truncated, mined.failed
     visit.cached_tokens, visit.prompt_tokens = mined.cached_tokens, mined.prompt_tokens
+    visit.waves = mined.waves
+
+
+def _to_store(mined: Mined, visit: Visit) -> MinedVotes:
+    return MinedVotes(
+        visit.data_source,
+        visit.image_id,
+        mined.votes,
+        step=visit.step,
+        policy_version=mined.policy_version if mined.policy_version is not None else max(0, visit.step - 1),
+        truncated=mined.truncated,
+        failed=mined.failed,
+        open_tokens=mined.open_tokens,
+    )
 
 
 def _copy_question(question: Question, visit: Visit) -> None:
@@ -380,3 +349,23 @@ class TwoStageAgentLoopManager(AgentLoopManagerTQ):
         super().__init__(*args, **kwargs)
         # verl's own __init__ names its class, so ours is named after it.
         self.agent_loop_workers_class = ray.remote(TwoStageAgentLoopWorker)
+        # The store has its votes before the first worker asks for any.
+        self.store = prepare_store(self.config)
+
+
+def prepare_store(config: Any) -> Any | None:
+    """The run's vote store with the votes of ``divek.votes_file`` and of the checkpoint that verl resumes from.
+
+    The checkpoint's votes come last: they are the newer ones. None where every visit mines.
+    """
+    settings = read_settings(config.divek)
+    if not settings.reuses_votes:
+        return None
+    store = start_store(settings.max_vote_age)
+    if settings.votes_file is not None:
+        path = Path(settings.votes_file).expanduser()
+        print(f"divek_verl: {fill_store(store, read_votes_file(path), path)}")
+    folder = resumed_folder(config.trainer)
+    if folder is not None:
+        print(f"divek_verl: {restore_votes(store, folder / CHECKPOINT_FILE, votes_origin(config))}")
+    return store

@@ -6,10 +6,11 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from divek_verl.records import shared_recorder
 from divek_verl.settings import read_settings
+from divek_verl.vote_store import start_store
 
 RECORDER_TIMEOUT = 60
 SECONDS_BETWEEN_PINGS = 10.0
@@ -20,7 +21,7 @@ class NoProgress(RuntimeError):
 
 
 class DivekReplayBuffer(ReplayBuffer):
-    """verl's replay buffer for DiVE-k (``trainer.v1.sampler.custom_sampler``).
+    """verl's replay buffer for DiVE-k (``trainer.v1.sampler.custom_sampler``) with ``trainer_mode=sync``.
 
     verl gives a custom sampler neither ``sync_refill_failed_groups`` nor its poll interval, so both are set here.
 
@@ -32,6 +33,7 @@ class DivekReplayBuffer(ReplayBuffer):
         self.settings = read_settings(sampler_kwargs.divek)
         self.max_refills = self.settings.max_refills_per_step or 10 * int(sampler_kwargs.train_batch_size)
         self.recorder = shared_recorder(self.settings.run_dir)
+        self.store = start_store(self.settings.max_vote_age) if self.settings.reuses_votes else None
         self._refill = refill_fn
         self._refills = 0
         self._last_state: tuple = ()
@@ -51,6 +53,9 @@ class DivekReplayBuffer(ReplayBuffer):
         """A batch of finished groups with verl's metrics and, for training, the ``divek/`` metrics of the step."""
         self._refills = 0
         self._last_progress = time.monotonic()
+        if self.store is not None:
+            # The weights that answer during a step are those that the step before it left behind.
+            self.store.announce.remote(global_steps - (partition_id == "train"))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if partition_id == "train":
             metrics.update(ray.get(self.recorder.drain.remote(), timeout=RECORDER_TIMEOUT))
@@ -117,3 +122,7 @@ class DivekReplayBuffer(ReplayBuffer):
                 continue
             except RayActorError as error:
                 raise NoProgress(f"An agent-loop worker died, so its prompts would never finish: {error}") from error
+
+
+class DivekReplayBufferAsync(DivekReplayBuffer, ReplayBufferAsync):
+    """The same over verl's asynchronous buffer, for ``trainer_mode=colocate_async`` and ``separate_async``."""

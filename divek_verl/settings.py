@@ -14,9 +14,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from packaging.specifiers import SpecifierSet
 
 from divek_verl.errors import SetupError
+from divek_verl.waves import check_waves
 
 SUPPORTED_VERL = ">=0.9.1,<0.10"
-SAMPLER = ("pkg://divek_verl.sampler", "DivekReplayBuffer")
+SAMPLER_FILE = "pkg://divek_verl.sampler"
+# trainer.v1.trainer_mode -> our replay buffer for it
+SAMPLERS = {
+    "sync": "DivekReplayBuffer",
+    "colocate_async": "DivekReplayBufferAsync",
+    "separate_async": "DivekReplayBufferAsync",
+}
+CHECKPOINT_CALLBACK = "divek_verl.checkpoint.SaveVotes"
+OPTION_SOURCES = ("policy", "random", "text_embedding", "mixed")
+# What tops up the votes of option_source=mixed.
+FILLERS = ("random", "text_embedding")
 # verl/trainer/ppo/utils.py: need_critic
 CRITIC_FREE = "algorithm.adv_estimator=grpo"
 
@@ -30,13 +41,24 @@ class Settings:
     """
 
     num_samples: int = 20
-    num_options: int = 5
+    num_options: int | str = 5
+    min_options: int = 2
+    auto_share: float = 0.9
+    auto_max_options: int = 10
+    option_source: str = "policy"
+    mixed_with: str = "random"
+    text_encoder: str | None = None
     temperature: float = 1.0
     top_p: float = 0.95
     top_k: int = -1
     repetition_penalty: float = 1.1
     max_new_tokens: int | None = None
+    group_requests: bool = True
+    waves: tuple[int, ...] | None = None
+    stop_confidence: float | None = None
     max_vote_age: int | None = 0
+    votes_file: str | None = None
+    allow_votes_mismatch: bool = False
     skip_easy: bool = True
     format_weight: float = 1.0
     answer_weight: float = 1.0
@@ -56,10 +78,40 @@ class Settings:
             value = getattr(self, name)
             if not is_right(value):
                 raise SetupError(f"divek.{name}={value!r} does not work: it must be {wanted}.")
-        if self.min_pixels > self.max_pixels:
-            raise SetupError(
-                f"divek.min_pixels={self.min_pixels} is above divek.max_pixels={self.max_pixels}: lower the first."
-            )
+        for is_wrong, sentence in self._contradictions():
+            if is_wrong:
+                raise SetupError(sentence)
+        check_waves(self.waves, self.num_samples)
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        most, name = self.most_options, "auto_max_options" if self.num_options == "auto" else "num_options"
+        return [
+            (
+                self.min_pixels > self.max_pixels,
+                f"divek.min_pixels={self.min_pixels} is above divek.max_pixels={self.max_pixels}: lower the first.",
+            ),
+            (
+                self.min_options > most,
+                f"divek.min_options={self.min_options} is above divek.{name}={most}: lower the first.",
+            ),
+            (
+                (self.waves is None) != (self.stop_confidence is None),
+                "divek.waves and divek.stop_confidence belong together: set both, or neither.",
+            ),
+            (
+                self.votes_file is not None and self.max_vote_age == 0,
+                "divek.votes_file would never be used with divek.max_vote_age=0: set that to null or a number.",
+            ),
+        ]
+
+    @property
+    def most_options(self) -> int:
+        """The largest number of options that a question can have."""
+        return self.auto_max_options if self.num_options == "auto" else int(self.num_options)
+
+    @property
+    def reuses_votes(self) -> bool:
+        return self.max_vote_age != 0
 
     @staticmethod
     def _rules() -> list[tuple[str, Any, str]]:
@@ -67,13 +119,32 @@ class Settings:
         count = _whole(lambda v: v >= 1)
         return [
             ("num_samples", count, "a whole number of at least 1"),
-            ("num_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
+            (
+                "num_options",
+                lambda v: v == "auto" or _whole(lambda n: 2 <= n <= 26)(v),
+                "auto or a whole number from 2 to 26",
+            ),
+            ("min_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
+            ("auto_share", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
+            ("auto_max_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
+            ("option_source", lambda v: v in OPTION_SOURCES, f"one of {', '.join(OPTION_SOURCES)}"),
+            ("mixed_with", lambda v: v in FILLERS, f"one of {', '.join(FILLERS)}"),
+            ("text_encoder", _or_null(_text), "null or the path of a transformers text encoder"),
             ("temperature", positive, "above 0"),
             ("top_p", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
             ("top_k", _whole(lambda v: v == -1 or v >= 1), "-1 (no limit) or at least 1"),
             ("repetition_penalty", positive, "above 0"),
             ("max_new_tokens", _or_null(count), "null or a whole number of at least 1"),
-            ("max_vote_age", _whole(lambda v: v == 0), "0 (votes are sampled at every visit)"),
+            ("group_requests", lambda v: isinstance(v, bool), "true or false"),
+            (
+                "waves",
+                _or_null(lambda v: isinstance(v, tuple) and len(v) > 0 and all(map(count, v))),
+                "null or a list of whole numbers of at least 1",
+            ),
+            ("stop_confidence", _or_null(_number(lambda v: 0 < v < 1)), "null or a number between 0 and 1"),
+            ("max_vote_age", _or_null(_whole(lambda v: v >= 0)), "null (any age) or a whole number of at least 0"),
+            ("votes_file", _or_null(_text), "null or a file of `divek mine`"),
+            ("allow_votes_mismatch", lambda v: isinstance(v, bool), "true or false"),
             ("skip_easy", lambda v: isinstance(v, bool), "true or false"),
             ("format_weight", _number(lambda v: v >= 0), "0 or more"),
             ("answer_weight", _number(lambda v: v >= 0), "0 or more"),
@@ -86,7 +157,7 @@ class Settings:
             ("max_pixels", _whole(lambda v: v >= 784), "at least 784 (one visual token)"),
             ("min_pixels", _whole(lambda v: v >= 1), "at least 1"),
             ("seed", _whole(lambda v: True), "a whole number"),
-            ("run_dir", lambda v: isinstance(v, str) and bool(v.strip()), "a folder"),
+            ("run_dir", _text, "a folder"),
         ]
 
 
@@ -102,6 +173,10 @@ def _or_null(test: Any) -> Any:
     return lambda v: v is None or test(v)
 
 
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def read_settings(node: Any) -> Settings:
     """Settings from a ``divek:`` node (a mapping or DictConfig).
 
@@ -114,6 +189,8 @@ def read_settings(node: Any) -> Settings:
     unknown = sorted(key for key in values if key not in known)
     if unknown:
         raise SetupError(f"divek.{unknown[0]} is no option of divek_verl: use one of {', '.join(sorted(known))}.")
+    if isinstance(values.get("waves"), list):
+        values["waves"] = tuple(values["waves"])
     return Settings(**values)
 
 
@@ -127,11 +204,14 @@ def prepare_config(config: DictConfig) -> None:
     """
     if OmegaConf.select(config, "divek") is None:
         return
+    from divek_verl.vote_origin import check_votes_file
+
     check_verl_version()
-    read_settings(config.divek)
+    settings = read_settings(config.divek)
     _check_trainer(config)
     _check_files(config)
-    _fill_in(config)
+    check_votes_file(config, settings)
+    _fill_in(config, settings)
 
 
 def check_verl_version() -> None:
@@ -149,9 +229,10 @@ def _check_trainer(config: DictConfig) -> None:
 
     if not config.trainer.use_v1:
         raise SetupError("divek_verl needs verl's v1 trainer: set trainer.use_v1=true.")
-    if config.trainer.v1.trainer_mode != "sync":
+    if config.trainer.v1.trainer_mode not in SAMPLERS:
         raise SetupError(
-            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: use sync."
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: "
+            f"use one of {', '.join(SAMPLERS)}."
         )
     if need_critic(config):
         raise SetupError(
@@ -184,14 +265,17 @@ def _check_files(config: DictConfig) -> None:
                 )
 
 
-def _fill_in(config: DictConfig) -> None:
-    sampler = config.trainer.v1.sampler
+def _fill_in(config: DictConfig, settings: Settings) -> None:
+    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
     with open_dict(config):
         if not sampler.sync_refill_failed_groups:
             sampler.sync_refill_failed_groups = True
             print("divek_verl: set trainer.v1.sampler.sync_refill_failed_groups=True (skipped images are replaced)")
-        if not sampler.custom_sampler.path:
-            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER
-            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {SAMPLER[1]} (metrics, refill cap, watchdog)")
+        if sampler.custom_sampler.path in (None, "", SAMPLER_FILE) and sampler.custom_sampler.name != SAMPLERS[mode]:
+            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER_FILE, SAMPLERS[mode]
+            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {SAMPLERS[mode]} (metrics, cap, watchdog)")
+        if settings.reuses_votes and not config.trainer.checkpoint_callback_class:
+            config.trainer.checkpoint_callback_class = CHECKPOINT_CALLBACK
+            print("divek_verl: set trainer.checkpoint_callback_class to SaveVotes (votes are saved with checkpoints)")
         sampler.sampler_kwargs.divek = config.divek
         sampler.sampler_kwargs.train_batch_size = config.data.train_batch_size

@@ -62,7 +62,7 @@ class MinedVotes:
 
     ``step``: the trainer's global step (0 offline). ``policy_version``: version of the weights that answered, where
     known. ``truncated``: completions that ended at the token limit. ``failed``: requests that brought no completion;
-    they are among the votes' unanswered.
+    they are among the votes' unanswered. ``open_tokens``: tokens of the open question, 0 where unknown.
     """
 
     data_source: str
@@ -72,6 +72,7 @@ class MinedVotes:
     policy_version: int | None = None
     truncated: int = 0
     failed: int = 0
+    open_tokens: int = 0
 
     @property
     def key(self) -> tuple[str, str]:

@@ -123,7 +123,11 @@ def test_the_repair_reaches_every_module_that_verl_uses_the_function_in() -> Non
         assert module.maybe_fix_3d_position_ids is compat.rebuild_position_ids
 
 
-MENDED = ["verl.utils.tensordict_utils", "verl.models.transformers.qwen2_vl"]
+MENDED = [
+    "verl.utils.tensordict_utils",
+    "verl.models.transformers.qwen2_vl",
+    "verl.workers.rollout.vllm_rollout.vllm_async_server",
+]
 
 
 @pytest.mark.parametrize(("version", "hooks"), [("0.9.1", MENDED), ("0.9.5", MENDED), ("0.10.0", []), ("0.8.0", [])])

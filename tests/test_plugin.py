@@ -86,7 +86,7 @@ def test_a_bad_value_stops_the_real_entry_point_before_ray_starts(run_python: Ru
     result = run_python(*MAIN, "--config-name", "divek_cpu", *NEEDED, "divek.num_options=1", VERL_PLATFORM="cpu")
     assert result.returncode != 0
     errors = [line for line in result.stderr.splitlines() if "Error" in line]
-    sentence = "divek.num_options=1 does not work: it must be a whole number from 2 to 26."
+    sentence = "divek.num_options=1 does not work: it must be auto or a whole number from 2 to 26."
     assert errors[-1] == f"divek_verl.errors.SetupError: {sentence}"
     # verl prints this line just before it starts Ray.
     assert "ray init kwargs" not in result.stdout + result.stderr
@@ -111,7 +111,7 @@ def _validate(config: DictConfig) -> None:
         ("divek.num_samples=0", "divek.num_samples=0 does not work"),
         ("+divek.votes=3", "divek.votes is no option"),
         ("algorithm.adv_estimator=gae", "trains a critic"),
-        ("trainer.v1.trainer_mode=separate_async", "separate_async is not supported"),
+        ("trainer.v1.trainer_mode=eventual", "eventual is not supported"),
         ("data.val_files=/nowhere.parquet", "data.val_files names /nowhere.parquet"),
     ],
 )

@@ -113,7 +113,10 @@ def test_the_metrics_of_a_step_by_hand() -> None:
     metrics = summarize([first, second, easy, broken], [first, second])
     assert metrics == pytest.approx(
         {
+            "divek/images_visited": 4,
             "divek/images_mined": 4,
+            "divek/votes_reused": 0,
+            "divek/waves/mean": 1.0,
             "divek/samples": 16,
             "divek/unanswered_share": 3 / 16,
             "divek/unknown_share": 1 / 16,
@@ -127,6 +130,7 @@ def test_the_metrics_of_a_step_by_hand() -> None:
             "divek/consistency": 0.5,
             "divek/recall": 0.5,
             "divek/vote_age/mean": 0.0,
+            "divek/vote_age/max": 0.0,
             "divek/mining_seconds/mean": 3.0,
             "divek/rollout_seconds/mean": 6.0,
             "divek/cached_share": 50 / 400,
@@ -138,6 +142,19 @@ def test_the_metrics_of_a_step_by_hand() -> None:
         }
     )
     assert all(type(value) is float for value in metrics.values())
+
+
+def test_votes_that_are_reused_are_no_samples_of_this_step() -> None:
+    fresh = asked(unanswered=4, waves=3, one_step=0.5, mining_seconds=2.0)
+    reused = asked(unanswered=9, votes_from="store", vote_age=4, one_step=1.0, mining_seconds=0.1)
+    unasked = asked(votes={}, votes_from="nowhere", mining_seconds=0.1)
+    metrics = summarize([fresh, reused, unasked], [])
+    assert (metrics["divek/images_visited"], metrics["divek/images_mined"], metrics["divek/votes_reused"]) == (3, 1, 1)
+    assert metrics["divek/samples"] == fresh.samples
+    assert metrics["divek/unanswered_share"] == 4 / fresh.samples
+    assert (metrics["divek/waves/mean"], metrics["divek/mining_seconds/mean"]) == (3, 2.0)
+    # What the votes say is said of all that had votes.
+    assert (metrics["divek/one_step"], metrics["divek/vote_age/mean"], metrics["divek/vote_age/max"]) == (0.75, 2, 4)
 
 
 def test_a_step_without_images_has_metrics_all_the_same() -> None:

@@ -1,191 +1,34 @@
 """The two stages of one image in verl's own worker and agent loop; vLLM, Ray and TransferQueue are replaced."""
 
 import asyncio
-import json
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.rollout.replica import TokenOutput
+from worker_fakes import (
+    CLASSES,
+    CUT,
+    GROUP,
+    TRAIN,
+    VALIDATE,
+    FakeClient,
+    FakeQueue,
+    answer,
+    build,
+    folder,
+    prompt,
+    queue,
+    run,
+)
 
 from divek_verl import prompts
-from divek_verl.dataset import DiveKDataset
+from divek_verl.online_mining import CannotAsk, OnlineMiner
 from divek_verl.records import Visit
 from divek_verl.reward import compute_score
-from divek_verl.rollout import CannotAsk, TwoStageAgentLoopManager, TwoStageAgentLoopWorker
+from divek_verl.rollout import TwoStageAgentLoopManager, TwoStageAgentLoopWorker
 from divek_verl.settings import Settings
-
-CLASSES = ("Chad", "Romania", "Andorra", "Moldova")
-CUT = "<think>" + "red " * 40
-GROUP = 3
-TRAIN = {"step": 4, "sample_index": 0, "rollout_n": 0, "validate": False}
-VALIDATE = {**TRAIN, "validate": True}
-
-
-def answer(text: str) -> str:
-    return f"<think>red</think><answer>{text}</answer>"
-
-
-class FakeClient:
-    """verl's client of the rollout engine: K answers to the open question, then the rollouts of the question.
-
-    ``answers`` are the former in turn, ``choose`` turns the question's text into one of the latter; an exception
-    stands for a request that failed, a number for one that takes so many seconds.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.answers: list[Any] = [answer("Chad")]
-        self.choose: Callable[[str], Any] = lambda question: answer("A")
-        self.votes: list[dict] = []
-        self.rollouts: list[dict] = []
-        self.in_flight: Counter[str] = Counter()
-        self.most_images_in_flight = 0
-        # Samples wait until those of so many images are in flight, and those of these images until they are let go.
-        self.crowd, self.crowd_is_here = 0, asyncio.Event()
-        self.held: dict[str, asyncio.Event] = {}
-
-    async def generate(self, request_id: str, *, prompt_ids: list, sampling_params: dict, **others: Any) -> TokenOutput:
-        request = {"request_id": request_id, "prompt_ids": prompt_ids, "params": sampling_params, **others}
-        voting = "-vote" in request_id
-        if voting:
-            content = self.answers[len(self.votes) % len(self.answers)]
-            self.votes.append(request)
-        else:
-            content = self.choose(self.tokenizer.decode(prompt_ids))
-            self.rollouts.append(request)
-        uid = request_id.partition("-vote")[0]
-        self.in_flight[uid] += voting
-        self.most_images_in_flight = max(self.most_images_in_flight, len(+self.in_flight))
-        if self.most_images_in_flight >= self.crowd:
-            self.crowd_is_here.set()
-        await self.crowd_is_here.wait()
-        if uid in self.held:
-            await self.held[uid].wait()
-        await asyncio.sleep(content if isinstance(content, float) else 0)
-        self.in_flight[uid] -= voting
-        if isinstance(content, Exception):
-            raise content
-        tokens = self.tokenizer.encode(str(content), add_special_tokens=False)
-        if content != CUT:
-            tokens.append(self.tokenizer.eos_token_id)
-        extra_fields = {"global_steps": 9, "num_cached_tokens": 30}
-        return TokenOutput(token_ids=tokens[:40], log_probs=[-0.5] * len(tokens[:40]), extra_fields=extra_fields)
-
-
-class FakeRecorder:
-    def __init__(self) -> None:
-        self.mined: list[Visit] = []
-        self.written: list[Visit] = []
-        self.note_mined = SimpleNamespace(remote=self._keeps(self.mined))
-        self.write = SimpleNamespace(remote=self._keeps(self.written))
-
-    @staticmethod
-    def _keeps(visits: list[Visit]) -> Any:
-        async def keep(visit: Visit) -> None:
-            visits.append(visit)
-
-        return keep
-
-
-class FakeRewardWorker:
-    """verl's naive reward manager, without its actor."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.graded: list[dict] = []
-        self.compute_score = SimpleNamespace(remote=self._compute_score)
-
-    async def _compute_score(self, data: Any) -> dict:
-        row = {name: values[-1] for name, values in data.non_tensor_batch.items()}
-        text = self.tokenizer.decode(data.batch["responses"][-1], skip_special_tokens=True)
-        truth = row["reward_model"]["ground_truth"]
-        scores = compute_score(row["data_source"], text, truth, row["extra_info"])
-        self.graded.append({"text": text, "ground_truth": truth, "extra_info": row["extra_info"]})
-        return {"reward_score": scores["score"], "reward_extra_info": scores}
-
-
-class FakeQueue:
-    def __init__(self) -> None:
-        self.statuses: dict[str, list[str]] = {}
-        self.trajectories: dict[str, dict] = {}
-
-    async def put(self, key: str, partition_id: str, tag: dict) -> None:
-        self.statuses.setdefault(f"{partition_id}/{key}", []).append(tag["status"])
-
-    async def put_batch(self, keys: list[str], fields: Any, tags: list[dict], partition_id: str) -> None:
-        for index, key in enumerate(keys):
-            self.trajectories[f"{partition_id}/{key}"] = {name: fields[name][index] for name in fields.keys()}  # noqa: SIM118
-
-
-@pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
-    fake = FakeQueue()
-    monkeypatch.setattr("transfer_queue.async_kv_put", fake.put)
-    monkeypatch.setattr("transfer_queue.async_kv_batch_put", fake.put_batch)
-    return fake
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "classes.json").write_text(json.dumps({"base": list(CLASSES), "new": ["Monaco", "Indonesia"]}))
-    Image.new("RGB", (112, 84), (200, 30, 30)).save(tmp_path / "a.png")
-    return tmp_path
-
-
-@pytest.fixture
-def prompt(folder: Path) -> dict[str, Any]:
-    """A row as verl hands it to the worker."""
-    picture = {"type": "image", "image": str(folder / "a.png"), "min_pixels": 784, "max_pixels": 401408}
-    text = {"type": "text", "text": prompts.open_question("flags", CLASSES)}
-    return {
-        "uid": "u1",
-        "agent_name": "single_turn_agent",
-        "data_source": "divek/flags/base",
-        "raw_prompt": [{"role": "user", "content": [picture, text]}],
-        "reward_model": {"style": "rule", "ground_truth": "Chad"},
-        "extra_info": {"index": 7, "split": "train", "image_id": "chad-1", "dataset": "flags"},
-        "index": 7,
-        "image_root": str(folder),
-        "global_steps": 4,
-    }
-
-
-@pytest.fixture
-def build(compose: Any, processor: Any, queue: FakeQueue) -> Callable[..., Any]:
-    """A worker with a real configuration; keyword arguments are ``divek.*``."""
-
-    def build_worker(*overrides: str, **divek: Any) -> Any:
-        lengths = ("data.max_prompt_length=256", "data.max_response_length=40", f"actor_rollout_ref.rollout.n={GROUP}")
-        config = compose(*lengths, *overrides, name="divek_cpu")
-        worker = TwoStageAgentLoopWorker.__new__(TwoStageAgentLoopWorker)
-        worker.config = config
-        worker.rollout_config = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
-        worker.dataset_cls, worker.hf_model_type, worker.tools = DiveKDataset, "qwen2_5_vl", []
-        worker.tokenizer, worker.processor, worker.mm_processor_kwargs = processor.tokenizer, processor, {}
-        worker.distillation_enabled = False
-        worker.llm_client = FakeClient(processor.tokenizer)
-        worker.reward_loop_worker_handles = [FakeRewardWorker(processor.tokenizer)]
-        worker.settings = Settings(**{"num_samples": 4, **divek})
-        worker.recorder = FakeRecorder()
-        worker._slots = asyncio.Semaphore(worker.settings.max_images_in_flight)
-        worker._visits, worker._open_loop = {}, None
-        return worker
-
-    return build_worker
-
-
-def run(worker: Any, prompt: dict, trajectory: dict = TRAIN) -> None:
-    """One prompt through the worker; with the sampling parameters of verl's rollouts."""
-    params = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
-    asyncio.run(worker._run_prompt(prompt, params, trajectory))
-
 
 # ------------------------------------------------------------------------------------------ stage 1: votes
 
@@ -256,7 +99,7 @@ def test_only_mining_has_sampling_parameters_of_ours(build: Any, prompt: dict) -
 
 
 def test_the_length_of_an_answer_is_verls_unless_it_is_given(build: Any) -> None:
-    assert "max_tokens" not in build()._mining_params()
+    assert "max_tokens" not in build().miner._sampling_params()
 
 
 def test_the_samples_of_an_image_go_to_the_replica_that_has_its_picture(build: Any, prompt: dict) -> None:
@@ -293,10 +136,10 @@ def test_cut_answers_are_counted(build: Any, prompt: dict) -> None:
 def test_an_answer_is_cut_where_it_fills_the_limit_without_an_end(build: Any) -> None:
     worker = build()
     end = worker.tokenizer.eos_token_id
-    assert worker._is_cut([1, 2, 3], limit=3)
-    assert not worker._is_cut([1, 2, end], limit=3)
-    assert not worker._is_cut([1, 2], limit=3)
-    assert not worker._is_cut([], limit=3)
+    assert worker.miner._is_cut([1, 2, 3], limit=3)
+    assert not worker.miner._is_cut([1, 2, end], limit=3)
+    assert not worker.miner._is_cut([1, 2], limit=3)
+    assert not worker.miner._is_cut([], limit=3)
 
 
 def test_a_failed_request_stays_in_the_denominator(build: Any, prompt: dict) -> None:
@@ -312,7 +155,7 @@ def test_a_failed_request_stays_in_the_denominator(build: Any, prompt: dict) -> 
 def test_no_answer_at_all_is_no_question(build: Any) -> None:
     worker = build()
     with pytest.raises(CannotAsk) as error:
-        worker._count([RuntimeError("gone"), RuntimeError("too")], open_tokens=10, classes=None)
+        worker.miner._count([RuntimeError("gone"), RuntimeError("too")], prompt=None, classes=None)
     assert (error.value.reason, error.value.detail) == ("sampling_failed", "RuntimeError: gone")
 
 
@@ -400,6 +243,7 @@ def cannot_sample(worker: Any, prompt: dict) -> None:
 def takes_too_long(worker: Any, prompt: dict) -> None:
     worker.llm_client.answers = [60.0]
     worker.settings = Settings(num_samples=4, mining_timeout=0.05)
+    worker.miner = OnlineMiner(worker, worker.settings)
 
 
 def has_no_class_list(worker: Any, prompt: dict) -> None:
@@ -501,7 +345,7 @@ def test_a_zero_has_the_keys_of_a_real_trajectory(build: Any, prompt: dict, queu
     worker = build()
     run(worker, dict(prompt), VALIDATE)
     cannot_sample(worker, prompt)
-    worker._open_loop = None  # it belongs to the event loop of the first run
+    worker.miner._loop = None  # it belongs to the event loop of the first run
     run(worker, {**prompt, "uid": "u2"}, VALIDATE)
     real, zero = queue.trajectories["val/u1_0_0"], queue.trajectories["val/u2_0_0"]
     real_info, zero_info = (each["extra_fields"]["reward_extra_info"] for each in (real, zero))

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,23 @@ def test_a_slow_image_is_given_up_before_the_run_is() -> None:
 BAD: dict[str, list[Any]] = {
     "num_samples": [0, -1, 2.0, "20", None, True],
     "num_options": [1, 0, 27, 5.0, None, True],
+    "min_options": [1, 27, None],
+    "auto_share": [0, 1.1, None, NAN],
+    "auto_max_options": [1, 27, None],
+    "option_source": ["votes", None, 3],
+    "mixed_with": ["policy", "mixed", None],
+    "text_encoder": ["", 3],
     "temperature": [0, 0.0, -1.0, None, "hot", INF, NAN],
     "top_p": [0, 1.01, -0.5, None, NAN],
     "top_k": [0, -2, 1.5, None],
     "repetition_penalty": [0, -1, INF],
     "max_new_tokens": [0, -5, 1.5, "8"],
-    "max_vote_age": [1, -1, None],
+    "group_requests": [1, None],
+    "waves": [3, "8,6,6", ()],
+    "stop_confidence": [0, 1, NAN, "high"],
+    "max_vote_age": [-1, 1.5, "never"],
+    "votes_file": ["", 3],
+    "allow_votes_mismatch": [1, None],
     "skip_easy": [1, 0, "yes", None],
     "format_weight": [-0.1, None, INF, NAN],
     "answer_weight": [-1, None, INF],
@@ -88,8 +100,9 @@ def test_an_impossible_value_is_refused_in_one_sentence_that_names_it(name: str,
 
 GOOD: dict[str, list[Any]] = {
     "num_samples": [1],
-    "num_options": [2, 26],
+    "num_options": [2, 26, "auto"],
     "temperature": [0.1, 2],
+    "max_vote_age": [None, 0, 7],
     "top_p": [1, 1.0, 0.01],
     "top_k": [-1, 1, 50],
     "max_new_tokens": [None, 1],
@@ -115,6 +128,33 @@ def test_any_values_make_settings_or_a_setup_error(values: dict[str, Any]) -> No
         return
     assert 2 <= settings.num_options <= 26 and settings.num_samples >= 1
     assert settings.min_pixels <= settings.max_pixels
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"min_options": 4, "num_options": 3}, "divek.min_options=4 is above divek.num_options=3"),
+        ({"min_options": 11, "num_options": "auto"}, "divek.min_options=11 is above divek.auto_max_options=10"),
+        ({"waves": [10, 10]}, "divek.waves and divek.stop_confidence belong together"),
+        ({"stop_confidence": 0.9}, "divek.waves and divek.stop_confidence belong together"),
+        ({"waves": [8, 8], "stop_confidence": 0.9}, "hold 16 answers, but num_samples is 20"),
+        ({"votes_file": "votes.jsonl"}, "divek.votes_file would never be used with divek.max_vote_age=0"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SetupError, match=re.escape(sentence)) as error:
+        read_settings(values)
+    assert "\n" not in str(error.value)
+
+
+def test_waves_are_read_from_a_list() -> None:
+    settings = read_settings(OmegaConf.create({"waves": [8, 6, 6], "stop_confidence": 0.9}))
+    assert settings.waves == (8, 6, 6)
+
+
+@pytest.mark.parametrize(("values", "most"), [({"num_options": 7}, 7), ({"num_options": "auto"}, 10)])
+def test_the_most_options_that_a_question_can_have(values: dict[str, Any], most: int) -> None:
+    assert read_settings(values).most_options == most
 
 
 def test_pixel_bounds_must_be_in_order() -> None:
@@ -193,8 +233,8 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
         ),
         ("critic.enable=true", r"trains a critic"),
         ("algorithm.filter_groups.enable=true", r"algorithm.filter_groups.enable=true would be ignored"),
-        ("trainer.v1.trainer_mode=colocate_async", r"trainer_mode=colocate_async is not supported.*use sync"),
         ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
+        ("trainer.v1.trainer_mode=eventual", r"trainer_mode=eventual is not supported.*use one of sync"),
         ("trainer.use_v1=false", r"set trainer.use_v1=true"),
         ("data.train_files=/nowhere/train.parquet", r"data.train_files names /nowhere/train.parquet.*does not exist"),
         ("data.val_files=[/nowhere/val.parquet]", r"data.val_files names /nowhere/val.parquet.*does not exist"),
