@@ -16,6 +16,7 @@ from divek_verl.errors import SetupError
 
 # name -> (module:function or module:typer app, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("divek_verl.doctor:main", "Say whether this machine is ready, and what to do where it is not."),
     "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run."),
 }
 WRONG_INPUT = 2

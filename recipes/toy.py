@@ -23,10 +23,10 @@ from PIL import Image
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import environment
 from divek_verl.errors import SetupError
-from divek_verl.labels import ClassNames
 from divek_verl.prompts import multiple_choice, open_question, user_prompt
+from divek_verl.vote_origin import model_name
 from divek_verl.votes import Votes
-from divek_verl.votes_file import MinedVotes, origin_of, write_votes_file
+from divek_verl.votes_file import MinedVotes, Origin, write_votes_file
 
 NAMES = {
     "cub": ("Sooty Albatross", "Laysan Albatross", "Common Tern", "Arctic Tern", "Least Tern", "Common Raven"),
@@ -140,17 +140,16 @@ def write_data(config: DictConfig) -> None:
 
 def write_votes(config: DictConfig) -> None:
     """Made-up votes in the form of `divek mine`: the truth and a neighbour."""
-    mined, lists = [], {}
+    mined = []
     for file in files(config, "train_files"):
         for row in pq.read_table(file).to_pylist():
             source = row["data_source"]
             names = sides(config.recipe.few_shot, NAMES[source.split("/")[1]])["train"][1]
-            lists[source] = ClassNames(names)
             truth = row["reward_model"]["ground_truth"]
             other = next(name for name in names if name != truth)
             mined.append(MinedVotes(source, row["extra_info"]["image_id"], Votes({truth: 3, other: 1})))
-    origin = origin_of(config.actor_rollout_ref.model.path, {}, list(lists.items()))
-    write_votes_file(Path(config.divek.votes_file), origin, mined)
+    # Of the run's own model; no settings, which would have to be the run's own too.
+    write_votes_file(Path(config.divek.votes_file), Origin(model_name(config.actor_rollout_ref.model.path)), mined)
 
 
 def make_model(folder: Path) -> None:
@@ -179,8 +178,8 @@ def run_toy(name: str, overrides: Sequence[str], home: Path) -> Path:
     run_dir = home / plain.trainer.experiment_name
     settings = [as_override(*item) for item in toy_settings(plain, home, run_dir).items()]
     given = [*overrides, *settings]
-    write_data(compose_recipe(name, *(each for each in given if not each.startswith("hydra."))))
     make_model(home / "model")
+    write_data(compose_recipe(name, *(each for each in given if not each.startswith("hydra."))))
     metrics, log = run_dir / "metrics_of_verl.jsonl", run_dir / "train.log"
     metrics.unlink(missing_ok=True)
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(Path(__file__).parent)]

@@ -12,6 +12,7 @@ import pytest
 from check import check_division, files
 from composing import METHODS, RECIPES, TASKS, compose_recipe, names
 from omegaconf import OmegaConf
+from toy import write_data
 
 from divek_verl.errors import SetupError
 from divek_verl.prompts import multiple_choice, open_question
@@ -41,14 +42,11 @@ def composed() -> Composed:
     return lambda name, method: copy.deepcopy(cached(name, method))
 
 
-def verl_checks(config: Any, tmp_path: Path) -> None:
+def verl_checks(config: Any) -> None:
     """What verl's entry point does between composing and starting Ray, ours included (see plugin.py)."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
-    for file in [*files(config, "train_files"), *files(config, "val_files")]:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
 
 
@@ -57,7 +55,8 @@ def test_a_recipe_passes_verls_own_checks(composed: Composed, name: str, method:
     config = composed(name, method)
     config.recipe.data_dir = str(tmp_path)
     OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    verl_checks(config, tmp_path)
+    write_data(config)
+    verl_checks(config)
     check_division(config)
     # Groups of rollouts need no critic, and skipped images a refill, wherever there is a second step.
     assert config.algorithm.adv_estimator == "grpo"
