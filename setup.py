@@ -40,6 +40,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["divek_verl", "divek_verl.*"]),
     package_data={"divek_verl": ["config/*.yaml", "config/*/*.yaml", "templates/*", "py.typed"]},
