@@ -28,6 +28,7 @@ COMMON = [
     "psutil>=5.9",
     "pydantic>=2,<3",
     "rich>=13",
+    "scipy>=1.13,<2",
     "tqdm>=4.66",
     "typer>=0.12",
     "wrapt>=1.16,<3",

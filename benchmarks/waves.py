@@ -214,7 +214,7 @@ def main(
     waves: Annotated[list[str], typer.Option(help="Sizes of the waves; repeatable.")] = ["8+6+6", "5+5+5+5"],  # noqa: B006
     num_options: Annotated[list[str], typer.Option(help='2 to 26 or "auto"; repeatable.')] = ["5", "auto"],  # noqa: B006
     samples: Annotated[int, typer.Option(min=2, help="K, answers to each image.")] = 20,
-    images: Annotated[int, typer.Option(min=1, help="At most so many images of each set.")] = 800,
+    images: Annotated[int, typer.Option(min=1, help="At most so many images of each set.")] = 320,
     seed: Annotated[int, typer.Option(help="Seed of images, answers and test.")] = 0,
     save: Annotated[Path | None, typer.Option(help="File for the results, JSON.")] = None,
 ) -> None:
@@ -267,7 +267,7 @@ def _milliseconds(images: Sequence[Image], waves: Sequence[int], num_options: Nu
 
 def _record(replays: Sequence[Replay], milliseconds: float, samples: int, seed: int) -> dict[str, Any]:
     return {
-        "command": "python benchmarks/waves.py",
+        "command": f"python benchmarks/waves.py --seed {seed}",
         "unit": "shares, 0 to 1",
         "num_samples": samples,
         "seed": seed,

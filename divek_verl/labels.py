@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from divek_verl.errors import SetupError
 
@@ -18,6 +19,9 @@ _PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı"
 # Only the blocks of accents: marks of other scripts (vowel signs, voicing marks) tell words apart.
 _ACCENTS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
 _POSSESSIVE = re.compile(r"(?<=\S)'s(?!\w)")
+# Names come back again and again; answers may be of any length, and only short ones are worth keeping.
+_LONGEST_KEPT = 200
+_NAMES_KEPT = 8192
 
 
 def canonical(name: str) -> str:
@@ -27,12 +31,18 @@ def canonical(name: str) -> str:
     not count. Separators become one space, so that digits on either side of them stay apart; other
     punctuation and a plain plural ``s`` are kept. Idempotent; the empty string when nothing is left.
     """
-    text = _fold(name)
-    text = "".join(_space_or_nothing(character) for character in text)
+    return _canonical_of_short(name) if len(name) <= _LONGEST_KEPT else _canonical(name)
+
+
+def _canonical(name: str) -> str:
+    text = _fold(name).translate(_SPACE_OR_NOTHING)
     text = _POSSESSIVE.sub("", text).replace("'", "").replace('"', "")
     text = " ".join(text.split()).rstrip(". ")
     # Once more, because a quote may have stood between two marks that now need an order.
     return unicodedata.normalize("NFKD", text)
+
+
+_canonical_of_short = lru_cache(maxsize=_NAMES_KEPT)(_canonical)
 
 
 def _fold(text: str) -> str:
@@ -42,12 +52,17 @@ def _fold(text: str) -> str:
     return text.translate(_TO_ASCII).translate(_PLAIN_LETTERS)
 
 
-def _space_or_nothing(character: str) -> str:
-    """Dashes and connectors as a space, invisible format characters dropped, all else as it is."""
-    category = unicodedata.category(character)
-    if category in ("Pd", "Pc"):
-        return " "
-    return "" if category == "Cf" else character
+class _SpaceOrNothing(dict[int, str | int | None]):
+    """For ``str.translate``: dashes and connectors as a space, invisible format characters dropped, all else kept."""
+
+    def __missing__(self, code: int) -> str | int | None:
+        category = unicodedata.category(chr(code))
+        if category in ("Pd", "Pc"):
+            return " "
+        return None if category == "Cf" else code
+
+
+_SPACE_OR_NOTHING = _SpaceOrNothing()
 
 
 class ClassNames:
@@ -68,6 +83,7 @@ class ClassNames:
         if not self.names:
             raise SetupError("The class list is empty; give at least one class name.")
         self._class_of: dict[str, str] = {}
+        self._names = {name: name for name in self.names if isinstance(name, str)}
         for name in self.names:
             self._add_class(name)
         self.aliases: dict[str, tuple[str, ...]] = {}
@@ -76,7 +92,8 @@ class ClassNames:
 
     def match(self, text: str) -> str | None:
         """The display name of the class that ``text`` names exactly, by canonical form or by alias."""
-        return self._class_of.get(canonical(text))
+        # Most answers spell the class as the list does.
+        return self._names[text] if text in self._names else self._class_of.get(canonical(text))
 
     def __len__(self) -> int:
         return len(self.names)

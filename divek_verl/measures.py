@@ -15,13 +15,14 @@ def measure_votes(votes: Votes, truth: str, question: Question | Skip) -> dict[s
     ``recall``: 1 where ``truth`` is an option for its votes, neither put there nor by luck the class that filled the
     list up. ``pass_at_k``: 1 where any sample answers ``truth``.
     """
+    consistent = votes.top == truth
     if isinstance(question, Skip):
-        found = votes.top == truth
+        found = consistent
     else:
         found = truth in question.options and truth in votes.counts and not question.truth_injected
     return {
         "one_step": votes.one_step_accuracy(truth),
-        "consistency": float(votes.top == truth),
+        "consistency": float(consistent),
         "recall": float(found),
-        "pass_at_k": float(votes.counts.get(truth, 0) > 0),
+        "pass_at_k": float(truth in votes.counts),
     }

@@ -56,6 +56,11 @@ def user_prompt(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"<image>{text}"}]
 
 
+def is_ours(data_source: str) -> bool:
+    """Whether a row takes the two steps of DiVE-k; other rows of a mixed run stay verl's."""
+    return data_source.startswith("divek/")
+
+
 def parse_data_source(data_source: str) -> tuple[str, str]:
     """The data set and side of ``divek/<dataset>/<base|new|all>``."""
     prefix, _, rest = data_source.partition("/")

@@ -10,7 +10,8 @@ from typing import Any
 from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
-from divek_verl.prompts import parse_data_source
+from divek_verl.prepared import classes_of
+from divek_verl.prompts import is_ours
 
 # What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.
 MEASURES = ("one_step", "consistency", "recall", "pass_at_k")
@@ -42,7 +43,7 @@ def compute_score(
         SetupError: for a weight that is no finite number and a data source that verl cannot grade; never for
             what a completion says.
     """
-    if not str(data_source).startswith("divek/"):
+    if not is_ours(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
     _check_weight("format_weight", format_weight)
     _check_weight("answer_weight", answer_weight)
@@ -80,13 +81,11 @@ def _grade_option(completion: str, ground_truth: str, truth: str, options: list[
 
 
 def _class_list(data_source: str, info: Mapping[str, Any]) -> ClassNames | None:
-    """The class list that ``extra_info`` holds, or the one in the folder that it names; verl loads only for this."""
+    """The class list that ``extra_info`` holds, or the one in the folder that it names."""
     classes, folder = info.get("classes"), _text(info.get(CLASS_FOLDER))
-    if isinstance(classes, ClassNames) or not folder:
-        return classes if isinstance(classes, ClassNames) else None
-    _, side = parse_data_source(data_source)
-    loaded: ClassNames = import_module("divek_verl.dataset").load_classes(folder, side)
-    return loaded
+    if isinstance(classes, ClassNames):
+        return classes
+    return classes_of(folder, data_source) if folder else None
 
 
 def _is_class(answer: str, truth: str, classes: ClassNames | None) -> bool:
@@ -140,6 +139,8 @@ def _check_weight(name: str, weight: float) -> None:
 
 def _finite(value: Any) -> float:
     """A measure is missing as None, as nan from a parquet file, or not at all."""
+    if type(value) is float:  # by far the most frequent
+        return value if math.isfinite(value) else 0.0
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

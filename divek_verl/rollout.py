@@ -11,13 +11,15 @@ import transfer_queue as tq
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
-from divek_verl import prompts
 from divek_verl.answers import parse_option
-from divek_verl.dataset import is_ours, load_classes, to_multiple_choice
+from divek_verl.dataset import to_multiple_choice
+from divek_verl.images import is_data_url
 from divek_verl.labels import ClassNames
 from divek_verl.measures import NO_MEASURES, measure_votes
 from divek_verl.online_mining import CannotAsk, Mined, OnlineMiner
 from divek_verl.option_sources import build_option_source
+from divek_verl.prepared import classes_of
+from divek_verl.prompts import is_ours
 from divek_verl.question import Question, Skip, build_question
 from divek_verl.records import Visit, shared_recorder
 from divek_verl.reward import compute_score
@@ -123,8 +125,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         return None
 
     async def _mine_and_build(self, prompt: dict, visit: Visit) -> dict | None:
-        _, side = prompts.parse_data_source(visit.data_source)
-        classes = load_classes(prompt["image_root"], side)
+        classes = classes_of(prompt["image_root"], visit.data_source)
         # The votes are counted by display name, the row may spell the class otherwise.
         visit.truth = classes.match(visit.truth) or visit.truth
         mined = await self._votes_on(prompt, visit, classes)
@@ -277,8 +278,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         status = "finished" if trajectory["validate"] else "failure"
         await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": status})
 
-    async def _publish_zero(self, kwargs: dict, reason: str) -> None:
-        """Put a validation trajectory that scores 0, with the same keys as any other."""
+    async def _publish_zero(self, kwargs: dict, reason: str, validate: bool = True) -> None:
+        """Put a trajectory that scores 0, with the same keys as any other; training has no use for one."""
         hidden = ("agent_name", "__rollout_n__", "__do_sample__")
         fields = {name: value for name, value in kwargs.items() if name not in hidden}
         extra_info = {**(fields.get("extra_info") or {}), "failure": reason}
@@ -296,7 +297,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
             metrics=AgentLoopMetrics(),
             extra_fields={"reward_extra_info": scores, "turn_scores": [], "tool_rewards": []},
         )
-        await super()._agent_loop_postprocess(output, True, **{**fields, "extra_info": extra_info})
+        await super()._agent_loop_postprocess(output, validate, **{**fields, "extra_info": extra_info})
 
 
 def _partition(trajectory: dict) -> str:
@@ -308,7 +309,8 @@ def _first_image(messages: list[dict]) -> str:
     for message in messages:
         for part in message["content"] if not isinstance(message["content"], str) else []:
             if part["type"] == "image":
-                return part["image"] if isinstance(part["image"], str) else ""
+                image = part["image"]
+                return image if isinstance(image, str) and not is_data_url(image) else ""
     return ""
 
 

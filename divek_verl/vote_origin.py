@@ -7,7 +7,7 @@ from typing import Any
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.settings import Settings, read_settings
-from divek_verl.votes_file import Origin, origin_of, read_votes_file
+from divek_verl.votes_file import Origin, model_name, origin_of, read_votes_file
 
 # The settings that change what K answers are drawn; the same names stand in the first line of a votes file.
 SAMPLING = ("num_samples", "temperature", "top_p", "top_k", "repetition_penalty", "max_pixels", "min_pixels")
@@ -17,11 +17,6 @@ def sampling_of(settings: Settings, response_length: int) -> dict[str, Any]:
     """How the K answers are drawn, as a votes file records it."""
     limit = settings.max_new_tokens or response_length
     return {**{name: getattr(settings, name) for name in SAMPLING}, "max_new_tokens": limit}
-
-
-def model_name(path: str) -> str:
-    """One name for a model, wherever the command was started: an absolute path, or the name on a hub."""
-    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
 
 
 def votes_origin(config: Any) -> Origin:
@@ -37,16 +32,17 @@ def class_lists(files: Sequence[str]) -> Iterator[tuple[str, ClassNames]]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from divek_verl import prompts
-    from divek_verl.dataset import is_ours, load_classes
+    from divek_verl.prepared import classes_of
+    from divek_verl.prompts import is_ours
 
     for file in map(Path, files):
         if file.suffix != ".parquet" or not file.expanduser().is_file():
             continue
         path = file.expanduser().resolve()
         sources = pc.unique(pq.read_table(path, columns=["data_source"])["data_source"]).to_pylist()
-        for source in filter(is_ours, sources):
-            yield source, load_classes(str(path.parent), prompts.parse_data_source(source)[1])
+        for source in sources:
+            if is_ours(source):
+                yield source, classes_of(str(path.parent), source)
 
 
 def check_votes_file(config: Any, settings: Settings) -> None:

@@ -52,7 +52,8 @@ class Votes:
 
     def one_step_accuracy(self, truth: str) -> float:
         """The share of all completions that answer ``truth``, a display name; 0.0 without completions."""
-        return self.counts.get(truth, 0) / self.total if self.total else 0.0
+        total = self.total
+        return self.counts.get(truth, 0) / total if total else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain types that ``from_json`` turns back into equal votes with the same ranking."""

@@ -175,6 +175,16 @@ def _write(file: Any, record: Mapping[str, Any]) -> None:
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def model_name(path: str) -> str:
+    """One name for a model, wherever a command was started: an absolute path, or the name on a hub or server."""
+    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
+
+
 def origin_of(model: str, sampling: Mapping[str, Any], classes: Sequence[tuple[str, ClassNames]]) -> Origin:
-    """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list."""
-    return Origin(model, dict(sampling), {source: class_list_hash(names) for source, names in classes})
+    """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list.
+
+    A model in a folder is named by the folder's whole path, so that it is the same from wherever it was named.
+    """
+    folder = Path(model).expanduser()
+    name = str(folder.resolve()) if folder.is_dir() else model
+    return Origin(name, dict(sampling), {source: class_list_hash(names) for source, names in classes})

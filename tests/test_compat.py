@@ -1,6 +1,7 @@
+import asyncio
 import importlib.util
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -196,3 +197,92 @@ def test_verls_own_forward_takes_a_text_only_batch(small_model: Any) -> None:
         small_model, tokens, attention_mask=torch.ones_like(tokens), position_ids=positions
     )
     assert output.last_hidden_state.shape[:2] == tokens.shape
+
+
+# ---------------------------------------------------------------- several completions of one request
+
+SERVER_MODULE = "verl.workers.rollout.vllm_rollout.vllm_async_server"
+
+
+class FakeEngine:
+    """vLLM's engine as far as verl's ``generate`` uses it: two completions of one prompt."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def generate(self, *, sampling_params: Any, **others: Any) -> Any:
+        self.asked.append(sampling_params)
+        completions = [
+            SimpleNamespace(token_ids=[number], finish_reason=reason, logprobs=None)
+            for number, reason in enumerate(("stop", "abort"))
+        ]
+        yield SimpleNamespace(outputs=completions[: sampling_params.n], num_cached_tokens=16, prompt_logprobs=None)
+
+
+def server_of(module: Any) -> Any:
+    server = module.vLLMHttpServer.__new__(module.vLLMHttpServer)
+    vars(server).update(
+        config=SimpleNamespace(
+            max_model_len=64,
+            prompt_length=32,
+            response_length=8,
+            full_determinism=False,
+            enable_rollout_routing_replay=False,
+            mtp=None,
+            get=lambda name, default: default,
+        ),
+        model_config=SimpleNamespace(processor=None, lora_rank=0, lora={}),
+        engine=FakeEngine(),
+        replica_rank=0,
+        global_steps=3,
+        _disaggregation_role=None,
+        _submission_paused=False,
+        _admitting=0,
+    )
+    return server
+
+
+def ask(module: Any, **params: Any) -> tuple[Any, Any]:
+    server = server_of(module)
+    sampling = {"temperature": 1.0, **params}
+    return server, asyncio.run(server.generate(prompt_ids=[1, 2], sampling_params=sampling, request_id="a"))
+
+
+def test_verl_gives_back_one_completion_of_several() -> None:
+    _, output = ask(as_verl_ships_it(SERVER_MODULE), n=2)
+    assert output.token_ids == [0]
+    assert compat.GROUP_FIELD not in output.extra_fields, "verl serves groups now: serve_groups is no longer needed"
+
+
+def test_the_patched_server_gives_back_all() -> None:
+    module = as_verl_ships_it(SERVER_MODULE)
+    compat.serve_groups(module)
+    server, output = ask(module, n=2)
+    assert output.extra_fields[compat.GROUP_FIELD] == [([0], "completed"), ([1], "aborted")]
+    assert (output.extra_fields["global_steps"], output.extra_fields["num_cached_tokens"]) == (3, 16)
+    assert server._admitting == 0, "what verl counts on its server is counted there"
+    (asked,) = server.engine.asked
+    assert (asked.n, asked.output_kind.name) == (2, "FINAL_ONLY")
+
+
+def test_a_request_for_one_completion_is_verls_own() -> None:
+    module = as_verl_ships_it(SERVER_MODULE)
+    compat.serve_groups(module)
+    server, output = ask(module)
+    assert output.token_ids == [0]
+    assert compat.GROUP_FIELD not in output.extra_fields
+    assert server.engine.asked[0].output_kind.name != "FINAL_ONLY"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "serves"),
+    [
+        ((), True),
+        (("trainer.v1.trainer_mode=colocate_async",), False),
+        (("actor_rollout_ref.rollout.name=sglang",), False),
+    ],
+)
+def test_groups_are_served_where_the_server_is_patched_and_aborts_nothing(
+    compose: Any, overrides: tuple[str, ...], serves: bool
+) -> None:
+    assert compat.serves_groups(compose(*overrides, name="divek_cpu")) is serves

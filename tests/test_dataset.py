@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from divek_verl import prompts
-from divek_verl.dataset import DiveKDataset, is_ours, load_classes, resolve_image, to_multiple_choice
+from divek_verl.dataset import DiveKDataset, load_classes, resolve_image, to_multiple_choice
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
+from divek_verl.prompts import is_ours
 from divek_verl.question import Question, build_question
 from divek_verl.reward import compute_score
 from divek_verl.votes import Votes

@@ -5,109 +5,17 @@ sampler and policy are one model, and that the records say what happened. That i
 """
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from verl_runs import CLASSES, ROLLOUTS, SAMPLES, command, finish, kill_without_warning, make_model, prepare, wait_for
 
-from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
-from divek_verl.demo.processes import end_all, marked, running
+from divek_verl.demo.processes import running
 from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
-from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
-from divek_verl.prompts import multiple_choice, open_question
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CLASSES = Classes(("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal"))
 STEPS = 2
-ROLLOUTS = 4
-SAMPLES = 6
-SECONDS_OF_ONE_RUN = 800
-
-
-def paint(folder: Path, split: str, side: str, count: int) -> Split:
-    names = CLASSES.of(side).names
-    rng = random.Random(split)
-    examples = []
-    for index in range(count):
-        path = Path("images", f"{split}-{index}.png")
-        (folder / "images").mkdir(exist_ok=True)
-        Image.new("RGB", (112, 84), tuple(rng.randrange(256) for _ in range(3))).save(folder / path)
-        examples.append(Example(image=path.as_posix(), truth=names[index % len(names)], image_id=path.stem))
-    return Split(split, side, examples)
-
-
-def prepare(folder: Path) -> None:
-    with new_folder(folder) as scratch:
-        splits = [paint(scratch, "train", "base", 12), paint(scratch, "val_base", "base", 5)]
-        write_set(scratch, "flags", CLASSES, [*splits, paint(scratch, "val_new", "new", 4)])
-    # Whole when it was prepared, cut short since: its header still reads, its pixels do not.
-    broken = folder / "images" / "val_base-4.png"
-    noise = Image.effect_noise((112, 84), 80)
-    noise.save(broken)
-    broken.write_bytes(broken.read_bytes()[:2000])
-
-
-def make_model(folder: Path) -> None:
-    names = CLASSES.all
-    texts = [open_question("flags", names), multiple_choice("flags", "A. Chad\nB. Mali"), "user assistant"]
-    tokenizer = build_tokenizer(texts, names)
-    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
-
-
-def command(data: Path, model: Path, run_dir: Path) -> list[str]:
-    settings = {
-        "data.train_files": data / "train.parquet",
-        "data.val_files": f"[{data / 'val_base.parquet'},{data / 'val_new.parquet'}]",
-        "data.train_batch_size": 4,
-        "data.max_prompt_length": 256,
-        "data.max_response_length": 8,
-        "actor_rollout_ref.model.path": model,
-        "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
-        "actor_rollout_ref.actor.use_kl_loss": "true",
-        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
-        "actor_rollout_ref.rollout.n": ROLLOUTS,
-        "divek.num_samples": SAMPLES,
-        "trainer.n_gpus_per_node": 2,
-        "trainer.total_training_steps": STEPS,
-        "trainer.total_epochs": 10,
-        "trainer.test_freq": STEPS,
-        "trainer.save_freq": 1,
-        "trainer.logger": "[console,tensorboard]",
-        "trainer.default_local_dir": run_dir,
-        "hydra.run.dir": run_dir / "hydra",
-    }
-    overrides = [f"{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "divek_cpu", *overrides]
-
-
-def wait_for(path: Path, process: subprocess.Popen, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.is_file():
-        assert process.poll() is None, "verl ended before it wrote a checkpoint"
-        assert time.monotonic() < deadline, f"no {path.name} after {seconds} s"
-        time.sleep(0.2)
-
-
-def kill_without_warning(process: subprocess.Popen) -> None:
-    """kill -9 of everything that the run started, as when a node goes down."""
-    mark = next(
-        entry.split("=", 1)[1]
-        for entry in Path(f"/proc/{process.pid}/environ").read_text().split("\0")
-        if entry.startswith("DIVEK_RUN_ID=")
-    )
-    for other in marked(mark):
-        os.kill(other.pid, signal.SIGKILL)
-    end_all(mark, process)
-    assert marked(mark) == []
 
 
 @pytest.fixture(scope="module")
@@ -115,21 +23,24 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("end_to_end")
     prepare(home / "data")
     make_model(home / "model")
-    folder = home / "run"
-    arguments = command(home / "data", home / "model", folder)
+    folder, first, second = home / "run", home / "first.log", home / "second.log"
+    arguments = command(
+        home / "data",
+        home / "model",
+        folder,
+        actor_rollout_ref__actor__use_kl_loss="true",
+        trainer__n_gpus_per_node=2,
+        trainer__total_training_steps=STEPS,
+        trainer__val_before_train="true",
+        trainer__test_freq=STEPS,
+        trainer__logger="[console,tensorboard]",
+    )
     settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard")}
-    with running(arguments, home / "first.log", settings) as process:
-        try:
-            wait_for(folder / "latest_checkpointed_iteration.txt", process, SECONDS_OF_ONE_RUN)
-        except AssertionError:
-            print((home / "first.log").read_text(errors="replace")[-8000:])
-            raise
+    with running(arguments, first, settings) as process:
+        wait_for(folder / "latest_checkpointed_iteration.txt", process, first)
         kill_without_warning(process)
-    with running(arguments, home / "second.log", settings) as process:
-        status = process.wait(timeout=SECONDS_OF_ONE_RUN)
-    if status:
-        print((home / "second.log").read_text(errors="replace")[-8000:])
-    assert status == 0
+    with running(arguments, second, settings) as process:
+        finish(process, second)
     return folder
 
 

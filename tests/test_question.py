@@ -89,6 +89,8 @@ def test_unanimous_votes_for_the_truth_are_easy() -> None:
         (Votes({"Ant": 19}, unanswered=1), {"truth": "Ant"}),
         (Votes({"Ant": 19, "Bee": 1}), {"truth": "Ant"}),
         (Votes({}), {"truth": "Ant"}),
+        # Completions that named a class of another list are completions, too.
+        (Votes({"Ant": 2, "Held Out": 9}), {"truth": "Ant"}),
     ],
 )
 def test_everything_else_is_a_question(votes: Votes, arguments: dict[str, object]) -> None:
@@ -134,6 +136,142 @@ def test_every_question_is_sound(
     if built.answer is not None:
         assert built.options[built.answer] == truth
     assert built.truth_injected == (truth is not None and truth not in votes.ranking[:num_options])
+
+
+@pytest.mark.parametrize(
+    ("counts", "shown"),
+    [
+        ([17, 2, 1], 2),
+        ([10, 6, 2, 1, 1], 3),  # 18 of 20 are exactly nine tenths
+        ([10, 5, 2, 1, 1, 1], 4),
+        ([5, 1], 2),
+        ([20], 2),  # one is never a question: a filler
+        ([1, 1, 1], 3),  # fewer than ten votes: all that they name
+        ([1, 1, 1, 1, 1, 1, 1], 7),
+    ],
+)
+def test_auto_shows_the_smallest_set_that_holds_nine_tenths_of_the_votes(counts: list[int], shown: int) -> None:
+    votes = Votes(dict(zip(NAMES, counts, strict=False)))
+    options = _question(votes, num_options="auto").options
+    assert len(options) == shown
+    assert set(NAMES[: min(shown, len(counts))]) <= set(options)
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.1, 2), (0.55, 2), (0.6, 3), (1, 7)])
+def test_the_share_of_auto_can_be_set(share: float, shown: int) -> None:
+    # 0.55 of 20 is 11.000000000000002 in floating point.
+    votes = Votes(dict(zip(NAMES, [6, 5, 2, 2, 2, 2, 1], strict=True)))
+    assert votes.total == 20
+    assert len(_question(votes, num_options="auto", auto_share=share).options) == shown
+
+
+def test_auto_looks_at_votes_for_classes_of_the_list_alone() -> None:
+    votes = Votes({"Ant": 9, "Held Out": 30, "Bee": 9, "Cat": 2}, {"Kiwi": 40}, unanswered=40)
+    assert set(_question(votes, num_options="auto").options) == {"Ant", "Bee"}
+
+
+def test_auto_adds_up_the_spellings_of_a_class() -> None:
+    votes = Votes({"Ant": 5, "Bee": 4, "ant": 4, "Cat": 1})
+    assert set(_question(votes, num_options="auto", auto_share=0.7).options) == {"Ant", "Bee"}
+    assert set(_question(votes, num_options="auto", auto_share=0.95).options) == {"Ant", "Bee", "Cat"}
+
+
+@pytest.mark.parametrize("truth", ["Cat", "Gnu"])  # voted for but outside the set, and not voted for at all
+def test_a_missing_truth_joins_an_automatic_set_without_evicting(truth: str) -> None:
+    question = _question(Votes({"Ant": 10, "Bee": 9, "Cat": 1}), truth=truth, num_options="auto")
+    assert set(question.options) == {"Ant", "Bee", truth}
+    assert question.truth_injected
+
+
+def test_a_missing_truth_replaces_the_lowest_voted_where_an_automatic_set_is_full() -> None:
+    question = _question(VOTES, truth="Gnu", num_options="auto", auto_max_options=3)
+    assert set(question.options) == {"Ant", "Bee", "Gnu"}
+
+
+def test_an_automatic_set_ends_at_its_maximum() -> None:
+    assert set(_question(VOTES, num_options="auto", auto_max_options=3).options) == {"Ant", "Bee", "Cat"}
+
+
+def test_without_votes_an_automatic_set_is_fillers_and_the_truth() -> None:
+    question = _question(Votes({}, unanswered=20), truth="Ant", num_options="auto", min_options=4)
+    assert len(question.options) == 4
+    assert "Ant" in question.options
+
+
+def test_an_easy_image_is_skipped_whatever_the_number_of_options() -> None:
+    assert build_question(Votes({"Ant": 20}), CLASSES, truth="Ant", num_options="auto", seed=0) == Skip("easy")
+
+
+def test_min_options_are_the_next_voted_ones_before_any_filler() -> None:
+    votes = Votes({"Ant": 18, "Bee": 1, "Cat": 1})
+    assert set(_question(votes, num_options="auto", min_options=3).options) == {"Ant", "Bee", "Cat"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ({"min_options": 4}, 4),
+        ({"min_options": 5}, 5),
+        ({"min_options": 26}, 5),  # num_options is the limit
+        ({"min_options": 26, "num_options": 26}, 7),  # and the list
+        ({"min_options": 26, "num_options": "auto"}, 7),
+        ({"min_options": 26, "num_options": "auto", "auto_max_options": 6}, 6),
+    ],
+)
+def test_short_questions_are_filled_up_to_min_options(arguments: dict[str, object], shown: int) -> None:
+    question = _question(Votes({"Ant": 3, "Bee": 1}), truth="Cat", **arguments)
+    assert len(question.options) == len(set(question.options)) == shown
+    assert {"Ant", "Bee", "Cat"} <= set(question.options) <= set(NAMES)
+
+
+def test_a_ranking_takes_the_place_of_the_votes() -> None:
+    question = _question(VOTES, truth="Bee", ranking=["Gnu", "Held Out", "fox", "Gnu", "Emu", "Dog"], num_options=4)
+    assert set(question.options) == {"Gnu", "Fox", "Emu", "Bee"}
+    assert question.truth_injected
+
+
+def test_a_ranking_that_holds_the_truth_needs_no_injection() -> None:
+    question = _question(Votes({}), truth="Bee", ranking=["Gnu", "bee."], num_options=4)
+    assert set(question.options) == {"Gnu", "Bee"}
+    assert not question.truth_injected
+
+
+def test_a_ranking_leaves_the_verdict_and_the_automatic_number_to_the_votes() -> None:
+    ranking = ["Gnu", "Fox", "Emu", "Dog"]
+    assert build_question(Votes({"Ant": 20}), CLASSES, truth="Ant", ranking=ranking, seed=0) == Skip("easy")
+    votes = Votes({"Ant": 10, "Bee": 5, "Cat": 5})
+    assert set(_question(votes, ranking=ranking, num_options="auto").options) == {"Gnu", "Fox", "Emu"}
+
+
+def test_an_empty_ranking_is_filled_up() -> None:
+    assert len(_question(VOTES, ranking=[]).options) == 2
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([*NAMES, "Held Out", "ant"]), st.integers(1, 20)),
+    st.sampled_from([None, *NAMES]),
+    st.integers(2, 26),
+    st.integers(2, 26),
+    st.floats(0.01, 1.0),
+    st.none() | st.lists(st.sampled_from([*NAMES, "Held Out", "ant"])),
+)
+def test_every_automatic_question_is_sound(
+    counts: dict[str, int], truth: str | None, least: int, most: int, share: float, ranking: list[str] | None
+) -> None:
+    question = _question(
+        Votes(counts, unanswered=1),
+        truth=truth,
+        num_options="auto",
+        min_options=least,
+        auto_max_options=most,
+        auto_share=share,
+        ranking=ranking,
+    )
+    assert min(least, most, len(NAMES)) <= len(question.options) <= most
+    assert len(set(question.options)) == len(question.options)
+    assert set(question.options) <= set(NAMES)
+    assert question.answer is None if truth is None else question.options[question.answer or 0] == truth
 
 
 @settings(deadline=None)
@@ -207,6 +345,27 @@ def test_text_has_one_lettered_line_an_option() -> None:
 def test_an_impossible_number_of_options_is_refused(num_options: object) -> None:
     with pytest.raises(SetupError, match="num_options"):
         _question(VOTES, num_options=num_options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min_options", 1),
+        ("min_options", 27),
+        ("min_options", 2.5),
+        ("num_options", "automatic"),
+        ("auto_max_options", 1),
+        ("auto_max_options", 27),
+        ("auto_share", 0),
+        ("auto_share", 1.01),
+        ("auto_share", float("nan")),
+        ("auto_share", True),
+        ("auto_share", "0.9"),
+    ],
+)
+def test_what_cannot_limit_the_options_is_refused(name: str, value: object) -> None:
+    with pytest.raises(SetupError, match=name):
+        _question(VOTES, **{"num_options": "auto", name: value})
 
 
 def test_a_truth_outside_the_class_list_is_refused() -> None:

@@ -214,6 +214,44 @@ def test_a_sampler_of_the_users_own_is_kept(compose: Any, files: list[str]) -> N
     assert config.trainer.v1.sampler.custom_sampler.name == "Mine"
 
 
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("sync", "DivekReplayBuffer"),
+        ("colocate_async", "DivekReplayBufferAsync"),
+        ("separate_async", "DivekReplayBufferAsync"),
+    ],
+)
+@pytest.mark.parametrize("config_name", ["divek_trainer", "ppo_trainer"])
+def test_each_mode_of_verls_trainer_gets_our_buffer_for_it(
+    compose: Any, files: list[str], mode: str, name: str, config_name: str
+) -> None:
+    given = ("reward=divek", "algorithm.adv_estimator=grpo") if config_name == "ppo_trainer" else ()
+    config = compose(*files, *given, f"trainer.v1.trainer_mode={mode}", name=config_name)
+    prepare_config(config)
+    assert config.trainer.v1.sampler.custom_sampler.name == name
+    from verl.utils.import_utils import load_extern_type
+
+    buffer = load_extern_type(config.trainer.v1.sampler.custom_sampler.path, name)
+    assert any(base.__name__ == "ReplayBufferAsync" for base in buffer.__mro__) is (mode != "sync")
+
+
+@pytest.mark.parametrize(("age", "callback"), [("0", None), ("3", "divek_verl.checkpoint.SaveVotes")])
+def test_votes_that_are_used_again_are_saved_with_checkpoints(
+    compose: Any, files: list[str], age: str, callback: str | None
+) -> None:
+    config = compose(*files, f"divek.max_vote_age={age}", name="divek_trainer")
+    prepare_config(config)
+    assert config.trainer.checkpoint_callback_class == callback
+
+
+def test_a_checkpoint_callback_of_the_users_own_is_kept(compose: Any, files: list[str]) -> None:
+    own = "trainer.checkpoint_callback_class=verl.trainer.ppo.checkpoint_callback.CheckpointCallback"
+    config = compose(*files, "divek.max_vote_age=null", own, name="divek_trainer")
+    prepare_config(config)
+    assert config.trainer.checkpoint_callback_class.startswith("verl.")
+
+
 def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
     config = compose("data.train_files=/nowhere/at/all.parquet")
     before = OmegaConf.to_yaml(config)

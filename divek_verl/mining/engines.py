@@ -1,0 +1,29 @@
+"""One way to open an engine, for ``divek mine``, ``divek eval`` and ``divek predict``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from divek_verl.engine import Engine
+from divek_verl.mining.options import Backend, EngineOptions
+
+
+@asynccontextmanager
+async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
+    """The engine that the options ask for, closed when the block is left.
+
+    Raises:
+        SetupError: it cannot be started or reached.
+    """
+    engine: Engine
+    if options.backend is Backend.OPENAI:
+        from divek_verl.mining.openai_engine import OpenAIEngine
+
+        engine = await OpenAIEngine.start(options)
+    else:
+        from divek_verl.mining.vllm_engine import VllmEngine
+
+        engine = await VllmEngine.start(options)
+    try:
+        yield engine
+    finally:
+        await engine.close()

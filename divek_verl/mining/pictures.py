@@ -1,0 +1,74 @@
+"""From chat messages to what an engine is given: the prompt's text, and its pictures read and sized as in training."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+
+class UnreadableImage(Exception):
+    """A picture cannot be read or sized; the message says why."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered conversation, and its pictures in the order of their places in it."""
+
+    text: str
+    images: list[Image.Image]
+
+
+def read_pictures(messages: Sequence[dict[str, Any]], patch_size: int = 14) -> list[Image.Image]:
+    """The pictures of a conversation, within its pixel bounds and cut to whole patches, as verl's rollouts see them.
+
+    Raises:
+        UnreadableImage: one of them cannot be read.
+    """
+    from qwen_vl_utils import process_vision_info
+
+    try:
+        images, _ = process_vision_info(list(messages), image_patch_size=patch_size)
+    # Image libraries raise all sorts of errors for a damaged file: OSError, SyntaxError, ValueError, struct.error.
+    except Exception as error:
+        raise UnreadableImage(f"{type(error).__name__}: {error}") from error
+    return images or []
+
+
+class PromptBuilder:
+    """Renders conversations with the chat template of a model's own processor."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.patch_size = int(getattr(getattr(processor, "image_processor", None), "patch_size", 14))
+
+    def __call__(self, messages: Sequence[dict[str, Any]]) -> Prompt:
+        """Raises UnreadableImage."""
+        images = read_pictures(messages, self.patch_size)
+        template = self.processor.apply_chat_template
+        return Prompt(template(list(messages), add_generation_prompt=True, tokenize=False), images)
+
+
+def to_chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation in OpenAI's form, each picture as a data URL (PNG, so that no pixel changes).
+
+    Raises:
+        UnreadableImage: a picture cannot be read.
+    """
+    return [{**message, "content": _parts(message["content"])} for message in messages]
+
+
+def _parts(content: Any) -> Any:
+    return content if isinstance(content, str) else [_part(part) for part in content]
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] != "image":
+        return part
+    (image,) = read_pictures([{"role": "user", "content": [part]}])
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}

@@ -1,0 +1,180 @@
+"""A model loaded here and now, by vLLM: one request an image, all of its samples from one prefill."""
+
+import asyncio
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from divek_verl.engine import Reply, Request, Sampling
+from divek_verl.errors import SetupError
+from divek_verl.mining.machine import prepare_machine
+from divek_verl.mining.options import EngineOptions
+from divek_verl.mining.pictures import PromptBuilder, UnreadableImage
+from divek_verl.mining.requests import Slots, says_overlong, seed_of
+
+# The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
+CPU_BLOCK_SIZE = 16
+# Unless --max-model-len says otherwise; a model's own length can need more memory than there is.
+CPU_MODEL_LEN = 4096
+
+
+class VllmEngine:
+    """Answers through vLLM's asynchronous engine, which batches all requests in flight.
+
+    The n samples of a request share the prefill of its prompt and one encoding of its picture; with several copies of
+    the model, all of them go to one copy.
+    """
+
+    def __init__(self, llm: Any, prompts: PromptBuilder, options: EngineOptions) -> None:
+        self.model = options.model
+        self._llm = llm
+        self._prompts = prompts
+        self._slots = Slots(options.max_images_in_flight, options.timeout)
+        self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
+
+    @classmethod
+    async def start(cls, options: EngineOptions, **llm_options: Any) -> "VllmEngine":
+        """Load the model; ``llm_options`` (such as ``stat_loggers``) go to vLLM's ``AsyncLLM``.
+
+        Raises:
+            SetupError: there is no model in the folder, or vLLM does not start.
+        """
+        on_cpu = prepare_machine()
+        _check_model(options.model)
+        from transformers import AutoProcessor
+        from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = AsyncEngineArgs(
+            **engine_arguments(options, on_cpu), disable_log_stats="stat_loggers" not in llm_options
+        )
+        # The context decides on batch sizes: those of offline use, not those of a server.
+        config = arguments.create_engine_config(UsageContext.LLM_CLASS)
+        try:
+            processor = AutoProcessor.from_pretrained(options.model)
+            llm = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats, **llm_options)
+        except Exception as error:
+            raise SetupError(f"vLLM did not start with {options.model} ({error}): see its messages above.") from error
+        return cls(llm, PromptBuilder(processor), options)
+
+    async def generate(self, request: Request, sampling: Sampling) -> Reply:
+        """The samples of one request.
+
+        Raises:
+            SetupError: the engine died; nothing further can be asked.
+        """
+        return await self._slots.run(request, self._generate(request, sampling))
+
+    async def close(self) -> None:
+        """End vLLM's processes."""
+        self._llm.shutdown()
+
+    async def _generate(self, request: Request, sampling: Sampling) -> Reply:
+        try:
+            prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
+        except UnreadableImage as error:
+            return Reply(request.key, failure="unreadable_image", detail=str(error))
+        copy = min(self._at_work, key=lambda rank: self._at_work[rank])
+        self._at_work[copy] += 1
+        try:
+            return await self._ask(request, prompt.text, prompt.images, self._parameters(request, sampling), copy)
+        except Exception as error:
+            return self._failure(request, error)
+        finally:
+            self._at_work[copy] -= 1
+
+    async def _ask(self, request: Request, text: str, images: list[Any], parameters: Any, copy: int) -> Reply:
+        prompt: dict[str, Any] = {"prompt": text}
+        if images:
+            prompt["multi_modal_data"] = {"image": images}
+        rank = copy if len(self._at_work) > 1 else None
+        async for output in self._llm.generate(prompt, parameters, request.key, data_parallel_rank=rank):
+            last = output
+        return self._reply(request, last)
+
+    def _parameters(self, request: Request, sampling: Sampling) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            n=request.count,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=sampling.max_new_tokens,
+            seed=seed_of(sampling, request.key),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            # Text is needed once, at the end: decoding it token by token would cost more than all else here.
+            detokenize=False,
+        )
+
+    def _reply(self, request: Request, output: Any) -> Reply:
+        tokens = [completion.token_ids for completion in output.outputs]
+        tokenizer = self._prompts.processor.tokenizer
+        return Reply(
+            request.key,
+            texts=tuple(tokenizer.batch_decode(tokens, skip_special_tokens=True)),
+            truncated=sum(completion.finish_reason == "length" for completion in output.outputs),
+            prompt_tokens=len(output.prompt_token_ids),
+            cached_tokens=output.num_cached_tokens,
+            output_tokens=sum(map(len, tokens)),
+        )
+
+    def _failure(self, request: Request, error: Exception) -> Reply:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        cause = error if error.__cause__ is None else error.__cause__
+        if isinstance(error, EngineDeadError) or isinstance(cause, EngineDeadError):
+            raise SetupError(
+                "vLLM's engine died: see its messages above; the same command goes on from here."
+            ) from error
+        overlong = isinstance(cause, ValueError) and says_overlong(str(cause))
+        reason = "overlong_prompt" if overlong else "engine_error"
+        return Reply(request.key, failure=reason, detail=f"{type(cause).__name__}: {cause}")
+
+
+def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
+    """vLLM's engine arguments for our options; with ``vllm.LLM`` they give the same engine."""
+    arguments: dict[str, Any] = {
+        "model": options.model,
+        "tensor_parallel_size": options.tensor_parallel,
+        "data_parallel_size": options.data_parallel,
+        "dtype": options.dtype,
+        "max_model_len": options.max_model_len,
+        "enable_prefix_caching": True,
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+    }
+    if on_cpu:
+        return {**arguments, **_cpu_arguments(options)}
+    return {**arguments, "gpu_memory_utilization": options.gpu_memory_utilization}
+
+
+def _cpu_arguments(options: EngineOptions) -> dict[str, Any]:
+    length = options.max_model_len or min(CPU_MODEL_LEN, _own_length(options.model))
+    return {
+        "dtype": "float32" if options.dtype == "auto" else options.dtype,
+        "enforce_eager": True,
+        "block_size": CPU_BLOCK_SIZE,
+        # A prompt that is prefilled in two steps takes back a random number of its seeded generator, which CPU
+        # generators cannot: vLLM 0.28 dies of it. So no prompt is split, and a step holds the longest one.
+        "enable_chunked_prefill": False,
+        "max_model_len": length,
+        "max_num_batched_tokens": max(CPU_MODEL_LEN, length),
+    }
+
+
+def _own_length(model: str) -> int:
+    from transformers import AutoConfig
+
+    return int(getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", CPU_MODEL_LEN))
+
+
+def _check_model(model: str) -> None:
+    """A folder has to hold a model; what is no folder is a name on a model hub."""
+    folder = Path(model)
+    looks_like_path = model.startswith((os.sep, ".", "~")) or model.count("/") > 1
+    if (folder.exists() or looks_like_path) and not (folder / "config.json").is_file():
+        raise SetupError(f"--model {model} holds no config.json: give the folder of a model in Hugging Face's format.")

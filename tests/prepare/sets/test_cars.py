@@ -1,0 +1,80 @@
+"""Stanford Cars in its official layout, MATLAB files included."""
+
+from pathlib import Path
+
+import pytest
+
+from ..layouts import CARS, cars, zhou
+from ..running import classes, counts, images, prepare, truths
+
+
+def test_the_year_comes_first(tmp_path: Path) -> None:
+    cars(tmp_path / "stanford_cars")
+    assert classes(prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")) == {
+        "base": ["2000 AM General Hummer SUV", "2012 Acura RL Sedan"],
+        "new": ["1994 Audi 100 Wagon", "2012 Ram C/V Cargo Van Minivan"],
+        "all": [
+            "2000 AM General Hummer SUV",
+            "2012 Acura RL Sedan",
+            "1994 Audi 100 Wagon",
+            "2012 Ram C/V Cargo Van Minivan",
+        ],
+    }
+
+
+def test_both_folders_of_images_are_used(tmp_path: Path) -> None:
+    cars(tmp_path, trained=10, tested=4)
+    reference = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
+    assert counts(reference) == {"train": 16, "val_base": 4, "val_new": 4}
+    assert all(image.startswith("cars_train/") for image in images(reference, "val_new"))
+    tested = prepare("cars", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
+    assert counts(tested) == {"train": 16, "val_base": 8, "val_new": 8}
+    for image, truth in zip(images(tested, "val_new"), truths(tested, "val_new"), strict=True):
+        year_last = CARS[(int(image[10:15]) - 1) % len(CARS)]
+        assert truth.split()[0] == year_last.split()[-1]
+
+
+def test_a_single_annotation_is_a_list_of_one(tmp_path: Path) -> None:
+    """MATLAB files do not tell one element from a list of one."""
+    cars(tmp_path, trained=1, tested=1, names=CARS[:2])
+    out = prepare("cars", "--data-root", tmp_path, "--setting", "all", "--eval-split", "test", out=tmp_path / "out")
+    assert counts(out) == {"train": 2, "val": 2}
+
+
+def test_a_split_of_coop_names_images_from_the_sets_folder(tmp_path: Path) -> None:
+    cars(tmp_path)
+    (tmp_path / "devkit").rename(tmp_path / "away")
+    names = (
+        "2000 AM General Hummer SUV",
+        "2012 Acura RL Sedan",
+        "1994 Audi 100 Wagon",
+        "2012 Ram C/V Cargo Van Minivan",
+    )
+    entries = [(f"cars_train/{n:05d}.jpg", (n - 1) % 4, names[(n - 1) % 4]) for n in range(1, 41)]
+    zhou(tmp_path / "split_zhou_StanfordCars.json", {"train": entries[:28], "val": entries[28:], "test": []})
+    out = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
+    assert counts(out) == {"train": 14, "val_base": 6, "val_new": 6}
+    assert classes(out)["all"] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        ("devkit/cars_meta.mat", "cars_meta.mat is missing: download Stanford Cars from"),
+        ("cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat is missing: download Stanford Cars from"),
+        ("cars_test", "cars_test is missing: download Stanford Cars from"),
+        ("cars_train", "cars_train is missing: download Stanford Cars from"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, gone: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cars(tmp_path)
+    (tmp_path / gone).rename(tmp_path / "away")
+    prepare("cars", "--data-root", tmp_path, out=tmp_path / "out", status=2)
+    assert sentence in capsys.readouterr().err
+
+
+def test_annotations_of_other_fields_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cars(tmp_path)
+    (tmp_path / "devkit/cars_train_annos.mat").write_bytes((tmp_path / "devkit/cars_meta.mat").read_bytes())
+    prepare("cars", "--data-root", tmp_path, out=tmp_path / "out", status=2)
+    assert "holds no annotations with fname and class" in capsys.readouterr().err

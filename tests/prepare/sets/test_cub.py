@@ -1,0 +1,108 @@
+"""CUB-200-2011 in its official layout."""
+
+from pathlib import Path
+
+import pytest
+
+from divek_verl import cli
+from divek_verl.prepare.sets.cub import class_name
+from divek_verl.prepared import load_classes
+
+from ..layouts import BIRDS, cub, zhou
+from ..running import classes, counts, images, prepare, truths
+
+
+def test_a_fifth_of_the_training_images_validates(tmp_path: Path) -> None:
+    """As the reference does: 24 and 6 of the 30 of a class; the official test images stay unused."""
+    cub(tmp_path / "CUB_200_2011", trained=30)
+    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
+    assert counts(out) == {"train": 72, "val_base": 18, "val_new": 12}
+
+
+def test_a_class_of_29_gives_6_too(tmp_path: Path) -> None:
+    cub(tmp_path, trained=29)
+    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out/cub")
+    assert counts(out) == {"train": 69, "val_base": 18, "val_new": 12}
+
+
+def test_the_official_test_images_validate_on_demand(tmp_path: Path) -> None:
+    cub(tmp_path, trained=10, tested=3)
+    out = prepare("cub", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
+    assert counts(out) == {"train": 24, "val_base": 9, "val_new": 6}
+
+
+def test_names_are_as_people_write_them(tmp_path: Path) -> None:
+    cub(tmp_path)
+    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
+    assert classes(out) == {
+        "base": ["Black footed Albatross", "Laysan Albatross", "Sooty Albatross"],
+        "new": ["Groove billed Ani", "Crested Auklet"],
+        "all": ["Black footed Albatross", "Laysan Albatross", "Sooty Albatross", "Groove billed Ani", "Crested Auklet"],
+    }
+    names = load_classes(str(out), "base")
+    for spelling in ("Black-footed Albatross", "black_footed_albatross", "Black footed Albatross."):
+        assert names.match(spelling) == "Black footed Albatross"
+
+
+def test_the_truth_is_the_class_of_the_image(tmp_path: Path) -> None:
+    cub(tmp_path)
+    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
+    for image, truth in zip(images(out, "val_new"), truths(out, "val_new"), strict=True):
+        assert class_name(image.split("/")[0]) == truth
+
+
+def test_misspelt_names_have_the_right_ones_as_aliases(tmp_path: Path) -> None:
+    cub(tmp_path, names=(*BIRDS, "006.Artic_Tern", "007.Geococcyx"))
+    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
+    names = load_classes(str(out), "new")
+    assert names.match("Arctic tern") == "Artic Tern"
+    assert names.match("greater roadrunner") == "Geococcyx"
+
+
+def test_a_split_of_coop_is_followed(tmp_path: Path) -> None:
+    cub(tmp_path)
+    listed = sorted(path.relative_to(tmp_path / "images").as_posix() for path in (tmp_path / "images").glob("*/*"))
+    # The reference's builder ends each name with a full stop.
+    entries = [(image, int(image[:3]) - 1, f"{class_name(image.split('/')[0])}.") for image in listed]
+    zhou(tmp_path / "split_zhou_CUB.json", {"train": entries[::3], "val": entries[1::3], "test": entries[2::3]})
+    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
+    assert classes(out)["new"] == ["Groove billed Ani", "Crested Auklet"]
+    assert images(out, "train") == [image for image, label, _ in entries[::3] if label < 3]
+    assert images(out, "val_base") == [image for image, label, _ in entries[1::3] if label < 3]
+    assert images(out, "val_new") == [image for image, label, _ in entries[1::3] if label > 2]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("train_test_split.txt", "1 1\n", "image 2 has no class or no side in the other files"),
+        ("images.txt", "1 001.Black_footed_Albatross/x.jpg\n1 y.jpg\n", "holds id 1 twice"),
+        ("images.txt", "x\n", "images.txt:1 is not an id and a value"),
+        ("images.txt", "1 ../../x.jpg\n", "not inside the data set"),
+        ("classes.txt", "2 001.Black_footed_Albatross\n", "does not number its classes 1, 2, 3"),
+    ],
+)
+def test_damaged_lists_end_with_a_sentence(
+    tmp_path: Path, file: str, content: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cub(tmp_path)
+    (tmp_path / file).write_text(content)
+    prepare("cub", "--data-root", tmp_path, out=tmp_path / "out", status=2)
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "gone", ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"]
+)
+def test_what_is_missing_is_named_with_where_to_get_it(
+    tmp_path: Path, gone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = cub(tmp_path / "CUB_200_2011")
+    (root / gone).rename(tmp_path / "away")
+    assert cli.run(["prepare", "cub", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"error: {root / gone} is missing: download CUB-200-2011 from https://www.vision.caltech.edu"
+    )
+    assert error.count("\n") == 1

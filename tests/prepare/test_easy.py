@@ -1,0 +1,79 @@
+"""Training images that offline votes show to be easy are dropped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from divek_verl.prepared import load_classes
+from divek_verl.votes import Votes
+from divek_verl.votes_file import MinedVotes, Origin, class_list_hash, write_votes_file
+
+from .layouts import cub
+from .running import counts, prepare, rows
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return cub(tmp_path / "CUB_200_2011")
+
+
+def votes_file(prepared: Path, votes: Sequence[Votes], path: Path, digest: str | None = None) -> Path:
+    """Votes on the first training images."""
+    kept = rows(prepared, "train")[: len(votes)]
+    mined = [
+        MinedVotes(row["data_source"], row["extra_info"]["image_id"], each)
+        for row, each in zip(kept, votes, strict=True)
+    ]
+    lists = {"divek/cub/base": digest or class_list_hash(load_classes.__wrapped__(str(prepared), "base"))}
+    write_votes_file(path, Origin("model", class_lists=lists), mined)
+    return path
+
+
+def test_only_those_whose_every_vote_is_right(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = prepare("cub", "--data-root", root, out=tmp_path / "out")
+    truth = rows(before, "train")[0]["reward_model"]["ground_truth"]
+    votes = [
+        Votes({truth: 20}),
+        Votes({truth: 19}, unanswered=1),
+        Votes({truth: 19}, unknown={"Roc": 1}),
+        Votes({truth: 19, "Laysan Albatross": 1}),
+        Votes({"Laysan Albatross": 20}),
+    ]
+    easy = rows(before, "train")[0]["extra_info"]["image_id"]
+    file = votes_file(before, votes, tmp_path / "votes.jsonl")
+    after = prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out")
+    assert counts(after) == {"train": 23, "val_base": 6, "val_new": 4}
+    assert easy not in [row["extra_info"]["image_id"] for row in rows(after, "train")]
+    assert "1 easy" in capsys.readouterr().out
+
+
+def test_votes_counted_by_another_class_list_are_refused(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = prepare("cub", "--data-root", root, out=tmp_path / "out")
+    file = votes_file(before, [Votes({"Laysan Albatross": 2})], tmp_path / "votes.jsonl", digest="other")
+    prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out", status=2)
+    assert "counted by another class list: mine them again" in capsys.readouterr().err
+
+
+def test_a_file_without_votes_on_the_set_is_refused(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_votes_file(tmp_path / "votes.jsonl", Origin("model"), [])
+    prepare("cub", "--data-root", root, "--votes", tmp_path / "votes.jsonl", out=tmp_path / "out", status=2)
+    assert "holds no votes on cub" in capsys.readouterr().err
+    prepare("cub", "--data-root", root, "--votes", tmp_path / "gone.jsonl", out=tmp_path / "out", status=2)
+    assert "cannot be read (No such file or directory)" in capsys.readouterr().err
+
+
+def test_a_file_cut_short_is_said_to_be_and_keeps_the_rest(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = prepare("cub", "--data-root", root, out=tmp_path / "out")
+    truth = rows(before, "train")[0]["reward_model"]["ground_truth"]
+    file = votes_file(before, [Votes({truth: 20}), Votes({truth: 20})], tmp_path / "votes.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]) + '{"data_sou')
+    after = prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out")
+    assert counts(after)["train"] == 23
+    assert "was cut short: 1 torn lines" in capsys.readouterr().out

@@ -1,0 +1,77 @@
+"""The folder of a set: all of it or none of it, and nobody else's."""
+
+from pathlib import Path
+
+import pytest
+
+from divek_verl.errors import SetupError
+from divek_verl.prepare import new_folder
+
+
+def write(target: Path, text: str = "{}") -> None:
+    with new_folder(target) as folder:
+        (folder / "classes.json").write_text(text)
+        (folder / "images").mkdir()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "birds") as folder:
+        (folder / "train.parquet").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_earlier_set_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path / "birds")
+    before = contents(tmp_path)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "birds"):
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == before
+
+
+def test_an_earlier_set_is_replaced_whole(tmp_path: Path) -> None:
+    write(tmp_path / "birds")
+    (tmp_path / "birds/images/stale.png").touch()
+    (tmp_path / "birds/inspect.html").touch()
+    write(tmp_path / "birds")
+    assert [path.name for path in (tmp_path / "birds").rglob("*.*")] == ["classes.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["birds"]
+
+
+def test_the_earlier_set_returns_when_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    write(tmp_path / "birds")
+    before = contents(tmp_path)
+    with pytest.raises(OSError), new_folder(tmp_path / "birds") as folder:
+        folder.rmdir()
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SetupError, match=r"thesis\.tex"), new_folder(tmp_path):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_folder_of_somebodys_images_is_not_replaced(tmp_path: Path) -> None:
+    """An official folder may hold nothing but `images`."""
+    (tmp_path / "images").mkdir()
+    with pytest.raises(SetupError, match=r"holds images and no classes\.json"), new_folder(tmp_path):
+        pass
+    assert (tmp_path / "images").is_dir()
+
+
+def test_a_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "birds").touch()
+    with pytest.raises(SetupError, match="is a file"), new_folder(tmp_path / "birds"):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="cannot be written"), new_folder(tmp_path / "file" / "birds"):
+        pass

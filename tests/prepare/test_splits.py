@@ -1,0 +1,133 @@
+"""The files of each setting, out of the parts of a source."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from divek_verl.errors import SetupError
+from divek_verl.prepare import Classes
+from divek_verl.prepare.source import Item, Part, Source
+from divek_verl.prepare.splits import EvalSplit, Plan, Planned, Setting, plan_splits
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def source(new_part: Part = "val", **sizes: int) -> Source:
+    """So many images of each class in each part."""
+    parts = {
+        part: [Item(f"{part}/{name}{index:02d}", label) for label, name in enumerate(NAMES) for index in range(size)]
+        for part, size in sizes.items()
+    }
+    return Source("birds", Path(), Classes(NAMES, {"d": ["dee"]}), parts, "by hand", new_part)  # type: ignore[arg-type]
+
+
+def images(planned: Planned) -> dict[str, list[str]]:
+    return {split.name: [example.image for example in split.examples] for split in planned.splits}
+
+
+def sizes(planned: Planned) -> dict[str, int]:
+    return {name: len(found) for name, found in images(planned).items()}
+
+
+def test_base_to_novel_trains_on_the_first_half_and_validates_both() -> None:
+    planned = plan_splits(source(train=4, val=3, test=2), Plan())
+    assert {split.name: split.side for split in planned.splits} == {
+        "train": "base",
+        "val_base": "base",
+        "val_new": "new",
+    }
+    assert sizes(planned) == {"train": 12, "val_base": 9, "val_new": 6}
+    assert all(image.startswith("val/") for image in images(planned)["val_new"])
+    assert {example.truth for example in planned.splits[0].examples} == {"a", "b", "c"}
+
+
+def test_flowers_new_classes_are_validated_on_another_part() -> None:
+    planned = plan_splits(source("test", train=4, val=3, test=2), Plan())
+    assert sizes(planned) == {"train": 12, "val_base": 9, "val_new": 4}
+    assert all(image.startswith("test/") for image in images(planned)["val_new"])
+
+
+def test_the_test_part_validates_on_demand_and_training_stays_the_same() -> None:
+    everything = source(train=4, val=3, test=2)
+    reference, tested = (plan_splits(everything, Plan(eval_split=each)) for each in EvalSplit)
+    assert images(tested)["train"] == images(reference)["train"]
+    assert sizes(tested) == {"train": 12, "val_base": 6, "val_new": 4}
+
+
+def test_without_a_validation_part_a_share_of_training_is_held_out() -> None:
+    planned = plan_splits(source(train=10, test=2), Plan(val_fraction=0.3))
+    assert sizes(planned) == {"train": 21, "val_base": 9, "val_new": 6}
+    with_test = plan_splits(source(train=10, test=2), Plan(val_fraction=0.3, eval_split=EvalSplit.TEST))
+    assert images(with_test)["train"] == images(planned)["train"]
+
+
+def test_few_shots_of_all_classes() -> None:
+    planned = plan_splits(source(train=9, val=2), Plan(Setting.FEW_SHOT, shots=4))
+    assert sizes(planned) == {"train": 20, "val": 10}
+    assert {split.side for split in planned.splits} == {"all"}
+    assert planned.held_out == []
+
+
+def test_all_images_of_all_classes() -> None:
+    assert sizes(plan_splits(source(train=9, val=2), Plan(Setting.ALL))) == {"train": 45, "val": 10}
+
+
+def test_a_trial_has_at_most_so_many_rows_a_file() -> None:
+    assert sizes(plan_splits(source(train=9, val=1), Plan(limit=5))) == {"train": 5, "val_base": 3, "val_new": 2}
+
+
+def test_held_out_classes_are_watched_in_every_part() -> None:
+    planned = plan_splits(source(train=4, val=3, test=2), Plan())
+    assert len(planned.held_out) == 2 * (4 + 2)
+    assert all(image[-3] in "de" for image in planned.held_out)
+
+
+def test_a_class_without_training_images_does_not_count() -> None:
+    """CoOp's rule goes by the labels that occur in training."""
+    full = source(train=2, val=2)
+    without_a = [item for item in full.parts["train"] if item.label != 0]
+    planned = plan_splits(Source("birds", Path(), full.classes, {**full.parts, "train": without_a}, ""), Plan())
+    assert planned.classes.base == ("b", "c")
+    assert planned.classes.new == ("d", "e")
+    assert planned.classes.aliases == {"d": ["dee"]}
+    assert sizes(planned)["val_base"] == 4
+
+
+def test_a_missing_part_is_named() -> None:
+    with pytest.raises(SetupError, match="birds has no test part: use --eval-split reference"):
+        plan_splits(source(train=4), Plan(eval_split=EvalSplit.TEST))
+
+
+def test_one_class_cannot_be_asked_about() -> None:
+    lonely = Source("birds", Path(), Classes(("a",)), {"train": [Item("x", 0)]}, "")
+    with pytest.raises(SetupError, match="1 classes with training images"):
+        plan_splits(lonely, Plan())
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_halves_of_one_class_cannot_be_asked_about(count: int) -> None:
+    few = Source("birds", Path(), Classes(NAMES[:count]), {"train": source(train=2).parts["train"][: 2 * count]}, "")
+    with pytest.raises(SetupError, match="one half would hold a single one: use --setting all"):
+        plan_splits(few, Plan())
+    assert sizes(plan_splits(few, Plan(Setting.ALL)))["train"] == count
+
+
+@given(st.integers(2, 12), st.integers(0, 5), st.sampled_from(Setting), st.integers())
+def test_no_image_is_in_two_files_and_no_held_out_class_in_training(
+    train: int, test: int, setting: Setting, seed: int
+) -> None:
+    planned = plan_splits(source(train=train, test=test), Plan(setting, seed=seed))
+    found = [image for each in images(planned).values() for image in each]
+    assert len(found) == len(set(found))
+    if setting is Setting.BASE_TO_NOVEL:
+        assert {example.truth for example in planned.splits[0].examples} <= set(planned.classes.base)
+        shown = {*found, *planned.held_out}
+        assert {f"train/{name}{index:02d}" for name in "de" for index in range(train)} <= shown
+
+
+@given(st.integers())
+def test_the_seed_alone_decides(seed: int) -> None:
+    plan = Plan(Setting.FEW_SHOT, seed=seed)
+    assert plan_splits(source(train=9), plan) == plan_splits(source(train=9), plan)

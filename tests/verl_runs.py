@@ -1,0 +1,119 @@
+"""Real runs of verl, small ones: their data, their model, their command, and how to watch and kill them."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
+from divek_verl.demo.processes import end_all, marked
+from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
+from divek_verl.prompts import multiple_choice, open_question
+
+CLASSES = Classes(("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal"))
+ROLLOUTS = 4
+SAMPLES = 6
+SECONDS_OF_ONE_RUN = 800
+
+
+def paint(folder: Path, split: str, side: str, count: int) -> Split:
+    names = CLASSES.of(side).names
+    rng = random.Random(split)
+    examples = []
+    for index in range(count):
+        path = Path("images", f"{split}-{index}.png")
+        (folder / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (112, 84), tuple(rng.randrange(256) for _ in range(3))).save(folder / path)
+        examples.append(Example(image=path.as_posix(), truth=names[index % len(names)], image_id=path.stem))
+    return Split(split, side, examples)
+
+
+def prepare(folder: Path, train: int = 12) -> None:
+    """A small set: plain colours, one validation picture of which is torn on disk."""
+    with new_folder(folder) as scratch:
+        splits = [paint(scratch, "train", "base", train), paint(scratch, "val_base", "base", 5)]
+        write_set(scratch, "flags", CLASSES, [*splits, paint(scratch, "val_new", "new", 4)])
+    # Whole when it was prepared, cut short since: its header still reads, its pixels do not.
+    broken = folder / "images" / "val_base-4.png"
+    noise = Image.effect_noise((112, 84), 80)
+    noise.save(broken)
+    broken.write_bytes(broken.read_bytes()[:2000])
+
+
+def make_model(folder: Path) -> None:
+    """An untrained Qwen2.5-VL that knows the words of both questions."""
+    names = CLASSES.all
+    texts = [open_question("flags", names), multiple_choice("flags", "A. Chad\nB. Mali"), "user assistant"]
+    tokenizer = build_tokenizer(texts, names)
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
+
+
+def command(data: Path, model: Path, run_dir: Path, **changes: object) -> list[str]:
+    """verl's entry point with two small steps in mind; ``changes`` name options with ``__`` for each dot."""
+    settings = {
+        "data.train_files": data / "train.parquet",
+        "data.val_files": f"[{data / 'val_base.parquet'},{data / 'val_new.parquet'}]",
+        "data.train_batch_size": 4,
+        "data.max_prompt_length": 256,
+        "data.max_response_length": 8,
+        "actor_rollout_ref.model.path": model,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 4,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.actor.use_kl_loss": "false",
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.rollout.n": ROLLOUTS,
+        "divek.num_samples": SAMPLES,
+        "trainer.total_epochs": 100,
+        "trainer.val_before_train": "false",
+        "trainer.test_freq": -1,
+        "trainer.save_freq": 1,
+        "trainer.logger": "[console]",
+        "trainer.default_local_dir": run_dir,
+        "hydra.run.dir": run_dir / "hydra",
+        **{name.replace("__", "."): value for name, value in changes.items()},
+    }
+    overrides = [f"{name}={value}" for name, value in settings.items()]
+    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "divek_cpu", *overrides]
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen, log: Path, what: str) -> None:
+    """Wait while verl runs; where it ends or takes too long, the end of its log is in the message."""
+    deadline = time.monotonic() + SECONDS_OF_ONE_RUN
+    while not happened():
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-8000:]
+            raise AssertionError(f"{'verl ended before' if ended else 'waited too long until'} {what}\n{tail}")
+        time.sleep(0.2)
+
+
+def wait_for(path: Path, process: subprocess.Popen, log: Path) -> None:
+    wait_until(path.is_file, process, log, f"there was {path.name}")
+
+
+def finish(process: subprocess.Popen, log: Path) -> None:
+    """Wait for an orderly end."""
+    status = process.wait(timeout=SECONDS_OF_ONE_RUN)
+    assert status == 0, log.read_text(errors="replace")[-8000:]
+
+
+def mark_of(process: subprocess.Popen) -> str:
+    """What all processes of a run carry in their environment (divek_verl/demo/processes.py)."""
+    entries = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+    return next(entry.split("=", 1)[1] for entry in entries if entry.startswith("DIVEK_RUN_ID="))
+
+
+def kill_without_warning(process: subprocess.Popen) -> None:
+    """kill -9 of everything that the run started, as when a node goes down."""
+    mark = mark_of(process)
+    for other in marked(mark):
+        os.kill(other.pid, signal.SIGKILL)
+    end_all(mark, process)
+    assert marked(mark) == []
