@@ -181,7 +181,8 @@ def read_entries(text: str) -> dict[str, str]:
 
 def first_cure(message: str) -> str:
     """What a message itself says is to be done: its last part."""
-    last = re.split(r"[:;] |, or (?=use |set |give )", message.rstrip("."))[-1]
+    told = message.rstrip(".")
+    last = told.rpartition(": " if ": " in told else "; ")[2]
     return f"{last[:1].upper()}{last[1:]}."
 
 
