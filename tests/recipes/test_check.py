@@ -60,6 +60,14 @@ def test_the_script_stops_before_verl_where_something_is_missing(tmp_path: Path)
     assert "verl.trainer.main_ppo" not in done.stderr
 
 
+def test_the_evaluation_of_the_base_model_says_what_it_lacks(tmp_path: Path) -> None:
+    arguments = ["bash", str(RECIPES / "run_base_eval.sh")]
+    environment = {"PATH": "/usr/bin:/bin", "MODEL_PATH": "models/Qwen2.5-VL-3B-Instruct", "SET": "pets"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir models/Qwen2.5-VL-3B-Instruct" in done.stderr
+
+
 def test_an_override_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qwen25vl_7b_cub", "method=magic"]) == 2
     assert "does not compose" in capsys.readouterr().err
