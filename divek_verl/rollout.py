@@ -129,7 +129,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         # The votes are counted by display name, the row may spell the class otherwise.
         visit.truth = classes.match(visit.truth) or visit.truth
         mined = await self._votes_on(prompt, visit, classes)
-        question = self._build(mined.votes, visit, classes)
+        # In a thread, because the first use of a text encoder loads it and this loop serves all other images.
+        question = await asyncio.to_thread(self._build, mined.votes, visit, classes)
         measures = measure_votes(mined.votes, visit.truth, question)
         for name, value in measures.items():
             setattr(visit, name, value)
@@ -145,14 +146,14 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     async def _votes_on(self, prompt: dict, visit: Visit, classes: ClassNames) -> Mined:
         """The votes on one image: young enough ones of the store, or K new answers of the policy."""
         training = visit.split == "train"
-        if training and not self.source.uses_votes and not self.settings.skip_easy:
+        if training and not self.settings.samples_votes:
             visit.votes_from = "nowhere"
             return Mined(Votes({}), open_tokens=0)
         stored = await self._stored(visit) if training else None
         if stored is not None:
             mined = stored
         else:
-            stop = self._stop_rule(visit, classes) if training else None
+            stop = await asyncio.to_thread(self._stop_rule, visit, classes) if training else None
             mined = await self.miner.mine(prompt["raw_prompt"], classes, prompt["uid"], stop)
             if training and self.store is not None:
                 await self.store.put.remote(_to_store(mined, visit))
@@ -175,6 +176,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         if self.settings.stop_confidence is None:
             return None
         seed = self._seed(visit)
+        # Options that no vote can change are known beforehand: what is decided early is the verdict "easy".
+        ranking = None if self.source.uses_votes else self._rank(Votes({}), visit, classes)
 
         def stop(votes: Votes, left: int) -> bool:
             return should_stop(
@@ -184,6 +187,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
                 classes=classes,
                 truth=visit.truth,
                 seed=seed,
+                ranking=ranking,
                 **self._question_settings(),
             )
 
@@ -197,12 +201,18 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     def _build(self, votes: Votes, visit: Visit, classes: ClassNames) -> Question | Skip:
         """Training: the truth among the options, which ``divek.option_source`` names. Validation: the votes alone."""
         training = visit.split == "train"
-        truth, seed = visit.truth if training else None, self._seed(visit)
-        ranking = None
-        if training:
-            most = self.settings.most_options
-            ranking = self.source.rank(votes, classes, truth=truth, num_options=most, seed=seed)
-        return build_question(votes, classes, truth=truth, seed=seed, ranking=ranking, **self._question_settings())
+        return build_question(
+            votes,
+            classes,
+            truth=visit.truth if training else None,
+            seed=self._seed(visit),
+            ranking=self._rank(votes, visit, classes) if training else None,
+            **self._question_settings(),
+        )
+
+    def _rank(self, votes: Votes, visit: Visit, classes: ClassNames) -> list[str]:
+        most = self.settings.most_options
+        return self.source.rank(votes, classes, truth=visit.truth, num_options=most, seed=self._seed(visit))
 
     def _seed(self, visit: Visit) -> str:
         """Training reshuffles at each visit; validation asks the same question in the same order each time."""

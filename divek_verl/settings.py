@@ -99,6 +99,11 @@ class Settings:
                 "divek.waves and divek.stop_confidence belong together: set both, or neither.",
             ),
             (
+                self.num_options == "auto" and not self.samples_votes,
+                f"divek.num_options=auto counts votes, which divek.option_source={self.option_source} with "
+                "divek.skip_easy=false does not sample: give a number of options, or set divek.skip_easy=true.",
+            ),
+            (
                 self.votes_file is not None and self.max_vote_age == 0,
                 "divek.votes_file would never be used with divek.max_vote_age=0: set that to null or a number.",
             ),
@@ -112,6 +117,11 @@ class Settings:
     @property
     def reuses_votes(self) -> bool:
         return self.max_vote_age != 0
+
+    @property
+    def samples_votes(self) -> bool:
+        """Whether training looks at votes at all: for its options, or to leave easy images out."""
+        return self.skip_easy or self.option_source in ("policy", "mixed")
 
     @staticmethod
     def _rules() -> list[tuple[str, Any, str]]:

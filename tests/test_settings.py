@@ -138,6 +138,10 @@ def test_any_values_make_settings_or_a_setup_error(values: dict[str, Any]) -> No
         ({"waves": [10, 10]}, "divek.waves and divek.stop_confidence belong together"),
         ({"stop_confidence": 0.9}, "divek.waves and divek.stop_confidence belong together"),
         ({"waves": [8, 8], "stop_confidence": 0.9}, "hold 16 answers, but num_samples is 20"),
+        (
+            {"num_options": "auto", "option_source": "random", "skip_easy": False},
+            "divek.num_options=auto counts votes, which divek.option_source=random",
+        ),
         ({"votes_file": "votes.jsonl"}, "divek.votes_file would never be used with divek.max_vote_age=0"),
     ],
 )

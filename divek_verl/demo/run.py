@@ -29,6 +29,7 @@ from rich.table import Table
 
 from divek_verl.demo.processes import running
 from divek_verl.errors import SetupError
+from divek_verl.mining.machine import CPU_PLATFORM
 from divek_verl.records import METRICS_FILE, QUESTIONS_FILE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,12 +77,10 @@ class Plan:
 def environment() -> dict[str, str]:
     """What verl, Ray and vLLM need to know on a machine with no accelerator."""
     return {
+        **{name: os.environ.get(name, value) for name, value in CPU_PLATFORM.items()},
         "VERL_PLATFORM": "cpu",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
-        # Ray's and vLLM's own thread binding would put every process on the same core.
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "HF_HUB_OFFLINE": "1",

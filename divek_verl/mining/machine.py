@@ -4,12 +4,15 @@ import importlib.metadata
 import os
 
 # Variables of the environment, where the user has set no other value.
-CPU_ENVIRONMENT = {
+CPU_PLATFORM = {
     "VERL_PLATFORM": "cpu",
     # GiB of key-value cache; vLLM's own default is half of the machine's memory.
     "VLLM_CPU_KVCACHE_SPACE": "1",
     # vLLM's own binding puts all threads of several engines on the same cores.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+CPU_ENVIRONMENT = {
+    **CPU_PLATFORM,
     # Its warnings at start are about what every such engine lacks (Triton, graphs).
     "VLLM_LOGGING_LEVEL": "ERROR",
 }

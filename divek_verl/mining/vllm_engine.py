@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ class VllmEngine:
         self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
 
     @classmethod
-    async def start(cls, options: EngineOptions, **llm_options: Any) -> "VllmEngine":
-        """Load the model; ``llm_options`` (such as ``stat_loggers``) go to vLLM's ``AsyncLLM``.
+    async def start(
+        cls, options: EngineOptions, more_arguments: Mapping[str, Any] | None = None, **llm_options: Any
+    ) -> "VllmEngine":
+        """Load the model; ``more_arguments`` are vLLM's engine arguments, ``llm_options`` those of its ``AsyncLLM``.
 
         Raises:
             SetupError: there is no model in the folder, or vLLM does not start.
@@ -48,7 +51,8 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments = AsyncEngineArgs(
-            **engine_arguments(options, on_cpu), disable_log_stats="stat_loggers" not in llm_options
+            **{**engine_arguments(options, on_cpu), **(more_arguments or {})},
+            disable_log_stats="stat_loggers" not in llm_options,
         )
         # The context decides on batch sizes: those of offline use, not those of a server.
         config = arguments.create_engine_config(UsageContext.LLM_CLASS)

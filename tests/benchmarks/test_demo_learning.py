@@ -66,3 +66,13 @@ def test_the_table_has_a_row_for_each_arm_and_side(learning: ModuleType) -> None
     cells = list(zip(*(list(column.cells) for column in table.columns), strict=True))
     assert cells[0] == ("divek", "base", "50.0 ± 0.0", "65.0 ± 7.1", "15.0 ± 7.1", "+10.0, +20.0")
     assert len(cells) == 4
+
+
+def test_what_is_saved_holds_every_outcome_and_the_claims(learning: ModuleType) -> None:
+    found = outcomes(learning, base=[11.0], new=[0.0], coin=[0.0])
+    saved = learning.summary(found, {"divek-0": 0.9999}, seeds=1, steps=40)
+    assert saved["command"] == "python benchmarks/demo_learning.py --seeds 1 --steps 40"
+    assert [outcome["arm"] for outcome in saved["outcomes"]] == ["divek", "divek", "coin", "coin"]
+    assert all(saved["claims"].values())
+    assert set(saved["versions"]) == set(learning.PACKAGES)
+    assert saved["lowest_rollout_actor_correlation"] == {"divek-0": 0.9999}

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/mining.py, one file a question."""

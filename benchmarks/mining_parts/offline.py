@@ -1,0 +1,196 @@
+"""Offline mining, the engine alone, and the usual way, in turns."""
+
+import asyncio
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from divek_verl.errors import SetupError
+from divek_verl.mining.command import mine
+from divek_verl.mining.machine import prepare_machine
+from divek_verl.mining.pictures import PromptBuilder
+from divek_verl.mining.requests import seed_of
+from divek_verl.mining.rows import OpenQuestions
+from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments
+from divek_verl.mining.votes_log import VotesLog
+from divek_verl.votes_file import Origin
+from mining_parts.measuring import Section, Workload, take_turns
+from mining_parts.workload import engine_options, read_rows, sampling_options
+
+LEAST_SHARE_OF_THE_ENGINE = 0.95
+LEAST_GAIN_OVER_TRANSFORMERS = 8.0
+# The usual way is slow: fewer images tell its rate as well.
+SHARE_OF_IMAGES_FOR_TRANSFORMERS = 8
+# How far below the rate of the smallest run chance may put a larger one.
+LEAST_GROWTH = 0.95
+GROWTH = (1, 4, 16)
+
+
+class DivekMine:
+    """What ``divek mine`` does between start and end: rows, pictures, requests, counting, a line for each image."""
+
+    name = "divek mine"
+
+    def __init__(self, workload: Workload, rows: OpenQuestions) -> None:
+        self.rows = rows
+        self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
+        self.options = engine_options(workload.model)
+        self.loop = asyncio.new_event_loop()
+        self.engine = self.loop.run_until_complete(VllmEngine.start(self.options))
+
+    def rate(self, images: int) -> float:
+        """Images a second, with empty caches at the start."""
+        return self.loop.run_until_complete(self._rate(images))
+
+    async def _rate(self, images: int) -> float:
+        await self.engine._llm.reset_prefix_cache()
+        await self.engine._llm.reset_mm_cache()
+        rows = dataclasses.replace(self.rows, keys=self.rows.keys[:images])
+        with tempfile.TemporaryDirectory() as folder:
+            log = VotesLog(Path(folder) / "votes.jsonl", Origin("benchmark"))
+            started = time.monotonic()
+            summary = await mine(rows, self.engine, log, self.sampling, self.options.max_images_in_flight)
+            log.close(rows.keys)
+            seconds = time.monotonic() - started
+        if summary.mined != images:
+            raise RuntimeError(f"only {summary.mined} of {images} images were mined: {summary.failures[:1]}")
+        return images / seconds
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.engine.close())
+        self.loop.close()
+
+
+class BareEngine:
+    """``vllm.LLM.generate(n=K)`` with the same settings; pictures are read and prompts rendered beforehand."""
+
+    name = "vllm.LLM.generate"
+
+    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder) -> None:
+        from vllm import LLM
+
+        self.samples, self.max_new_tokens = workload.samples, workload.max_new_tokens
+        self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed).sampling()
+        self.llm = LLM(**engine_arguments(engine_options(workload.model), prepare_machine()))
+        self.prompts = []
+        for key in rows.keys:
+            prompt = prompts(rows[key].messages)
+            self.prompts.append(({"prompt": prompt.text, "multi_modal_data": {"image": prompt.images}}, "/".join(key)))
+
+    def rate(self, images: int) -> float:
+        self.llm.reset_prefix_cache()
+        self.llm.llm_engine.reset_mm_cache()
+        prompts = [prompt for prompt, _ in self.prompts[:images]]
+        parameters = [self._parameters(key) for _, key in self.prompts[:images]]
+        started = time.monotonic()
+        outputs = self.llm.generate(prompts, parameters, use_tqdm=False)
+        seconds = time.monotonic() - started
+        if sum(len(output.outputs) for output in outputs) != images * self.samples:
+            raise RuntimeError("vllm.LLM.generate lost samples")
+        return images / seconds
+
+    def _parameters(self, key: str) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            n=self.samples,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            top_k=self.sampling.top_k,
+            repetition_penalty=self.sampling.repetition_penalty,
+            max_tokens=self.max_new_tokens,
+            seed=seed_of(self.sampling, key),
+        )
+
+
+class Transformers:
+    """``generate`` of transformers, one image at a time with ``num_return_sequences=K``."""
+
+    name = "transformers.generate"
+
+    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder) -> None:
+        import torch
+        from transformers import AutoModelForImageTextToText
+
+        self.workload, self.rows, self.prompts = workload, rows, prompts
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        self.model = AutoModelForImageTextToText.from_pretrained(workload.model, dtype=dtype).to(device).eval()
+        self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
+
+    def rate(self, images: int) -> float:
+        started = time.monotonic()
+        for key in self.rows.keys[:images]:
+            self._answer(key)
+        return images / (time.monotonic() - started)
+
+    def _answer(self, key: tuple[str, str]) -> list[str]:
+        import torch
+
+        prompt = self.prompts(self.rows[key].messages)
+        processor = self.prompts.processor
+        inputs = processor(text=[prompt.text], images=prompt.images, return_tensors="pt").to(self.model.device)
+        torch.manual_seed(seed_of(self.sampling.sampling(), "/".join(key)) or 0)
+        with torch.inference_mode():
+            tokens = self.model.generate(
+                **inputs,
+                do_sample=True,
+                num_return_sequences=self.workload.samples,
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                top_k=0,
+                repetition_penalty=self.sampling.repetition_penalty,
+                max_new_tokens=self.workload.max_new_tokens,
+            )
+        return list(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def measure(workload: Workload, section: Section) -> Section:
+    """Images a second of the three, and the two ratios."""
+    from transformers import AutoProcessor
+
+    prepare_machine()
+    rows = read_rows(workload.data, workload.images)
+    prompts = PromptBuilder(AutoProcessor.from_pretrained(workload.model))
+    few = max(1, workload.images // SHARE_OF_IMAGES_FOR_TRANSFORMERS)
+    ours, bare = DivekMine(workload, rows), BareEngine(workload, rows, prompts)
+    usual = Transformers(workload, rows, prompts)
+    for arm, images in ((ours, few), (bare, few), (usual, 1)):
+        arm.rate(images)
+    arms = {
+        ours.name: lambda _: ours.rate(len(rows)),
+        bare.name: lambda _: bare.rate(len(rows)),
+        usual.name: lambda _: usual.rate(few),
+    }
+    take_turns(section, arms, workload.repetitions)
+    ours.close()
+    share = section.median(ours.name) / section.median(bare.name)
+    section.claim("images/s of divek mine, as a share of the bare engine's", share, LEAST_SHARE_OF_THE_ENGINE)
+    gain = section.median(ours.name) / section.median(usual.name)
+    section.claim("times the images/s of transformers", gain, LEAST_GAIN_OVER_TRANSFORMERS)
+    return section
+
+
+def measure_growth(workload: Workload, section: Section) -> Section:
+    """Images a second of ``divek mine`` for a quarter of the images, all of them and four times as many."""
+    prepare_machine()
+    least = max(1, workload.images // GROWTH[1])
+    rows = read_rows(workload.data)
+    if len(rows) < least * GROWTH[-1]:
+        raise SetupError(f"{workload.data} has {len(rows)} rows: give --images at most {len(rows) // GROWTH[1]}.")
+    ours = DivekMine(workload, rows)
+    ours.rate(least)
+    arms = {f"{times * least} images": _growth_arm(ours, times * least) for times in GROWTH}
+    take_turns(section, arms, workload.repetitions)
+    ours.close()
+    first, *larger = [section.median(name) for name in arms]
+    for name, rate in zip(list(arms)[1:], larger, strict=True):
+        section.claim(f"images/s with {name}, as a share of that with {least}", rate / first, LEAST_GROWTH)
+    return section
+
+
+def _growth_arm(ours: DivekMine, images: int) -> Callable[[int], float]:
+    return lambda _: ours.rate(images)

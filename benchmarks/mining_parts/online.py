@@ -1,0 +1,157 @@
+"""Mining inside a training step: verl's own trainer, Ray, TransferQueue and rollout engine, beside the bare engine.
+
+Each arm is a short training run of verl's entry point; what is timed is the rollout phase of its steps
+(``timing_s/gen``): from handing out the prompts until a whole batch is there. The first step pays for kernels and
+caches and is not counted.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from divek_verl.demo.processes import running
+from divek_verl.demo.run import environment, read_lines, read_metrics
+from divek_verl.errors import SetupError
+from divek_verl.mining.machine import prepare_machine
+from divek_verl.mining.pictures import PromptBuilder
+from mining_parts.measuring import Section, Workload
+from mining_parts.offline import BareEngine
+from mining_parts.workload import read_rows
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+MINING_ONLY = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=mining_parts.mining_only.MiningOnlyManager"
+ARMS: dict[str, tuple[str, ...]] = {
+    "mining": (MINING_ONLY,),
+    "mining with K requests an image": (MINING_ONLY, "divek.group_requests=false"),
+    # Options from the class list: these questions cost no sampling.
+    "rollouts": ("divek.option_source=random",),
+    "mining and rollouts": (),
+}
+ROLLOUTS = 8
+STEPS = 3
+SECONDS_OF_ONE_RUN = 1800
+LEAST_SHARE_OF_THE_ENGINE = 0.80
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The counted steps of one run: seconds of their rollout phases, and what their images report."""
+
+    seconds: list[float]
+    mining_seconds: float
+    cached_share: float | None
+
+
+def run_arm(name: str, workload: Workload, seed: int) -> Steps:
+    """One training run of an arm, from start to end.
+
+    Raises:
+        SetupError: verl ended with an error; the end of its log is in the message.
+    """
+    with tempfile.TemporaryDirectory(prefix="divek-online-") as scratch:
+        folder, log = Path(scratch) / "run", Path(scratch) / "log"
+        with running(_command(name, workload, folder, seed), log, _environment(folder)) as process:
+            status = process.wait(timeout=SECONDS_OF_ONE_RUN)
+        if status:
+            raise SetupError(f"verl ended with status {status}:\n{log.read_text(errors='replace')[-4000:]}")
+        return _read(folder)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    paths = [str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")]
+    on_cpu = environment() if prepare_machine() else {}
+    # The same priority as the bare engine has, which Ray's workers would give up otherwise.
+    return {**on_cpu, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "RAY_worker_niceness": "0"}
+
+
+def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str]:
+    on_cpu = prepare_machine()
+    settings = {
+        "data.train_files": workload.data,
+        "data.val_files": workload.data,
+        "data.train_batch_size": workload.images,
+        "data.max_prompt_length": 256 if on_cpu else 2048,
+        "data.max_response_length": workload.max_new_tokens,
+        "data.seed": seed,
+        "actor_rollout_ref.model.path": workload.model,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": workload.images,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 32 if on_cpu else 4,
+        "actor_rollout_ref.actor.use_kl_loss": "false",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 32 if on_cpu else 4,
+        "actor_rollout_ref.rollout.n": ROLLOUTS,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+        "divek.num_samples": workload.samples,
+        "divek.repetition_penalty": 1.0,
+        "divek.max_images_in_flight": workload.images,
+        # Every step has the same images whatever the policy says, so that arms can be compared.
+        "divek.skip_easy": "false",
+        "trainer.n_gpus_per_node": 1,
+        "trainer.total_epochs": 1000,
+        "trainer.total_training_steps": STEPS + 1,
+        "trainer.val_before_train": "false",
+        "trainer.test_freq": -1,
+        "trainer.save_freq": -1,
+        "trainer.logger": "[console]",
+        "trainer.default_local_dir": folder,
+        "hydra.run.dir": folder / "hydra",
+    }
+    overrides = [f"{key}={value}" for key, value in settings.items()] + list(ARMS[name])
+    config = "divek_cpu" if on_cpu else "divek_trainer"
+    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", config, *overrides]
+
+
+def _read(folder: Path) -> Steps:
+    metrics = read_metrics(folder)
+    visits = [visit for visit in read_lines(folder / "questions.jsonl") if visit["step"] > 1]
+    shares = [visit["cached_share"] for visit in visits if visit["cached_share"] is not None]
+    return Steps(
+        seconds=[metrics[step]["timing_s/gen"] for step in sorted(metrics) if step > 1],
+        mining_seconds=statistics.mean(visit["mining_seconds"] for visit in visits),
+        cached_share=statistics.mean(shares) if shares else None,
+    )
+
+
+def measure(workload: Workload, section: Section) -> Section:
+    """Seconds of each arm for one batch, in turns with the bare engine; what follows from their medians."""
+    from transformers import AutoProcessor
+
+    prepare_machine()
+    rows = read_rows(workload.data, workload.images)
+    bare = BareEngine(workload, rows, PromptBuilder(AutoProcessor.from_pretrained(workload.model)))
+    bare.rate(len(rows))
+    found: dict[str, list[Steps]] = {}
+    for repetition in range(max(1, workload.repetitions // STEPS)):
+        for name in ARMS:
+            for _ in range(STEPS):
+                section.add(bare.name, len(rows) / bare.rate(len(rows)))
+            found.setdefault(name, []).append(run_arm(name, workload, repetition))
+            for seconds in found[name][-1].seconds:
+                section.add(name, seconds)
+                print(f"[{section.name}] {name}: {seconds:.2f} s", flush=True)
+    _conclude(section, found, bare.name)
+    return section
+
+
+def _conclude(section: Section, found: dict[str, list[Steps]], bare: str) -> None:
+    mining, both = section.median("mining"), section.median("mining and rollouts")
+    section.claim(
+        "images/s of mining in a training step, as a share of the bare engine's",
+        section.median(bare) / mining,
+        LEAST_SHARE_OF_THE_ENGINE,
+    )
+    section.claim(
+        "seconds of mining and rollouts together, as a share of the sum of both alone",
+        both / (mining + section.median("rollouts")),
+        1.0,
+        at_most=True,
+    )
+    singly = section.median("mining with K requests an image")
+    section.facts["times that K requests take, to one request with n=K"] = round(singly / mining, 2)
+    for name in ("mining", "mining with K requests an image"):
+        shares = [steps.cached_share for steps in found[name] if steps.cached_share is not None]
+        section.facts[f"cached share of the K prompts ({name})"] = round(statistics.mean(shares), 3)
+        seconds = statistics.mean(steps.mining_seconds for steps in found[name])
+        section.facts[f"seconds from first to last answer of one image ({name})"] = round(seconds, 2)

@@ -1,0 +1,51 @@
+"""A workload for whoever gives none: noise pictures, and a small untrained model that answers at random."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
+from divek_verl.mining.options import EngineOptions, SamplingOptions
+from divek_verl.mining.rows import OpenQuestions, read_open_questions
+from divek_verl.prepare import Classes, Example, Split, write_set
+from divek_verl.prompts import open_question
+
+CLASSES = Classes(("Chad", "Romania", "Moldova", "Andorra", "Mali", "Guinea", "Senegal", "Ireland", "Italy", "Mexico"))
+SIZE = (112, 84)
+PIXELS = {"min_pixels": 3136, "max_pixels": 401408}
+
+
+def make_data(folder: Path, images: int) -> Path:
+    """``images`` rows with a picture each, no two alike; returns the parquet file."""
+    (folder / "images").mkdir(parents=True)
+    names = CLASSES.base
+    examples = []
+    for index in range(images):
+        noise = np.random.default_rng(index).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+        path = Path("images", f"{index}.png")
+        Image.fromarray(noise).save(folder / path)
+        examples.append(Example(path.as_posix(), random.Random(index).choice(names), str(index)))
+    write_set(folder, "flags", CLASSES, [Split("train", "base", examples)])
+    return folder / "train.parquet"
+
+
+def make_model(folder: Path) -> Path:
+    """The demo's architecture with random weights."""
+    tokenizer = build_tokenizer([open_question("flags", CLASSES.base), "user assistant"], CLASSES.all)
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
+    return folder
+
+
+def read_rows(data: Path, images: int | None = None) -> OpenQuestions:
+    return read_open_questions([data], **PIXELS, limit=images)
+
+
+def sampling_options(samples: int, max_new_tokens: int, seed: int) -> SamplingOptions:
+    """As in training, without the repetition penalty, which forbids a small model to repeat a one-token name."""
+    return SamplingOptions(samples=samples, repetition_penalty=1.0, max_new_tokens=max_new_tokens, seed=seed)
+
+
+def engine_options(model: Path) -> EngineOptions:
+    return EngineOptions(str(model))
