@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 BROWSER ?= install
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: setup browser demo test lint clean
+.PHONY: setup browser demo test test-recipes lint docs clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,14 @@ endif
 
 test: lint browser
 	$(BIN)/python -m pytest
+
+# Every recipe for two steps on a CPU with a tiny model: more than an hour on two cores.
+test-recipes: setup
+	$(BIN)/python -m pytest -m recipes tests/recipes
+
+# The parts of docs/ that are made from the source; a test says when they are out of date.
+docs: setup
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache runs/demo

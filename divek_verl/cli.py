@@ -16,6 +16,7 @@ from divek_verl.errors import SetupError
 
 # name -> (module:function or module:typer app, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("divek_verl.doctor:main", "Say whether this machine is ready, and what to do where it is not."),
     "prepare": ("divek_verl.prepare.command:app", "Prepare a data set for training."),
     "inspect": ("divek_verl.prepare.inspect:main", "Summarise a prepared set and draw its contact sheet."),
     "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run, or of several to compare."),

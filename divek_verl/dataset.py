@@ -18,6 +18,7 @@ from divek_verl.images import open_picture, to_data_url, upright_rgb, upright_si
 from divek_verl.prepared import CLASSES_FILE, classes_of, image_root
 from divek_verl.prepared import load_classes as load_classes
 from divek_verl.question import Question
+from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
 
 # The folder of a row's parquet file, where its class lists lie, under the name by which the rollout gets it.
@@ -135,6 +136,13 @@ class DiveKDataset(RLHFDataset):
         for reason, images in sorted(self.left_out.items()):
             named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
             print(f"divek_verl: left out {len(images)} of {total} rows: {reason} ({named})")
+
+    def __getitem__(self, item: int) -> dict:
+        row: dict = super().__getitem__(item)
+        if prompts.is_ours(row["data_source"]):
+            # The reward is handed nothing else that says where the class list of an open question lies.
+            row["extra_info"][CLASS_FOLDER] = row[ROOT_COLUMN]
+        return row
 
     def _build_messages(self, example: dict, key: str) -> list[dict]:
         images = example.get(self.image_key) or []

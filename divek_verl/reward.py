@@ -10,10 +10,14 @@ from typing import Any
 from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
+from divek_verl.prepared import classes_of
 from divek_verl.prompts import is_ours
 
 # What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.
 MEASURES = ("one_step", "consistency", "recall", "pass_at_k")
+
+# Key of a row's extra_info: the folder of the class list by which an answer to its open question is graded.
+CLASS_FOLDER = "class_folder"
 
 
 def compute_score(
@@ -45,7 +49,7 @@ def compute_score(
     _check_weight("answer_weight", answer_weight)
     info = {} if extra_info is None else extra_info
     completion = solution_str if isinstance(solution_str, str) else ""
-    answered, right = _grade(completion, ground_truth, info)
+    answered, right = _grade(str(data_source), completion, ground_truth, info)
     failed = _text(info.get("failure")) != ""
     acc = float(right and not failed)
     well_formed = float(has_format(completion))
@@ -54,12 +58,15 @@ def compute_score(
     return _result(score, acc, info.get("measures"), well_formed=well_formed, answered=float(answered))
 
 
-def _grade(completion: str, ground_truth: Any, info: Mapping[str, Any]) -> tuple[bool, bool]:
+def _grade(data_source: str, completion: str, ground_truth: Any, info: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether the completion answers, and whether it is right."""
     options = _as_list(info.get("options"))
     if options:
         return _grade_option(completion, _text(ground_truth), _text(info.get("truth")), options)
-    return _grade_class(completion, _text(ground_truth) or _text(info.get("truth")), info.get("classes"))
+    answer = parse_answer(completion)
+    if not answer:
+        return False, False
+    return True, _is_class(answer, _text(ground_truth) or _text(info.get("truth")), _class_list(data_source, info))
 
 
 def _grade_option(completion: str, ground_truth: str, truth: str, options: list[Any]) -> tuple[bool, bool]:
@@ -73,13 +80,18 @@ def _grade_option(completion: str, ground_truth: str, truth: str, options: list[
     return True, _same_class(_text(options[chosen]), truth or ground_truth)
 
 
-def _grade_class(completion: str, truth: str, classes: Any) -> tuple[bool, bool]:
-    answer = parse_answer(completion)
-    if not answer:
-        return False, False
-    if isinstance(classes, ClassNames):  # knows aliases, which the canonical form does not
+def _class_list(data_source: str, info: Mapping[str, Any]) -> ClassNames | None:
+    """The class list that ``extra_info`` holds, or the one in the folder that it names."""
+    classes, folder = info.get("classes"), _text(info.get(CLASS_FOLDER))
+    if isinstance(classes, ClassNames):
+        return classes
+    return classes_of(folder, data_source) if folder else None
+
+
+def _is_class(answer: str, truth: str, classes: ClassNames | None) -> bool:
+    if classes is not None:  # knows aliases, which the canonical form does not
         answer, truth = classes.match(answer) or "", classes.match(truth) or ""
-    return True, _same_class(answer, truth)
+    return _same_class(answer, truth)
 
 
 def _same_class(name: str, truth: str) -> bool:

@@ -253,6 +253,13 @@ def _check_trainer(config: DictConfig) -> None:
         raise SetupError(
             "algorithm.filter_groups.enable=true would be ignored by the sampler of divek_verl: set it to false."
         )
+    # Declared in verl's configuration and read by none of its code: the tower would be trained all the same.
+    if OmegaConf.select(config, "actor_rollout_ref.actor.freeze_vision_tower"):
+        raise SetupError(
+            "actor_rollout_ref.actor.freeze_vision_tower=true freezes nothing in verl 0.9: set it to false, or train "
+            "with LoRA (actor_rollout_ref.model.lora_rank) and leave the tower out by "
+            "actor_rollout_ref.model.exclude_modules='.*visual.*'."
+        )
 
 
 def _check_files(config: DictConfig) -> None:

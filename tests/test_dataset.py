@@ -513,3 +513,26 @@ def test_a_conversation_without_a_picture_keeps_its_earlier_messages() -> None:
     rewritten = to_multiple_choice(prompt, Question(("Chad", "Mali"), 0, False), "Chad", {})
     assert rewritten["raw_prompt"][0] == messages[0]
     assert [part["type"] for part in rewritten["raw_prompt"][1]["content"]] == ["text"]
+
+
+# ------------------------------------------------------------------- the open question graded as it stands (virft)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("Chad", 1.0), ("republic of chad", 1.0), ("Romania", 0.0), ("Chad and Romania", 0.0), ("Cha", 0.0)],
+)
+def test_an_answer_to_the_open_question_is_graded_by_the_rows_own_class_list(
+    load: Any, folder: Path, answer: str, right: float
+) -> None:
+    loaded = load(write(folder, [row(0)]))[0]
+    completion = f"<think>Stripes.</think><answer>{answer}</answer>"
+    graded = compute_score(loaded["data_source"], completion, "Chad", loaded["extra_info"])
+    assert (graded["acc"], graded["score"]) == (right, 1.0 + right)
+
+
+def test_a_class_list_that_is_gone_is_named_when_an_answer_has_to_be_graded(folder: Path) -> None:
+    extra_info = {"class_folder": str(folder / "elsewhere")}
+    assert compute_score("divek/flags/base", "no answer", "Chad", extra_info)["acc"] == 0.0
+    with pytest.raises(SetupError, match=r"elsewhere/classes.json is missing"):
+        compute_score("divek/flags/base", "<answer>Chad</answer>", "Chad", extra_info)

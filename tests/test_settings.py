@@ -275,6 +275,7 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
         ),
         ("critic.enable=true", r"trains a critic"),
         ("algorithm.filter_groups.enable=true", r"algorithm.filter_groups.enable=true would be ignored"),
+        ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
         ("trainer.v1.trainer_mode=eventual", r"trainer_mode=eventual is not supported.*use one of sync"),
         ("trainer.use_v1=false", r"set trainer.use_v1=true"),
         ("data.train_files=/nowhere/train.parquet", r"data.train_files names /nowhere/train.parquet.*does not exist"),

@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# Qwen2.5-VL-7B. Mixed domains: one model for all five sets, base-to-novel. Each row keeps its own class list, noun and prompt. The
+set -xeuo pipefail
+exec bash "$(dirname "$0")/launch.sh" qwen25vl_7b_mixed "$@"

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+from collect import PAPER, print_results, read
+from composing import METHODS, TASKS
+from plan import HELD_OUT, TABLES, Assumed, Job, jobs, main, parse_assumed, run, show
+from rich.console import Console
+
+from divek_verl.errors import SetupError
+
+
+def planned(table: str, tmp_path: Path, *settings: str, assumed: Assumed | None = None) -> list[Job]:
+    where = (f"recipe.data_dir={tmp_path}", f"recipe.ckpt_dir={tmp_path}/ckpt", f"recipe.model_path={tmp_path}/m")
+    return list(jobs(table, "qwen25vl_7b", [*where, *settings], tmp_path / "results", assumed or Assumed()))
+
+
+def test_the_tables_name_tasks_and_methods_that_exist() -> None:
+    for tasks, methods in TABLES.values():
+        assert set(tasks) <= set(TASKS)
+        assert set(methods) - {"base"} <= set(METHODS)
+    assert set(PAPER) <= set(TABLES)
+    assert set(HELD_OUT) == {"cub", "flowers", "pets", "cars", "aircraft"}
+
+
+def test_a_table_evaluates_the_model_as_it_comes_and_trains_each_method(tmp_path: Path) -> None:
+    names = [job.name for job in planned("table2", tmp_path)]
+    assert names == [
+        "eval qwen25vl_7b_mixed_base",
+        "train qwen25vl_7b_mixed_virft",
+        "eval qwen25vl_7b_mixed_virft",
+        "mine mixed",
+        "train qwen25vl_7b_mixed_paper",
+        "eval qwen25vl_7b_mixed_paper",
+        "train qwen25vl_7b_mixed_online",
+        "eval qwen25vl_7b_mixed_online",
+    ]
+
+
+def test_the_cost_is_the_arithmetic_of_what_is_assumed(tmp_path: Path) -> None:
+    """1760 steps on 8 GPUs of nothing but 10 s of overhead."""
+    free = {"answer_tokens": 1e-9, "prompt_tokens": 1e-9, "sequence_rate": 1e9, "overhead": 10.0}
+    trained = planned("table2", tmp_path, assumed=Assumed(**free))[-2]
+    assert trained.gpu_hours == pytest.approx(1760 * 10 * 8 / 3600, rel=1e-3)
+    # Evaluation: 9010 images x 21 answers of 250 tokens, at 2500 tokens a second for 7B.
+    assert planned("table2", tmp_path)[0].gpu_hours == pytest.approx(9010 * 21 * 250 / (2500 * 7 / 8.3) / 3600)
+
+
+def test_live_questions_cost_more_than_votes_mined_once(tmp_path: Path) -> None:
+    hours = {job.name.rpartition("_")[2]: job.gpu_hours for job in planned("table2", tmp_path) if "train" in job.name}
+    assert hours["online"] > hours["paper"] == hours["virft"]
+
+
+def test_what_is_done_is_skipped_and_a_failure_stops_with_its_name(tmp_path: Path) -> None:
+    done, marker = tmp_path / "done", tmp_path / "ran"
+    done.write_text("600\n")
+    finished = Job("finished", ("false",), 1.0, done, "600")
+    halfway = Job("halfway", ("false",), 1.0, done, "601")
+    assert finished.is_done and not halfway.is_done
+    run([finished, Job("touches", ("touch", str(marker)), 1.0, marker)], Console(quiet=True))
+    assert marker.exists()
+    with pytest.raises(SetupError, match="halfway ended with status 1"):
+        run([halfway], Console(quiet=True))
+
+
+def test_the_plan_prints_its_assumptions(tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    show([Job("train x", ("bash", "x.sh"), 12.0, tmp_path / "none")], Assumed(overhead=7), console)
+    text = console.export_text()
+    assert "12 GPU-hours to go of 12" in text and "not measured" in text and "overhead=7" in text
+
+
+@pytest.mark.parametrize("given", ["overhead", "overhead=", "overhead=-1", "weather=3"])
+def test_an_assumption_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(SetupError, match="is not NAME=VALUE"):
+        parse_assumed([given])
+
+
+def test_a_table_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from typer import Exit
+
+    with pytest.raises(Exit):
+        main("table9")
+    assert "'table9' is no table" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def write_results(folder: Path, name: str, groups: list[tuple[str, float, float]]) -> None:
+    import json
+
+    averages = [
+        {"side": side, "averages": {"one_step": {"micro": {"value": one}}, "two_step": {"micro": {"value": two}}}}
+        for side, one, two in groups
+    ]
+    (folder / name).mkdir(parents=True)
+    (folder / name / "results.json").write_text(json.dumps({"groups": averages}))
+
+
+def test_results_are_averaged_over_sets_and_stand_beside_the_papers(tmp_path: Path) -> None:
+    folder = tmp_path / "table1"
+    write_results(folder, "qwen25vl_7b_cub_base", [("base", 0.5, 0.9), ("new", 0.4, 0.9)])
+    write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.1, 0.8), ("new", 0.1, 0.6)])
+    write_results(folder, "qwen25vl_7b_pets_paper", [("base", 0.1, 0.6), ("new", 0.1, 0.4)])
+    scores = read(folder)
+    # A model without the second step is measured by its first.
+    assert (scores["base"].mean("base"), scores["base"].mean("new")) == (50.0, 40.0)
+    assert scores["paper"].mean("base") == pytest.approx(70.0)
+    assert scores["paper"].overall == pytest.approx(2 * 70 * 50 / 120)
+    console = Console(record=True, width=150)
+    print_results(folder, console)
+    assert "80.8 / 78.8 / 79.8" in console.export_text()
+
+
+def test_the_papers_harmonic_means_are_those_of_its_averages() -> None:
+    for base, new, mean in PAPER["table1"].values():
+        assert 2 * base * new / (base + new) == pytest.approx(mean, abs=0.05)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="holds no results.json"):
+        read(tmp_path)

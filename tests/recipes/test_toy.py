@@ -1,0 +1,96 @@
+"""One recipe end to end in `make test`; all of them in `make test-recipes` (--recipes)."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from composing import METHODS, compose_recipe, names
+from toy import NAMES, STEPS, as_override, flatten, run_toy, toy_settings, write_data
+
+from divek_verl.labels import ClassNames
+from divek_verl.votes_file import read_votes_file
+
+KINDS = ("qwen25vl_7b_cub", "qwen25vl_7b_mixed", "qwen25vl_7b_pets_4shot")
+EVERY = [(name, "online") for name in names()] + [
+    (n, method) for n in KINDS for method in METHODS if method != "online"
+]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("toy")
+
+
+def check_run(name: str, method: str, home: Path) -> None:
+    lines = [json.loads(line) for line in run_toy(name, [f"method={method}"], home).read_text().splitlines()]
+    last = next(line["data"] for line in lines if line["step"] == STEPS)
+    assert last["training/rollout_actor_probs_pearson_corr"] >= 0.98
+    assert any(key.startswith("val-core/divek/") and key.endswith("/acc/mean@1") for key in last)
+    assert ("divek/images_mined" in last) is (method != "virft")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1000)
+def test_a_recipe_runs_two_steps_by_overrides_alone(home: Path) -> None:
+    """The baseline: the tests of the plugin itself run the two-step methods."""
+    check_run("qwen25vl_7b_cub", "virft", home)
+
+
+@pytest.mark.recipes
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize(("name", "method"), EVERY)
+def test_every_recipe_runs_two_steps(name: str, method: str, home: Path) -> None:
+    check_run(name, method, home)
+
+
+def test_toy_data_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
+    for name in KINDS:
+        config = compose_recipe(name, f"recipe.data_dir={tmp_path}", "method=paper")
+        write_data(config)
+        for file in tmp_path.rglob("*.parquet"):
+            for row in pq.read_table(file).to_pylist():
+                dataset, side = row["data_source"].split("/")[1:]
+                lists = json.loads((file.parent / "classes.json").read_text())
+                assert ClassNames(lists[side]).match(row["reward_model"]["ground_truth"])
+                assert (file.parent / row["images"][0]["image"]).is_file()
+        votes = read_votes_file(Path(config.divek.votes_file))
+        rows = sum(pq.read_metadata(tmp_path / folder / "train.parquet").num_rows for folder in _folders(config))
+        assert votes.complete and len(votes.votes) == rows
+
+
+def _folders(config: object) -> set[str]:
+    from check import files
+
+    return {file.parent.name for file in files(config, "train_files")}  # type: ignore[arg-type]
+
+
+def test_every_set_has_names_for_both_sides() -> None:
+    for names_of_set in NAMES.values():
+        assert len(ClassNames(names_of_set)) >= 4
+
+
+def test_overrides_are_written_in_hydras_grammar() -> None:
+    assert as_override("a.b", None) == "++a.b=null"
+    assert as_override("a.b", True) == "++a.b=true"
+    assert as_override("a.b", ["x", "y"]) == '++a.b=["x", "y"]'
+    assert as_override("a.b", "some text") == "++a.b='some text'"
+    assert as_override("a.b", "${c.d}") == "++a.b=${c.d}"
+    assert as_override("hydra.run.dir", "/x") == "hydra.run.dir='/x'"
+    assert dict(flatten({"a": {"b": 1, "c": {"d": 2}}, "e": {}})) == {"a.b": 1, "a.c.d": 2, "e": {}}
+
+
+def test_a_toy_run_changes_sizes_and_the_machine_and_leaves_the_method_alone(tmp_path: Path) -> None:
+    plain = compose_recipe("qwen25vl_7b_cub", "method=paper")
+    changed = toy_settings(plain, tmp_path, tmp_path / "run")
+    assert not [
+        key for key in changed if key.startswith(("algorithm.", "reward.custom", "actor_rollout_ref.actor.optim"))
+    ]
+    assert [key for key in changed if key.startswith("divek.")] == ["divek.num_samples"]
+    small = compose_recipe(
+        "qwen25vl_7b_cub",
+        "method=paper",
+        *(as_override(*item) for item in changed.items() if not item[0].startswith("hydra.")),
+    )
+    assert small.actor_rollout_ref.rollout.n == plain.actor_rollout_ref.rollout.n == 4
+    assert small.trainer.device == "cpu" and small.trainer.total_training_steps == STEPS
