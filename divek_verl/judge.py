@@ -100,12 +100,8 @@ class JudgeCount:
 
     from_cache: int = 0
     asked: int = 0
-    requests: int = 0
+    retries: int = 0
     unjudged: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def retries(self) -> int:
-        return max(0, self.requests - self.asked)
 
 
 class VerdictCache:
@@ -128,7 +124,9 @@ class VerdictCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             records, self.torn = read_lines(path)
         except OSError as error:
-            raise SetupError(f"The judge's cache {path} cannot be used ({error.strerror}): name another file.") from None
+            raise SetupError(
+                f"The judge's cache {path} cannot be used ({error.strerror}): name another file."
+            ) from None
         for record in records:
             try:
                 if (record["model"], record["prompt"]) != (self.model, self.prompt):
@@ -162,7 +160,6 @@ class OpenAIJudge:
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
-        import httpx
         from openai import AsyncOpenAI
 
         self.settings = settings
@@ -175,9 +172,6 @@ class OpenAIJudge:
             # The client's own retries: waits that double, with jitter, and what a Retry-After header asks for.
             max_retries=settings.max_retries,
             timeout=settings.timeout,
-            http_client=httpx.AsyncClient(
-                timeout=settings.timeout, event_hooks={"request": [self._count_request]}, follow_redirects=False
-            ),
         )
 
     async def __aenter__(self) -> "OpenAIJudge":
@@ -217,24 +211,33 @@ class OpenAIJudge:
         import openai
 
         try:
-            completion = await self._client.chat.completions.create(
+            response = await self._client.chat.completions.with_raw_response.create(
                 model=self.settings.model,
                 messages=[{"role": "user", "content": prompt(pair)}],
                 temperature=0.0,
                 max_tokens=self.settings.max_reply_tokens,
             )
+            self.counted.retries += response.retries_taken
+            return _verdict(response.parse())
         except openai.APITimeoutError:
-            return Verdict(None, "timeout")
+            return self._given_up("timeout")
         except openai.APIStatusError as error:
-            return Verdict(None, f"http_{error.status_code}")
+            reason = f"http_{error.status_code}"
+            return self._given_up(reason) if _is_repeated(error.status_code) else Verdict(None, reason)
         except openai.APIConnectionError:
-            return Verdict(None, "no_connection")
+            return self._given_up("no_connection")
         except (openai.OpenAIError, ValueError):
             return Verdict(None, "malformed_response")
-        return _verdict(completion)
 
-    async def _count_request(self, request: object) -> None:
-        self.counted.requests += 1
+    def _given_up(self, reason: str) -> Verdict:
+        """After all retries, which an error does not count itself."""
+        self.counted.retries += self.settings.max_retries
+        return Verdict(None, reason)
+
+
+def _is_repeated(status: int) -> bool:
+    """What the client sends again."""
+    return status in (408, 409, 429) or status >= 500
 
 
 def prompt(pair: Pair) -> str:

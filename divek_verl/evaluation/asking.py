@@ -11,16 +11,17 @@ from divek_verl.engine import Engine
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.items import Item
 from divek_verl.evaluation.visits import EvaluatedVisit, visit_of
-from divek_verl.json_lines import append_line, read_lines
+from divek_verl.json_lines import append_line, read_lines, write_aside, write_lines
 from divek_verl.two_step import TwoStepSettings, ask_two_steps
 
-PROGRESS_FILE = "progress.jsonl"
+ASKED_FILE = "evaluation.json"
+QUESTIONS_FILE = "questions.jsonl"
 
 
 class Progress:
-    """The answers so far, a JSON line each, in the order in which they came.
+    """The answers of one evaluation in its folder: added in the order in which they come, sorted at the end.
 
-    The first line says what was asked and how; answers to anything else are refused.
+    ``evaluation.json`` says what was asked and how; answers to anything else are refused.
 
     Attributes:
         visits: by data source and image id.
@@ -28,26 +29,30 @@ class Progress:
     """
 
     def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
-        self.path = folder / PROGRESS_FILE
+        self.folder = folder
         self.visits: dict[tuple[str, str], EvaluatedVisit] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        records, self.torn = read_lines(self.path)
-        head = {"asked": json.loads(json.dumps(asked))}
-        if not records:
-            self.path.unlink(missing_ok=True)
-            append_line(self.path, head)
-            return
-        self._check(records[0], head)
-        for record in records[1:]:
+        wanted = json.loads(json.dumps(asked))
+        self._check(wanted)
+        write_aside(folder / ASKED_FILE, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        records, self.torn = read_lines(folder / QUESTIONS_FILE)
+        for record in records:
             self._load(record)
 
-    def _check(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        old, new = found.get("asked"), wanted["asked"]
-        if old == new:
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        path = self.folder / ASKED_FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if (self.folder / QUESTIONS_FILE).exists():
+                raise SetupError(f"{self.folder} holds the records of something else: name another folder.") from None
             return
-        changed = [name for name in new if not isinstance(old, dict) or old.get(name) != new[name]]
+        except ValueError:
+            found = None
+        if found == wanted:
+            return
+        changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
         raise SetupError(
-            f"{self.path.parent} holds an evaluation with another {' and another '.join(changed) or 'format'}: "
+            f"{self.folder} holds an evaluation with another {' and another '.join(changed) or 'format'}: "
             "name another folder with --out, or start over with --fresh."
         )
 
@@ -61,7 +66,7 @@ class Progress:
 
     def add(self, visit: EvaluatedVisit) -> None:
         """Keep an answer: once this returns, it survives the process."""
-        append_line(self.path, visit.to_json())
+        append_line(self.folder / QUESTIONS_FILE, visit.to_json())
         self.visits[visit.key] = visit
 
     def remaining(self, items: Iterable[Item], *, retry_failures: bool = False) -> list[Item]:
@@ -70,7 +75,13 @@ class Progress:
 
     def _is_open(self, item: Item, retry_failures: bool) -> bool:
         visit = self.visits.get(item.key)
-        return visit is None or (retry_failures and visit.failure is not None)
+        return visit is None or (retry_failures and visit.failed_samples + (visit.failure is not None) > 0)
+
+    def finish(self) -> list[EvaluatedVisit]:
+        """All visits, sorted, in memory and in the file."""
+        ordered = [self.visits[key] for key in sorted(self.visits)]
+        write_lines(self.folder / QUESTIONS_FILE, (visit.to_json() for visit in ordered))
+        return ordered
 
 
 async def ask_all(

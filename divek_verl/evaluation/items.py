@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from divek_verl import prompts
 from divek_verl.errors import SetupError
+from divek_verl.prepared import classes_of, image_root
 from divek_verl.two_step import OpenQuestion, with_pictures
 
 BLOCK = 1 << 20
@@ -70,7 +71,9 @@ def read_items(
                 )
             items[item.key] = item
     if not items:
-        raise SetupError(f"{', '.join(map(str, paths))} hold no row of DiVE-k: give the parquet files of a prepared set.")
+        raise SetupError(
+            f"{', '.join(map(str, paths))} hold no row of DiVE-k: give the parquet files of a prepared set."
+        )
     return [items[key] for key in sorted(items)], files
 
 
@@ -96,19 +99,18 @@ def _sha256(path: Path) -> str:
 
 
 def _items(table: pa.Table, path: Path, bounds: Mapping[str, int], open_vocabulary: bool) -> Iterator[Item]:
-    from divek_verl.dataset import is_ours
-
     for index, row in enumerate(row for batch in table.to_batches(max_chunksize=256) for row in batch.to_pylist()):
-        if is_ours(row["data_source"]):
+        if row["data_source"].startswith("divek/"):
             yield _item(row, index, path, bounds, open_vocabulary)
 
 
 def _item(row: dict[str, Any], index: int, path: Path, bounds: Mapping[str, int], open_vocabulary: bool) -> Item:
-    from divek_verl.dataset import load_classes, resolve_image
+    from divek_verl.dataset import resolve_image
 
-    root = str(path.expanduser().resolve().parent)
+    folder = str(path.expanduser().resolve().parent)
     dataset, side = prompts.parse_data_source(row["data_source"])
-    classes = load_classes(root, side)
+    classes = classes_of(folder, row["data_source"])
+    root = str(image_root(folder, dataset))
     given = row["reward_model"]["ground_truth"]
     truth = classes.match(given)
     image_id = str((row.get("extra_info") or {}).get("image_id") or index)

@@ -1,4 +1,4 @@
-"""What was asked about one image and what came back: a line of ``questions.jsonl``, in the schema of a run's records."""
+"""What was asked about one image and what came back, in the schema of a run's ``questions.jsonl``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
