@@ -1,6 +1,5 @@
 """Ask about every picture, many at once, and keep each answer as soon as it is there: a kill loses none of them."""
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from divek_verl.errors import SetupError
 from divek_verl.evaluation.items import Item
 from divek_verl.evaluation.visits import EvaluatedVisit, visit_of
 from divek_verl.json_lines import append_line, read_lines, write_aside, write_lines
+from divek_verl.mining.requests import for_each
 from divek_verl.two_step import TwoStepSettings, ask_two_steps
 
 ASKED_FILE = "evaluation.json"
@@ -96,20 +96,12 @@ async def ask_all(
 
     ``on_visit`` is called with each record in the order in which they are done. An error of the engine ends all.
     """
-    waiting = iter(items)
 
-    async def work() -> None:
-        for item in waiting:
-            answer = await ask_two_steps(engine, item.question, settings)
-            on_visit(visit_of(item, answer, settings.num_samples))
+    async def ask(item: Item) -> None:
+        answer = await ask_two_steps(engine, item.question, settings)
+        on_visit(visit_of(item, answer, settings.num_samples))
 
-    workers = [asyncio.ensure_future(work()) for _ in range(in_flight)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await for_each(items, ask, in_flight)
 
 
 def fingerprint(model: str) -> str:
