@@ -1,9 +1,8 @@
 """The data set that verl loads: rows with an open question, and how votes turn one into a multiple-choice row."""
 
-import json
+import asyncio
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,22 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from divek_verl import prompts
 from divek_verl.errors import SetupError
-from divek_verl.labels import ClassNames
+from divek_verl.images import open_picture, to_data_url, upright_rgb, upright_size
+from divek_verl.prepared import CLASSES_FILE, classes_of, image_root
+from divek_verl.prepared import load_classes as load_classes
 from divek_verl.question import Question
 from divek_verl.settings import read_settings
 
-CLASSES_FILE = "classes.json"
+# The folder of a row's parquet file, where its class lists lie, under the name by which the rollout gets it.
 ROOT_COLUMN = "image_root"
 NAMED_ROWS = 5
+# Marks a picture of ours in a conversation.
+_UPRIGHT = "upright"
 
 
 def is_ours(data_source: str) -> bool:
     """Whether a row takes the two steps of DiVE-k; other rows of a mixed run stay verl's."""
     return data_source.startswith("divek/")
-
-
-@lru_cache(maxsize=64)
-def load_classes(folder: str, side: str) -> ClassNames:
-    """The class list of one side, from ``classes.json`` beside the parquet files.
-
-    Raises:
-        SetupError: the file is missing, is no JSON, or holds no list for ``side``.
-    """
-    path = Path(folder) / CLASSES_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = content[side]
-    except FileNotFoundError:
-        raise SetupError(f"{path} is missing: prepare the data again, it lists the classes of each side.") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise SetupError(f"{path} holds no list named {side!r}: prepare the data again.") from None
-    aliases = {name: others for name, others in content.get("aliases", {}).items() if name in set(names)}
-    return ClassNames(names, aliases=aliases)
 
 
 class DiveKDataset(RLHFDataset):
@@ -106,7 +90,7 @@ class DiveKDataset(RLHFDataset):
     def _keep(self, row: dict) -> bool:
         dataset, side = prompts.parse_data_source(row["data_source"])
         truth = row["reward_model"]["ground_truth"]
-        if load_classes(row[ROOT_COLUMN], side).match(truth) is None:
+        if classes_of(row[ROOT_COLUMN], row["data_source"]).match(truth) is None:
             raise SetupError(
                 f"The truth {truth!r} of image {_image_id(row)} is not among the classes {side!r} of "
                 f"{Path(row[ROOT_COLUMN]) / CLASSES_FILE}: prepare the data set {dataset} again."
@@ -117,23 +101,22 @@ class DiveKDataset(RLHFDataset):
         return reason is None
 
     def _why_not(self, row: dict) -> str | None:
+        root = _images_of(row)  # a missing folder is no unreadable picture: it stops
         try:
-            visual = sum(self._visual_tokens(image, row[ROOT_COLUMN]) for image in row[self.image_key] or [])
-        except (OSError, ValueError, Image.DecompressionBombError):
+            visual = sum(self._visual_tokens(image, root) for image in row[self.image_key] or [])
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return "unreadable_image"
         if not self.config.get("filter_overlong_prompts", False):
             return None
         return "overlong_prompt" if self._text_tokens(row) + visual > self.max_prompt_length else None
 
-    def _visual_tokens(self, image: Mapping[str, Any], root: str) -> int:
+    def _visual_tokens(self, image: Mapping[str, Any], root: Path) -> int:
         """Tokens that a picture takes beyond its one placeholder, from its size alone (no pixel is decoded)."""
         from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
 
-        source = resolve_image(dict(image), root)
-        if "bytes" in source:
-            return 0
-        with Image.open(source["image"]) as picture:
-            width, height = picture.size
+        entry = resolve_image(image, root)
+        with open_picture(entry["bytes"] if "bytes" in entry else entry["image"]) as picture:
+            width, height = upright_size(picture)
         if self.processor is None or not hasattr(self.processor, "_get_num_multimodal_tokens"):
             return 0
         size = smart_resize(
@@ -162,10 +145,21 @@ class DiveKDataset(RLHFDataset):
         images = example.get(self.image_key) or []
         if is_ours(example["data_source"]):
             bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
-            example[self.image_key] = [{**resolve_image(image, example[ROOT_COLUMN]), **bounds} for image in images]
+            root = _images_of(example)
+            entries = [_as_string(resolve_image(image, root)) for image in images]
+            example[self.image_key] = [{**entry, **bounds, _UPRIGHT: True} for entry in entries]
         else:
             example[self.image_key] = [_without_nulls(image) if isinstance(image, dict) else image for image in images]
         return super()._build_messages(example, key)
+
+    @classmethod
+    async def process_vision_info(cls, messages: list[dict], image_patch_size: int, config: Any) -> Any:
+        upright = await asyncio.get_running_loop().run_in_executor(None, _upright, messages)
+        return await super().process_vision_info(upright, image_patch_size, config)
+
+    @classmethod
+    def _process_multi_modal_info(cls, messages: list[dict], image_patch_size: int, config: Any) -> Any:
+        return super()._process_multi_modal_info(_upright(messages), image_patch_size, config)
 
 
 def _image_id(row: Mapping[str, Any]) -> str:
@@ -173,12 +167,37 @@ def _image_id(row: Mapping[str, Any]) -> str:
     return str(extra_info.get("image_id", extra_info.get("index", "?")))
 
 
-def resolve_image(image: Mapping[str, Any], root: str) -> dict[str, Any]:
+def _images_of(row: Mapping[str, Any]) -> Path:
+    """The folder that a row's picture paths start from."""
+    return image_root(row[ROOT_COLUMN], prompts.parse_data_source(row["data_source"])[0])
+
+
+def resolve_image(image: Mapping[str, Any], root: str | Path) -> dict[str, Any]:
     """An entry of ``images`` with its path made absolute, and without the fields that parquet filled with null."""
     entry = _without_nulls(image)
     if isinstance(entry.get("image"), str):
         entry["image"] = str(Path(root) / entry["image"])
     return entry
+
+
+def _as_string(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose bytes, if it has any, are a ``data:`` URL, which goes wherever a path goes."""
+    return {"image": to_data_url(entry["bytes"])} if "bytes" in entry else dict(entry)
+
+
+def _upright(messages: list[dict]) -> list[dict]:
+    """The conversation with DiVE-k's pictures decoded and turned upright; verl's loader ignores EXIF orientation."""
+    return [
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": [_decoded(part) if part.get(_UPRIGHT) else part for part in message["content"]]}
+        for message in messages
+    ]
+
+
+def _decoded(part: Mapping[str, Any]) -> dict[str, Any]:
+    with open_picture(part["image"]) as picture:
+        return {**part, "image": upright_rgb(picture)}
 
 
 def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:

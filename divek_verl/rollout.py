@@ -24,10 +24,11 @@ from verl.experimental.agent_loop.agent_loop import (
 )
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
-from divek_verl import prompts
 from divek_verl.answers import parse_option
-from divek_verl.dataset import is_ours, load_classes, to_multiple_choice
+from divek_verl.dataset import is_ours, to_multiple_choice
+from divek_verl.images import is_data_url
 from divek_verl.measures import NO_MEASURES, measure_votes
+from divek_verl.prepared import classes_of
 from divek_verl.question import Question, Skip, build_question
 from divek_verl.records import Visit, shared_recorder
 from divek_verl.reward import compute_score
@@ -145,8 +146,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         return None
 
     async def _mine_and_build(self, prompt: dict, visit: Visit) -> dict | None:
-        _, side = prompts.parse_data_source(visit.data_source)
-        classes = load_classes(prompt["image_root"], side)
+        classes = classes_of(prompt["image_root"], visit.data_source)
         # The votes are counted by display name, the row may spell the class otherwise.
         visit.truth = classes.match(visit.truth) or visit.truth
         mined = await self._mine(prompt["raw_prompt"], classes, prompt["uid"])
@@ -353,7 +353,8 @@ def _first_image(messages: list[dict]) -> str:
     for message in messages:
         for part in message["content"] if not isinstance(message["content"], str) else []:
             if part["type"] == "image":
-                return part["image"] if isinstance(part["image"], str) else ""
+                image = part["image"]
+                return image if isinstance(image, str) and not is_data_url(image) else ""
     return ""
 
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from divek_verl.demo import flags, npm
+from divek_verl import npm
+from divek_verl.demo import flags
 from divek_verl.demo.augment import render
 from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes

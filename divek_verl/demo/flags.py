@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from divek_verl.demo import npm
+from divek_verl import npm
 from divek_verl.errors import SetupError
 
 DEFAULT_CACHE = Path("~/.cache/divek_verl")

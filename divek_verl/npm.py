@@ -67,7 +67,7 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, byte
 def _pack(package: Package, folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
-        raise SetupError("The flag drawings are npm packages and npm is missing: install Node.js with npm.")
+        raise SetupError(f"{package.name} is an npm package and npm is missing: install Node.js with npm.")
     # --ignore-scripts: only the package's files are wanted, nothing of it is to be run.
     command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
     try:

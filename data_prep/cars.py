@@ -1,0 +1,16 @@
+"""Cars: Stanford Cars, 196 makes, models and years, half of them held out.
+
+    python data_prep/cars.py --data-root ROOT --out data/cars
+
+ROOT is the folder with cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat, or holds it as
+stanford_cars. It writes train.parquet, val_base.parquet and val_new.parquet (with --setting few-shot or all:
+train.parquet and val.parquet), classes.json and set.json. CoOp's split_zhou_StanfordCars.json is followed where
+it is there.
+`divek prepare cars` is the same command; its code is divek_verl/prepare/.
+"""
+
+from divek_verl.prepare import run_script
+from divek_verl.prepare.command import cars as main
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,16 @@
+"""Cats and dogs: Oxford-IIIT Pet, 37 breeds, half of them held out.
+
+    python data_prep/pets.py --data-root ROOT --out data/pets
+
+ROOT is the folder with images/ and annotations/ (trainval.txt, test.txt), or holds it as oxford-iiit-pet or
+oxford_pets. It writes train.parquet, val_base.parquet and val_new.parquet (with --setting few-shot or all:
+train.parquet and val.parquet), classes.json and set.json. CoOp's split_zhou_OxfordPets.json is followed where
+it is there.
+`divek prepare pets` is the same command; its code is divek_verl/prepare/.
+"""
+
+from divek_verl.prepare import run_script
+from divek_verl.prepare.command import pets as main
+
+if __name__ == "__main__":
+    run_script(main)

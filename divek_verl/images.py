@@ -1,0 +1,67 @@
+"""Pictures as everything here sees them: upright, first frame, RGB with 8 bits a channel, transparency on white.
+
+Preparation checks a picture in this form and the rollout shows it in this form. Pillow's ``convert`` alone would
+ignore the orientation that a camera wrote, and clip 16-bit pictures to white.
+"""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_ORIENTATION_TAG = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap width and height
+_DATA_URL = "data:image/"
+
+
+def open_picture(source: str | Path | bytes) -> Image.Image:
+    """The picture in a file, in encoded bytes or in a ``data:image/...;base64,`` URL, with no pixel decoded yet.
+
+    Raises:
+        OSError, ValueError, Image.DecompressionBombError: as Pillow does.
+    """
+    if isinstance(source, str) and source.startswith(_DATA_URL):
+        source = base64.b64decode(source.partition(",")[2], validate=True)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as ``upright_rgb`` gives them, from the header alone."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS else (width, height)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode a picture: turned as its EXIF orientation says, RGB, transparent parts white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def to_data_url(content: bytes) -> str:
+    """Encoded bytes as the string in which conversations carry a picture that is no file."""
+    with Image.open(io.BytesIO(content)) as image:
+        kind = Image.MIME.get(image.format or "", "image/png")
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def is_data_url(image: Any) -> bool:
+    """Whether an entry of a conversation holds a picture itself instead of its path."""
+    return isinstance(image, str) and image.startswith(_DATA_URL)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey levels of more than 8 bits brought to 8 by their nominal range; floats by the range that they use."""
+    if image.mode == "F":
+        levels = np.asarray(image, dtype=np.float64)
+        low, high = float(levels.min()), float(levels.max())
+        return Image.fromarray(((levels - low) * (255 / (high - low or 1))).astype(np.uint8))
+    return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))

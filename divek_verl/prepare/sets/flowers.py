@@ -1,0 +1,81 @@
+"""Oxford Flowers 102: 102 kinds of flowers, in CoOp's split, the official one or a seeded one."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from divek_verl.prepare.classes import Classes
+from divek_verl.prepare.division import divide
+from divek_verl.prepare.locate import Official
+from divek_verl.prepare.names import tidy, with_aliases
+from divek_verl.prepare.source import Item, Part, Source
+from divek_verl.prepare.zhou import read_zhou
+
+DATASET = "flowers"
+FLOWERS = Official(
+    "Oxford Flowers 102",
+    "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (class names and split: the DATASETS.md of CoOp)",
+    ("oxford_flowers", "flowers-102", "flowers102"),
+    markers=("jpg",),
+)
+# Names under which one flower of the set goes in one list or another.
+VARIANTS = (
+    ("prince of wales feathers", "plumed celosia"),
+    ("cape flower", "guernsey lily"),
+    ("watercress", "nasturtium"),
+    ("barbeton daisy", "barberton daisy"),
+    ("lotus lotus", "lotus"),
+)
+# CoOp's shares where it makes a split itself; the test part takes the rest.
+SHARES: dict[Part, float] = {"train": 0.5, "val": 0.2}
+OFFICIAL_PARTS: dict[Part, str] = {"train": "trnid", "val": "valid", "test": "tstid"}
+
+
+def read(data_root: Path, seed: int = 0) -> Source:
+    """The official folder: `jpg/`, `imagelabels.mat`, `setid.mat`, and from CoOp `cat_to_name.json` and a split."""
+    folder = FLOWERS.find(data_root)
+    root = FLOWERS.need(folder / "jpg")
+    source = read_zhou(FLOWERS, folder, DATASET, root, new_part="test") or _official(folder, root, seed)
+    # As the reference does: its new classes are validated on the test images.
+    return replace(source, classes=with_aliases(source.classes, *VARIANTS), new_part="test")
+
+
+def _official(folder: Path, root: Path, seed: int) -> Source:
+    classes = _classes(folder)
+    labels = _numbers(folder / "imagelabels.mat", "labels")
+    if labels.min() < 1 or labels.max() > len(classes.all):
+        raise FLOWERS.damaged(folder / "imagelabels.mat", f"holds labels beyond the {len(classes.all)} class names")
+    items = [Item(f"image_{number:05d}.jpg", int(label) - 1) for number, label in enumerate(labels, 1)]
+    if (folder / "setid.mat").exists():
+        parts: Mapping[Part, list[Item]] = {
+            part: [_item(folder, items, number) for number in _numbers(folder / "setid.mat", key)]
+            for part, key in OFFICIAL_PARTS.items()
+        }
+        return Source(DATASET, root, classes, parts, "the official parts of setid.mat")
+    parts = divide(items, SHARES, "test", f"{seed}-{DATASET}")
+    return Source(DATASET, root, classes, parts, f"half, a fifth and the rest of each class by seed {seed}")
+
+
+def _classes(folder: Path) -> Classes:
+    path = folder / "cat_to_name.json"
+    names: Any = FLOWERS.json(path)
+    try:
+        return Classes(tuple(tidy(names[str(number)]) for number in range(1, len(names) + 1)))
+    except (KeyError, TypeError, AttributeError):
+        raise FLOWERS.damaged(path, 'does not name its classes "1", "2", "3", ...') from None
+
+
+def _numbers(path: Path, key: str) -> np.ndarray:
+    try:
+        return np.atleast_1d(FLOWERS.mat(path)[key]).astype(int).ravel()
+    except (KeyError, ValueError, TypeError):
+        raise FLOWERS.damaged(path, f"holds no numbers named {key!r}") from None
+
+
+def _item(folder: Path, items: list[Item], number: int) -> Item:
+    if not 1 <= number <= len(items):
+        raise FLOWERS.damaged(folder / "setid.mat", f"names image {number} of {len(items)}")
+    return items[number - 1]

@@ -1,0 +1,109 @@
+"""Any image-classification set that `datasets` can load: a folder, a parquet file, or a name on the hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from divek_verl.errors import SetupError
+from divek_verl.images import open_picture
+from divek_verl.prepare.classes import Classes
+from divek_verl.prepare.folder import IMAGES_FOLDER
+from divek_verl.prepare.names import tidy
+from divek_verl.prepare.sets.image_folder import key_of
+from divek_verl.prepare.source import Item, Part, Source
+
+
+def read(
+    path: str,
+    folder: Path,
+    *,
+    name: str | None = None,
+    config: str | None = None,
+    image_column: str = "image",
+    label_column: str = "label",
+    splits: dict[Part, str],
+    class_names: Path | None = None,
+) -> Source:
+    """Writes the images into `folder` as they are and lists them.
+
+    `splits` says which split of the set is which part; `class_names` is a file with a name on each line, for labels
+    that are bare numbers.
+    """
+    loaded = load(path, config)
+    parts: dict[Part, Any] = {}
+    for part, split in splits.items():
+        if split not in loaded:
+            raise SetupError(f"{path} has no split {split!r}: use one of {', '.join(loaded)}.")
+        parts[part] = _with_columns(path, loaded[split], image_column, label_column)
+    names = _names(path, parts["train"], label_column, class_names)
+    labels = {value: label for label, value in enumerate(names)}
+    items = {part: _export(rows, part, folder, image_column, label_column, labels) for part, rows in parts.items()}
+    display = Classes(tuple(tidy(text) for text in names.values()))
+    key = name or key_of(Path(path).stem if Path(path).exists() else path.rpartition("/")[2])
+    return Source(key, None, display, items, f"the splits {', '.join(splits.values())} of {path}")
+
+
+def load(path: str, config: str | None) -> Any:
+    """All splits by name."""
+    import datasets
+
+    try:
+        if Path(path, "dataset_dict.json").exists() or Path(path, "state.json").exists():
+            loaded = datasets.load_from_disk(path)
+        elif path.endswith(".parquet"):
+            loaded = datasets.load_dataset("parquet", data_files=path)
+        else:
+            loaded = datasets.load_dataset(path, config)
+    except Exception as error:  # each kind of source fails in its own way; the user needs the sentence, not the trace
+        raise SetupError(f"datasets cannot load {path} ({' '.join(str(error).split())[:300]}): correct it.") from error
+    return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
+
+
+def _with_columns(path: str, rows: Any, image_column: str, label_column: str) -> Any:
+    """The two columns that are needed, with images as encoded bytes instead of pixels."""
+    import datasets
+
+    for option, column in (("image", image_column), ("label", label_column)):
+        if column not in rows.column_names:
+            columns = ", ".join(rows.column_names)
+            raise SetupError(f"{path} has no column {column!r}: give --{option}-column one of {columns}.")
+    return rows.select_columns([image_column, label_column]).cast_column(image_column, datasets.Image(decode=False))
+
+
+def _names(path: str, rows: Any, column: str, file: Path | None) -> dict[Any, str]:
+    """The name of each value in the label column, in label order."""
+    import datasets
+
+    feature = rows.features[column]
+    if file is not None:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return dict(enumerate(lines))
+    if isinstance(feature, datasets.ClassLabel):
+        return dict(enumerate(feature.names))
+    values = sorted(set(rows[column]))
+    if not all(isinstance(value, str) for value in values):
+        raise SetupError(f"The labels of {path} are numbers without names: give --class-names a file of them.")
+    return {value: value for value in values}
+
+
+def _export(rows: Any, part: Part, folder: Path, image: str, label: str, labels: dict[Any, int]) -> Sequence[Item]:
+    items = []
+    (folder / IMAGES_FOLDER / part).mkdir(parents=True, exist_ok=True)
+    for index, row in enumerate(tqdm(rows, desc=f"read {part}", unit="image")):
+        content = row[image]["bytes"] if row[image]["bytes"] is not None else Path(row[image]["path"]).read_bytes()
+        path = f"{IMAGES_FOLDER}/{part}/{index:06d}.{_suffix(content)}"
+        if row[label] not in labels:
+            raise SetupError(f"Row {index} of {part} has the label {row[label]!r}, which no class has: mend it.")
+        (folder / path).write_bytes(content)
+        items.append(Item(path, labels[row[label]]))
+    return items
+
+
+def _suffix(content: bytes) -> str:
+    try:
+        with open_picture(content) as picture:
+            return (picture.format or "bin").lower()
+    except Exception:  # the check of the rows says what is wrong with it
+        return "bin"

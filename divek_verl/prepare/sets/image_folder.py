@@ -1,0 +1,85 @@
+"""Any folder of images: each sub-folder is a class."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from divek_verl.errors import SetupError
+from divek_verl.labels import canonical
+from divek_verl.prepare.classes import Classes
+from divek_verl.prepare.names import tidy
+from divek_verl.prepare.source import Item, Part, Source
+from divek_verl.prepare.write import printable
+
+# Sub-folders that hold parts instead of classes, where "train" is among them.
+PART_FOLDERS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def read(data_root: Path, name: str | None = None) -> Source:
+    """`ROOT/<class>/...`, or `ROOT/{train,val,test}/<class>/...`; images may lie deeper inside their class.
+
+    `name` is the data set's key; by default it is made of the folder's name.
+    """
+    root = data_root.expanduser()
+    if not root.is_dir():
+        raise SetupError(f"{root} is no folder: give --data-root one with a sub-folder of images for each class.")
+    folders = _sub_folders(root)
+    if "train" in folders and set(folders) <= set(PART_FOLDERS):
+        listed = [(PART_FOLDERS[folder], f"{folder}/") for folder in folders]
+        division = "the folders train, val and test"
+    else:
+        listed, division = [("train", "")], "all images of the folder"
+    classes = sorted({folder for _, prefix in listed for folder in _sub_folders(root / prefix)})
+    if not classes:
+        raise SetupError(f"{root} has no sub-folder: put the images of each class into one of its own.")
+    parts: dict[Part, list[Item]] = {}
+    for part, prefix in listed:
+        for label, folder in enumerate(classes):
+            parts.setdefault(part, []).extend(Item(image, label) for image in find_images(root, f"{prefix}{folder}"))
+    names = tuple(_class_name(root, folder) for folder in classes)
+    return Source(name or key_of(root.resolve().name), root, Classes(names), parts, division)
+
+
+def find_images(root: Path, folder: str) -> Iterator[str]:
+    """Paths from `root` of all files below a folder that are images by their suffix, links followed but no loops."""
+    suffixes = Image.registered_extensions()
+    met: set[tuple[int, int]] = set()
+    for path, folders, files in os.walk(root / folder, followlinks=True):
+        folders[:] = sorted(
+            inner for inner in folders if not inner.startswith(".") and _is_first(Path(path, inner), met)
+        )
+        for file in sorted(files):
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in suffixes:
+                yield Path(path, file).relative_to(root).as_posix()
+
+
+def key_of(name: str) -> str:
+    """A data set's key out of any name: `My Mushrooms (2)` becomes `my-mushrooms-2`."""
+    return "-".join(canonical("".join(c if c.isalnum() else " " for c in name)).split()) or "images"
+
+
+def _sub_folders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _class_name(root: Path, folder: str) -> str:
+    try:
+        folder.encode("utf-8")
+    except UnicodeEncodeError:
+        raise SetupError(f"{printable(root / folder)} has a name that is not UTF-8: rename the folder.") from None
+    return tidy(folder)
+
+
+def _is_first(path: Path, met: set[tuple[int, int]]) -> bool:
+    """Whether a folder was not met before, under any name: a link to a folder above would never end."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    identity = (status.st_dev, status.st_ino)
+    if identity in met:
+        return False
+    met.add(identity)
+    return True

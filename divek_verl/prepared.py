@@ -1,0 +1,104 @@
+"""Reading a prepared set: its class lists, and where its pictures lie. Light: no verl, no pyarrow.
+
+A prepared set is a folder of parquet files with ``classes.json`` (the class list of each side) and ``set.json`` (the
+folder that its picture paths start from, and how it was made). A mixed set has both by the name of each data set.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+from divek_verl.prompts import parse_data_source
+
+CLASSES_FILE = "classes.json"
+SET_FILE = "set.json"
+
+
+@lru_cache(maxsize=64)
+def load_classes(folder: str, side: str, dataset: str | None = None) -> ClassNames:
+    """The class list of one side, from ``classes.json`` beside the parquet files.
+
+    ``dataset`` is the data set whose list is meant; only a mixed set, which has several, needs it.
+
+    Raises:
+        SetupError: the file is missing, is no JSON, or holds no list for ``side`` (of ``dataset``).
+    """
+    path = Path(folder) / CLASSES_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "sets" in content:
+            content = _of_dataset(content["sets"], dataset, path)
+        names = content[side]
+    except FileNotFoundError:
+        raise SetupError(f"{path} is missing: prepare the data again, it lists the classes of each side.") from None
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise SetupError(f"{path} holds no list named {side!r}: prepare the data again.") from None
+    aliases = {name: others for name, others in content.get("aliases", {}).items() if name in set(names)}
+    return ClassNames(names, aliases=aliases)
+
+
+def _of_dataset(sets: Mapping[str, Any], dataset: str | None, path: Path) -> Mapping[str, Any]:
+    """One data set's part of a mixed set's classes.json."""
+    if dataset is None or dataset not in sets:
+        raise SetupError(f"{path} lists the classes of {', '.join(sets)}, not of {dataset}: name one of its data sets.")
+    return sets[dataset]
+
+
+def classes_of(folder: str, data_source: str) -> ClassNames:
+    """The class list of a row, by its ``data_source`` and the folder of its parquet file."""
+    dataset, side = parse_data_source(data_source)
+    return load_classes(folder, side, dataset)
+
+
+def dataset_names(folder: Path) -> list[str]:
+    """The data sets that a mixed set holds; empty for a set of one."""
+    try:
+        return list(json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8")).get("sets", {}))
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+@lru_cache(maxsize=64)
+def image_root(folder: str, dataset: str) -> Path:
+    """The folder that picture paths of ``dataset`` start from; the set's own folder where none is recorded.
+
+    It is recorded twice, absolute and relative to the set, so that a set can be moved alone or with its pictures.
+
+    Raises:
+        SetupError: ``set.json`` is no JSON or not of the known form, or neither folder is there.
+    """
+    roots = read_set_file(Path(folder)).get("image_roots", {})
+    if not isinstance(roots, Mapping) or not isinstance(recorded := roots.get(dataset, {}), Mapping):
+        raise SetupError(f"{Path(folder) / SET_FILE} holds no image roots: prepare the data again.")
+    if not recorded:
+        return Path(folder)
+    candidates = [Path(folder, recorded[kind]) for kind in ("absolute", "relative") if kind in recorded]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise SetupError(
+        f"The pictures of {dataset} are no longer in {candidates[-1]}: "
+        f"move them back, or write their folder into {Path(folder) / SET_FILE}."
+    )
+
+
+def read_set_file(folder: Path) -> dict[str, Any]:
+    """What ``set.json`` says; empty where there is none, as beside rows that other programs wrote.
+
+    Raises:
+        SetupError: the file is not a JSON object.
+    """
+    path = folder / SET_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} is no JSON object: prepare the data again.")
+    return content
