@@ -107,6 +107,7 @@ async def evaluate(
     Raises:
         SetupError: data, settings or the folder do not fit, or the engine cannot be started.
     """
+    before = None if compare is None else read_results(compare)
     items, files = _read(evaluation)
     progress = Progress(out, _asked(evaluation, files))
     speed = Speed(kept=len(progress.visits), torn=progress.torn)
@@ -118,8 +119,8 @@ async def evaluate(
     judged, speed.judging = await _measure(evaluation, items, progress, show_progress)
     visits = progress.finish()
     results = _results(evaluation, files, visits, judged)
-    if compare is not None:
-        results.comparison = compare_with(compare, results, visits, evaluation)
+    if compare is not None and before is not None:
+        results.comparison = _compared(compare, before, results, visits, evaluation)
     _write(results, out)
     return results, speed
 
@@ -213,14 +214,11 @@ def _failure(visit: EvaluatedVisit) -> Failure:
     )
 
 
-def compare_with(run: Path, results: Results, visits: Sequence[EvaluatedVisit], evaluation: Evaluation) -> Comparison:
-    """This evaluation (after) against the one in the folder ``run`` (before), on the images of both.
-
-    Raises:
-        SetupError: ``run`` holds no finished evaluation, or none of the same images.
-    """
+def _compared(
+    run: Path, before: Results, results: Results, visits: Sequence[EvaluatedVisit], evaluation: Evaluation
+) -> Comparison:
+    """This evaluation (after) against the one in the folder ``run`` (before), on the images of both."""
     folder = run if run.is_dir() else run.parent
-    before = read_results(run)
     earlier = [EvaluatedVisit.from_json(record) for record in read_lines(folder / QUESTIONS_FILE)[0]]
     shared = {visit.key for visit in earlier} & {visit.key for visit in visits}
     if not shared:

@@ -1,5 +1,6 @@
 """Prepared rows as the pictures that an evaluation asks about."""
 
+import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from divek_verl import prompts
 from divek_verl.errors import SetupError
+from divek_verl.images import is_data_url
 from divek_verl.prepared import classes_of, image_root
 from divek_verl.two_step import OpenQuestion, with_pictures
 
@@ -105,12 +107,10 @@ def _items(table: pa.Table, path: Path, bounds: Mapping[str, int], open_vocabula
 
 
 def _item(row: dict[str, Any], index: int, path: Path, bounds: Mapping[str, int], open_vocabulary: bool) -> Item:
-    from divek_verl.dataset import resolve_image
-
     folder = str(path.expanduser().resolve().parent)
     dataset, side = prompts.parse_data_source(row["data_source"])
     classes = classes_of(folder, row["data_source"])
-    root = str(image_root(folder, dataset))
+    root = image_root(folder, dataset)
     given = row["reward_model"]["ground_truth"]
     truth = classes.match(given)
     image_id = str((row.get("extra_info") or {}).get("image_id") or index)
@@ -119,7 +119,7 @@ def _item(row: dict[str, Any], index: int, path: Path, bounds: Mapping[str, int]
             f"The truth {given!r} of image {image_id} is not among the classes {side!r} beside {path}: "
             "prepare the data again, or let a judge decide with --judge openai."
         )
-    pictures = [{**resolve_image(image, root), **bounds} for image in row["images"] or []]
+    pictures = [{"image": _picture(image, root), **bounds} for image in row["images"] or []]
     try:
         messages = with_pictures(row["prompt"], pictures)
     except ValueError as error:
@@ -128,7 +128,14 @@ def _item(row: dict[str, Any], index: int, path: Path, bounds: Mapping[str, int]
     return Item(row["data_source"], image_id, _shown_path(pictures), truth or given, asked)
 
 
+def _picture(image: Mapping[str, Any], root: Path) -> str:
+    """The path of a row's picture, or what is embedded as a ``data:`` URL, unread: damage is found when it is asked."""
+    if image.get("bytes") is not None:
+        return f"data:image/png;base64,{base64.b64encode(image['bytes']).decode()}"
+    return str(root / str(image.get("image")))
+
+
 def _shown_path(pictures: Sequence[Mapping[str, Any]]) -> str:
     """The first picture's path, for the record; empty for a picture that is no file."""
-    image = pictures[0].get("image") if pictures else None
-    return image if isinstance(image, str) else ""
+    image = pictures[0]["image"] if pictures else ""
+    return "" if is_data_url(image) else image
