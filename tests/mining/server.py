@@ -1,0 +1,86 @@
+"""A real HTTP server on this machine that speaks as much of OpenAI's protocol as a test needs, faults included."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+# What the server does with one request: status, body (JSON or text), seconds to wait first.
+Answer = tuple[int, Any, float]
+
+
+def completion(texts: Sequence[str], finish: str = "stop", cached: int | None = None) -> dict[str, Any]:
+    """A chat completion with one choice a text."""
+    choices = [
+        {"index": index, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
+        for index, text in enumerate(texts)
+    ]
+    usage: dict[str, Any] = {"prompt_tokens": 11, "completion_tokens": 3 * len(texts), "total_tokens": 0}
+    if cached is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
+
+
+def refusal(message: str, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": None}}
+
+
+class Script:
+    """Answers one request after the other; the last answer stays. ``requests`` holds the bodies that came."""
+
+    def __init__(self, *answers: Answer | Callable[[dict[str, Any]], Answer]) -> None:
+        self.answers = list(answers)
+        self.requests: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, body: dict[str, Any]) -> Answer:
+        with self._lock:
+            self.requests.append(body)
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return answer(body) if callable(answer) else answer
+
+
+@contextmanager
+def serving(script: Callable[[dict[str, Any]], Answer]) -> Iterator[str]:
+    """The base URL of a server that answers chat completions by ``script`` and lists one model."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, answer, pause = script(body)
+            time.sleep(pause)
+            self._send(status, answer)
+
+        def _send(self, status: int, answer: Any) -> None:
+            as_json = not isinstance(answer, str)
+            content = (json.dumps(answer) if as_json else answer).encode()
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json" if as_json else "text/html")
+                self.send_header("Content-Length", str(len(content)))
+                # The client waits as long as the server asks; without it, half a second and more.
+                self.send_header("Retry-After-Ms", "1")
+                self.end_headers()
+                self.wfile.write(content)
+            except ConnectionError:
+                return  # the client gave up
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing on the screen."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
