@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from divek_verl.console_text import plain
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.options import AnsweringModel, TwoStepOptions
 from divek_verl.labels import ClassNames
@@ -145,16 +145,16 @@ def _dataset_of(folder: Path) -> str:
 
 def show(prediction: Prediction, console: Console) -> None:
     """Print a prediction for a reader; nothing in it is read as markup or control code."""
-    console.rule(_plain(prediction.source))
+    console.rule(plain(prediction.source))
     if prediction.failure is not None:
-        detail = f": {_plain(prediction.detail)}" if prediction.detail else ""
-        console.print(f"no answer, {_plain(prediction.failure)}{detail}")
+        detail = f": {plain(prediction.detail)}" if prediction.detail else ""
+        console.print(f"no answer, {plain(prediction.failure)}{detail}")
     else:
-        console.print(f"[bold]{_plain(prediction.answer or '')}[/]")
+        console.print(f"[bold]{plain(prediction.answer or '')}[/]")
     if prediction.options:
         console.print(_votes_table(prediction))
     if prediction.reasoning or prediction.completion:
-        console.print(_plain(prediction.reasoning or prediction.completion or ""))
+        console.print(plain(prediction.reasoning or prediction.completion or ""))
 
 
 def _votes_table(prediction: Prediction) -> Table:
@@ -163,15 +163,9 @@ def _votes_table(prediction: Prediction) -> Table:
     names = dict.fromkeys([*prediction.votes, *prediction.options])
     for name in names:
         style = "bold" if name == prediction.answer else None
-        table.add_row(letters.get(name, ""), _plain(name), str(prediction.votes.get(name, 0)), style=style)
+        table.add_row(letters.get(name, ""), plain(name), str(prediction.votes.get(name, 0)), style=style)
     for name, count in prediction.unknown.items():
-        table.add_row("", f"{_plain(name)} (not in the class list)", str(count), style="dim")
+        table.add_row("", f"{plain(name)} (not in the class list)", str(count), style="dim")
     if prediction.unanswered:
         table.add_row("", "no answer", str(prediction.unanswered), style="dim")
     return table
-
-
-def _plain(text: str) -> str:
-    from divek_verl.report.text import visible
-
-    return escape(visible(text))

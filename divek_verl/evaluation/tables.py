@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from divek_verl.console_text import plain, visible
 from divek_verl.evaluation.measuring import TITLES
 from divek_verl.evaluation.results import Average, Comparison, Difference, Estimate, Group, Results
 
@@ -20,7 +20,7 @@ def show(results: Results, console: Console) -> None:
     if results.second_step:
         console.print(difference_table("what the second step adds to the most frequent answer", results.second_step))
     for line in _notes(results):
-        console.print(line, markup=False, highlight=False)
+        console.print(visible(line), markup=False, highlight=False)
     if results.comparison is not None:
         _show_comparison(results.comparison, console)
 
@@ -41,9 +41,9 @@ def score_table(results: Results, kind: str) -> Table:
     for name in names:
         table.add_column(TITLES[name], justify="right")
     for group in results.groups:
-        table.add_row(escape(group.data_source), str(group.images), *_cells(group.averages, names, kind))
+        table.add_row(plain(group.data_source), str(group.images), *_cells(group.averages, names, kind))
     for mean in results.harmonic_means:
-        title = f"{escape(mean.dataset)}, harmonic mean"
+        title = f"{plain(mean.dataset)}, harmonic mean"
         table.add_row(title, "", *_cells(mean.averages, names, kind), style="bold")
     return table
 
@@ -61,7 +61,7 @@ def sample_table(results: Results) -> Table:
     for title in ("tokens in", "tokens out", "right by filler %"):
         table.add_column(title, justify="right")
     for group in results.groups:
-        table.add_row(escape(group.data_source), *_sample_cells(group))
+        table.add_row(plain(group.data_source), *_sample_cells(group))
     return table
 
 
@@ -87,7 +87,7 @@ def difference_table(title: str, differences: list[Difference]) -> Table:
 
 
 def _difference_cells(each: Difference) -> Iterator[str]:
-    yield escape(each.data_source)
+    yield plain(each.data_source)
     yield TITLES[each.measure]
     yield str(each.images)
     yield f"{100 * each.before:.1f}"
@@ -117,9 +117,9 @@ def _notes(results: Results) -> Iterator[str]:
 
 
 def _show_comparison(comparison: Comparison, console: Console) -> None:
-    console.print(difference_table(f"against {escape(comparison.run)}", comparison.differences))
+    console.print(difference_table(f"against {plain(comparison.run)}", comparison.differences))
     lines = [f"before: {comparison.model}", *(f"also different: {line}" for line in comparison.other_settings)]
     if comparison.only_here or comparison.only_there:
         lines.append(f"left out: {comparison.only_here} images only here, {comparison.only_there} only there")
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(visible(line), markup=False, highlight=False)

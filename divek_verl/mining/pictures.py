@@ -42,7 +42,9 @@ def read_pictures(messages: Sequence[dict[str, Any]], patch_size: int = 14) -> l
 def _decoded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conversation with its pictures decoded and upright, as in training; qwen-vl-utils ignores orientation."""
     return [
-        message if isinstance(message["content"], str) else {**message, "content": list(map(_upright, message["content"]))}
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": list(map(_upright, message["content"]))}
         for message in messages
     ]
 

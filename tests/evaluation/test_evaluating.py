@@ -1,4 +1,4 @@
-"""A whole evaluation with a scripted policy: what is written, what is kept, what is refused; and a kill -9, for real."""
+"""A whole evaluation with a scripted policy: what is written, kept and refused; and a kill -9, for real."""
 
 import asyncio
 import json

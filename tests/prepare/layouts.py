@@ -97,7 +97,14 @@ def cars(folder: Path, trained: int = 10, tested: int = 4, names: Sequence[str] 
         ("cars_test", tested, "cars_test_annos_withlabels.mat"),
     ):
         total = count * len(names)
-        fields = [("bbox_x1", "O"), ("bbox_y1", "O"), ("bbox_x2", "O"), ("bbox_y2", "O"), ("class", "O"), ("fname", "O")]
+        fields = [
+            ("bbox_x1", "O"),
+            ("bbox_y1", "O"),
+            ("bbox_x2", "O"),
+            ("bbox_y2", "O"),
+            ("class", "O"),
+            ("fname", "O"),
+        ]
         annotations = np.empty((1, total), dtype=fields)
         for index in range(total):
             image = f"{index + 1:05d}.jpg"
