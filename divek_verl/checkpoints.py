@@ -74,6 +74,10 @@ def _read(path: Path) -> object:
 
 
 def _run_merger(actor: Path, target: Path) -> None:
+    from divek_verl.mining.machine import prepare_machine
+
+    # The merger imports verl, which has to be told where there is no GPU.
+    prepare_machine()
     print(f"divek_verl: merging the FSDP shards of {actor} (once)", flush=True)
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     command += ["--local_dir", str(actor), "--target_dir", str(target)]
