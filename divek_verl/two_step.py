@@ -126,13 +126,9 @@ async def ask_two_steps(engine: Engine, asked: OpenQuestion, settings: TwoStepSe
 
 
 def _question(votes: Votes, asked: OpenQuestion, settings: TwoStepSettings) -> Question:
-    built = build_question(
-        votes,
-        asked.classes,
-        num_options=settings.num_options,  # type: ignore[arg-type]
-        skip_easy=False,
-        seed=f"{settings.seed}-{asked.key}",
-    )
+    num_options: Any = settings.num_options
+    seed = f"{settings.seed}-{asked.key}"
+    built = build_question(votes, asked.classes, num_options=num_options, skip_easy=False, seed=seed)
     assert not isinstance(built, Skip), "only a question with a truth is skipped"
     return built
 
