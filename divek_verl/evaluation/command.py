@@ -16,6 +16,7 @@ from divek_verl.errors import SetupError
 from divek_verl.evaluation.options import AnsweringModel, JudgeOptions, TwoStepOptions
 from divek_verl.mining.options import with_options
 
+STOPPED = 130
 MODES = ("one-step", "two-step", "both")
 
 
@@ -107,16 +108,14 @@ def _run(
     if fresh:
         start_over(out)
     started = time.monotonic()
-    results, speed = asyncio.run(
-        evaluate(
-            evaluation,
-            lambda: _open(model),
-            out,
-            compare=compare,
-            retry_failures=retry_failures,
-            show_progress=True,
-        )
+    work = evaluate(
+        evaluation, lambda: _open(model), out, compare=compare, retry_failures=retry_failures, show_progress=True
     )
+    try:
+        results, speed = asyncio.run(work)
+    except KeyboardInterrupt:
+        print(f"stopped; what was answered is kept in {out}, and the same command goes on from there")
+        raise typer.Exit(STOPPED) from None
     console = Console()
     show(results, console)
     console.print(_spent(speed, time.monotonic() - started), markup=False, highlight=False)

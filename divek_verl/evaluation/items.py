@@ -80,6 +80,8 @@ def read_items(
 
 
 def _read_table(path: Path) -> pa.Table:
+    if path.is_dir():
+        raise SetupError(f"{path} is a folder: give --data its parquet files, such as {path / 'val_base.parquet'}.")
     try:
         table = pq.read_table(path)
     except FileNotFoundError:

@@ -118,6 +118,10 @@ def test_a_file_that_is_not_there_or_no_parquet(tmp_path: Path) -> None:
     wrong(tmp_path, "no column 'data_source'", tmp_path / "other.parquet")
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    wrong(tmp_path, "is a folder: give --data its parquet files", tmp_path)
+
+
 def test_no_class_list(tmp_path: Path) -> None:
     (base,) = write_set(tmp_path, {"base": 1})
     elsewhere = tmp_path / "elsewhere" / "val.parquet"
