@@ -13,7 +13,7 @@ from divek_verl.errors import SetupError
 from divek_verl.evaluation.asking import ASKED_FILE, QUESTIONS_FILE, Progress, ask_all, fingerprint
 from divek_verl.evaluation.comparing import differences
 from divek_verl.evaluation.items import DataFile, Item, read_items
-from divek_verl.evaluation.judging import all_pairs, judge_pairs, summary
+from divek_verl.evaluation.judging import all_pairs, describe, judge_pairs
 from divek_verl.evaluation.measuring import TITLES, measure, measure_judged
 from divek_verl.evaluation.results import (
     RESULTS_FILE,
@@ -178,14 +178,14 @@ async def _measure(
         verdicts, counted = await judge_pairs(pairs, evaluation.judge, bar.update)
     for key, visit in progress.visits.items():
         measure_judged(visit, classes[key], verdicts)
-    return summary(verdicts, evaluation.judge), counted
+    return describe(verdicts, evaluation.judge), counted
 
 
 def _results(
     evaluation: Evaluation, files: Sequence[DataFile], visits: Sequence[EvaluatedVisit], judged: Judged | None
 ) -> Results:
     seed, resamples = evaluation.two_step.seed, evaluation.resamples
-    groups, harmonic_means = summarize(visits, evaluation.measures, seed=seed, resamples=resamples)
+    summary = summarize(visits, evaluation.measures, seed=seed, resamples=resamples)
     helped = [("consistency", "two_step")] if evaluation.mode == "both" else []
     return Results(
         model=evaluation.model,
@@ -195,8 +195,9 @@ def _results(
         versions=versions(),
         data=[DataFileResult(**asdict(file)) for file in files],
         images=len(visits),
-        groups=groups,
-        harmonic_means=harmonic_means,
+        groups=summary.groups,
+        harmonic_means=summary.harmonic_means,
+        over_data_sets=summary.over_data_sets,
         second_step=differences(visits, visits, helped, seed=seed, resamples=resamples),
         failures=[_failure(visit) for visit in visits if visit.failure is not None],
         judge=judged,

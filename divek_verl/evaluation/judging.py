@@ -25,7 +25,7 @@ async def judge_pairs(
         return await judging.judge(pairs, on_done), judging.counted
 
 
-def summary(verdicts: Mapping[Pair, Verdict], settings: JudgeSettings) -> Judged:
+def describe(verdicts: Mapping[Pair, Verdict], settings: JudgeSettings) -> Judged:
     """What stands in the results."""
     counted = Counter(verdict.same for verdict in verdicts.values())
     reasons = Counter(verdict.reason or "unknown" for verdict in verdicts.values() if verdict.same is None)

@@ -84,6 +84,14 @@ class HarmonicMean(_Model):
     averages: dict[str, Average]
 
 
+class OverDataSets(_Model):
+    """The mean over several data sets, each weighing the same: of base, of new, and the harmonic mean of these two."""
+
+    row: Literal["base", "new", "harmonic mean"]
+    data_sets: int
+    averages: dict[str, Average]
+
+
 class Failure(_Model):
     """An image that could not be asked, or not to the end; it counts as not right."""
 
@@ -162,6 +170,9 @@ class Results(_Model):
     images: int
     groups: list[Group]
     harmonic_means: list[HarmonicMean]
+    over_data_sets: list[OverDataSets] = Field(
+        description="of the data sets with base and new, where there are several"
+    )
     second_step: list[Difference] = Field(
         description="with --mode both: what the second question adds to taking the most frequent answer"
     )

@@ -6,13 +6,13 @@ kind, not with another seed of the sampler. Micro averages weigh every image ali
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from divek_verl import prompts
-from divek_verl.evaluation.results import Average, ClassScore, Estimate, Group, HarmonicMean
+from divek_verl.evaluation.results import Average, ClassScore, Estimate, Group, HarmonicMean, OverDataSets
 from divek_verl.evaluation.visits import EvaluatedVisit
 
 LEVEL = 0.95
@@ -29,6 +29,14 @@ class Draws:
     macro: np.ndarray
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """An average with the draws that its intervals come from, so that averages of averages have intervals too."""
+
+    average: Average
+    draws: Draws
+
+
 def by_source(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit]]:
     """Data source -> its visits, both sorted, so that no order of rows or replies changes a number."""
     found: dict[str, list[EvaluatedVisit]] = {}
@@ -37,16 +45,36 @@ def by_source(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit
     return found
 
 
-def summarize(
-    visits: Iterable[EvaluatedVisit], measures: Sequence[str], *, seed: int, resamples: int
-) -> tuple[list[Group], list[HarmonicMean]]:
-    """The numbers of every data source, and of every data set that has base and new classes."""
-    groups, draws = [], {}
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of every data source, of every data set with base and new classes, and over such data sets."""
+
+    groups: list[Group]
+    harmonic_means: list[HarmonicMean]
+    over_data_sets: list[OverDataSets]
+
+
+def summarize(visits: Iterable[EvaluatedVisit], measures: Sequence[str], *, seed: int, resamples: int) -> Summary:
+    """All averages of ``measures``, with intervals from ``resamples`` draws."""
+    groups = []
+    drawn: dict[tuple[str, str], dict[str, Drawn]] = {}
     for source, own in by_source(visits).items():
-        drawn = draw(own, measures, generator(seed, source), resamples)
-        draws[source] = drawn
-        groups.append(_group(source, own, measures, drawn))
-    return groups, _harmonic_means(groups, draws, measures)
+        draws = draw(own, measures, generator(seed, source), resamples)
+        group = _group(source, own, measures, draws)
+        groups.append(group)
+        drawn[group.dataset, group.side] = {name: Drawn(group.averages[name], draws[name]) for name in measures}
+    paired = sorted({dataset for dataset, _ in drawn if all((dataset, side) in drawn for side in SIDES)})
+    means = {name: {measure: _harmonic(*_sides(drawn, name, measure)) for measure in measures} for name in paired}
+    harmonic_means = [HarmonicMean(dataset=name, averages=_averages(means[name])) for name in paired]
+    return Summary(groups, harmonic_means, _over_data_sets(drawn, paired, measures))
+
+
+def _sides(drawn: Mapping[tuple[str, str], Mapping[str, Drawn]], dataset: str, measure: str) -> list[Drawn]:
+    return [drawn[dataset, side][measure] for side in SIDES]
+
+
+def _averages(drawn: Mapping[str, Drawn]) -> dict[str, Average]:
+    return {measure: each.average for measure, each in drawn.items()}
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -163,26 +191,34 @@ def _average(
     )
 
 
-def _harmonic_means(
-    groups: Sequence[Group], draws: Mapping[str, Mapping[str, Draws]], measures: Sequence[str]
-) -> list[HarmonicMean]:
-    found = []
-    sides = {(group.dataset, group.side): group for group in groups}
-    for dataset in sorted({group.dataset for group in groups}):
-        base, new = (sides.get((dataset, side)) for side in SIDES)
-        if base is not None and new is not None:
-            averages = {name: _harmonic_mean(name, base, new, draws) for name in measures}
-            found.append(HarmonicMean(dataset=dataset, averages=averages))
-    return found
+def _harmonic(first: Drawn, second: Drawn) -> Drawn:
+    return _combine(lambda values: harmonic(*values), [first, second])
 
 
-def _harmonic_mean(measure: str, base: Group, new: Group, draws: Mapping[str, Mapping[str, Draws]]) -> Average:
-    estimates = {}
+def _combine(of: Callable[[Sequence[float]], float], parts: Sequence[Drawn]) -> Drawn:
+    """A number made of several averages, and the same of each of their draws, which are independent of each other."""
+    estimates, draws = {}, {}
     for kind in ("micro", "macro"):
-        first, second = (getattr(group.averages[measure], kind) for group in (base, new))
-        drawn = [getattr(draws[group.data_source][measure], kind) for group in (base, new)]
-        value = harmonic(first.value, second.value)
-        most = harmonic(first.value + first.unjudged, second.value + second.unjudged)
-        each = np.array([harmonic(*pair) for pair in zip(*drawn, strict=True)])
-        estimates[kind] = estimate(value, each, most - value)
-    return Average(**estimates)
+        own = [getattr(part.average, kind) for part in parts]
+        value, most = of([each.value for each in own]), of([each.value + each.unjudged for each in own])
+        drawn = zip(*(getattr(part.draws, kind) for part in parts), strict=True)
+        draws[kind] = np.array([of(values) for values in drawn])
+        estimates[kind] = estimate(value, draws[kind], most - value)
+    return Drawn(Average(**estimates), Draws(**draws))
+
+
+def _over_data_sets(
+    drawn: Mapping[tuple[str, str], Mapping[str, Drawn]], datasets: Sequence[str], measures: Sequence[str]
+) -> list[OverDataSets]:
+    """As papers report several data sets: the harmonic mean is that of the two means."""
+    if len(datasets) < 2:
+        return []
+    rows: dict[str, dict[str, Drawn]] = {
+        side: {measure: _combine(mean, [drawn[name, side][measure] for name in datasets]) for measure in measures}
+        for side in SIDES
+    }
+    rows["harmonic mean"] = {measure: _harmonic(*(rows[side][measure] for side in SIDES)) for measure in measures}
+    return [
+        OverDataSets(row=row, data_sets=len(datasets), averages=_averages(found))  # type: ignore[arg-type]
+        for row, found in rows.items()
+    ]

@@ -45,6 +45,8 @@ def score_table(results: Results, kind: str) -> Table:
     for mean in results.harmonic_means:
         title = f"{plain(mean.dataset)}, harmonic mean"
         table.add_row(title, "", *_cells(mean.averages, names, kind), style="bold")
+    for over in results.over_data_sets:
+        table.add_row(f"{over.data_sets} data sets, {over.row}", "", *_cells(over.averages, names, kind), style="bold")
     return table
 
 

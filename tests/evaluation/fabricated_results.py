@@ -13,6 +13,7 @@ from divek_verl.evaluation.results import (
     HarmonicMean,
     Judged,
     McNemar,
+    OverDataSets,
     Results,
 )
 
@@ -76,6 +77,7 @@ def results(**changes: object) -> Results:
         images=320,
         groups=[group("base", 0.6), group("new", 0.3)],
         harmonic_means=[HarmonicMean(dataset="flags", averages=averages(0.4))],
+        over_data_sets=[OverDataSets(row="harmonic mean", data_sets=5, averages=averages(0.45))],
         second_step=[difference("two_step", test)],
         failures=[
             Failure(

@@ -49,7 +49,7 @@ def failed(name: str, truth: str) -> EvaluatedVisit:
 
 
 def groups(visits: list[EvaluatedVisit]) -> list[Group]:
-    return summarize(visits, list(TITLES), seed=0, resamples=200)[0]
+    return summarize(visits, list(TITLES), seed=0, resamples=200).groups
 
 
 def test_every_number_of_a_group_is_that_of_the_table() -> None:
@@ -105,8 +105,9 @@ def test_a_failed_image_lowers_every_average_and_never_raises_one() -> None:
 
 
 def test_the_harmonic_mean_is_of_base_and_new() -> None:
-    found, (mean,) = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(TITLES), seed=0, resamples=200)
-    assert [group.data_source for group in found] == ["divek/flags/base", NEW]
+    found = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(TITLES), seed=0, resamples=200)
+    assert [group.data_source for group in found.groups] == ["divek/flags/base", NEW]
+    (mean,) = found.harmonic_means
     # base two-step 3/5, new 1/2
     assert mean.averages["two_step"].micro.value == pytest.approx(2 * 0.6 * 0.5 / 1.1)
     assert mean.dataset == "flags"
@@ -124,7 +125,27 @@ def test_the_papers_own_harmonic_mean() -> None:
 
 
 def test_there_is_no_harmonic_mean_of_one_side() -> None:
-    assert summarize(rows(TABLE), list(TITLES), seed=0, resamples=10)[1] == []
+    assert summarize(rows(TABLE), list(TITLES), seed=0, resamples=10).harmonic_means == []
+
+
+def test_over_several_data_sets_the_harmonic_mean_is_of_the_means() -> None:
+    visits = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
+    visits += [*rows(TABLE[:1], "divek/pets/base"), *rows(NEW_TABLE[1:], "divek/pets/new")]
+    found = summarize(visits, list(TITLES), seed=0, resamples=100)
+    base, new, mean = found.over_data_sets
+    assert [each.row for each in found.over_data_sets] == ["base", "new", "harmonic mean"]
+    assert base.averages["two_step"].micro.value == pytest.approx((0.6 + 1.0) / 2)
+    assert new.averages["two_step"].micro.value == pytest.approx((0.5 + 0.0) / 2)
+    assert mean.averages["two_step"].micro.value == pytest.approx(harmonic(0.8, 0.25))
+    assert {each.dataset for each in found.harmonic_means} == {"flags", "pets"}
+    for each in found.over_data_sets:
+        estimate = each.averages["two_step"].micro
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_one_data_set_has_no_mean_over_data_sets() -> None:
+    visits = [*rows(TABLE), *rows(NEW_TABLE, NEW), *rows(TABLE, "divek/pets/base")]
+    assert summarize(visits, list(TITLES), seed=0, resamples=10).over_data_sets == []
 
 
 @settings(max_examples=20, deadline=None)
@@ -139,13 +160,13 @@ def test_the_order_of_rows_changes_nothing(rng: random.Random) -> None:
 
 
 def test_another_data_source_changes_no_interval() -> None:
-    alone, _ = summarize(rows(TABLE), list(TITLES), seed=0, resamples=100)
-    beside, _ = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(TITLES), seed=0, resamples=100)
-    assert alone[0] == beside[0]
+    alone = summarize(rows(TABLE), list(TITLES), seed=0, resamples=100)
+    beside = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(TITLES), seed=0, resamples=100)
+    assert alone.groups[0] == beside.groups[0]
 
 
 def test_the_seed_decides_the_interval_and_nothing_else() -> None:
-    first, second = (summarize(rows(TABLE), ["one_step"], seed=seed, resamples=50)[0][0] for seed in (0, 1))
+    first, second = (summarize(rows(TABLE), ["one_step"], seed=seed, resamples=50).groups[0] for seed in (0, 1))
     assert first.averages["one_step"].micro.value == second.averages["one_step"].micro.value
     assert first != second
 
@@ -164,7 +185,7 @@ def coins(count: int, right: int) -> list[EvaluatedVisit]:
 
 
 def test_the_interval_is_that_of_the_binomial_law() -> None:
-    (group,) = summarize(coins(400, 120), ["two_step"], seed=0, resamples=4000)[0]
+    (group,) = summarize(coins(400, 120), ["two_step"], seed=0, resamples=4000).groups
     found = group.averages["two_step"].micro
     error = 1.96 * (0.3 * 0.7 / 400) ** 0.5
     assert found.value == pytest.approx(0.3)
@@ -177,7 +198,7 @@ def test_95_of_100_intervals_hold_the_true_share() -> None:
     held = 0
     for trial in range(200):
         right = int(rng.binomial(60, 0.4))
-        (group,) = summarize(coins(60, right), ["two_step"], seed=trial, resamples=300)[0]
+        (group,) = summarize(coins(60, right), ["two_step"], seed=trial, resamples=300).groups
         found = group.averages["two_step"].micro
         held += found.low <= 0.4 <= found.high
     assert 180 <= held <= 199
@@ -185,7 +206,7 @@ def test_95_of_100_intervals_hold_the_true_share() -> None:
 
 @pytest.mark.parametrize("right", [0, 20])
 def test_where_all_are_alike_the_interval_is_a_point(right: int) -> None:
-    (group,) = summarize(coins(20, right), ["two_step"], seed=0, resamples=50)[0]
+    (group,) = summarize(coins(20, right), ["two_step"], seed=0, resamples=50).groups
     found = group.averages["two_step"]
     assert (found.micro.low, found.micro.high) == (right / 20, right / 20)
     assert (found.macro.low, found.macro.high) == (right / 20, right / 20)
@@ -209,7 +230,7 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.Mo
 def test_what_is_unjudged_is_averaged_beside_the_value() -> None:
     visits = coins(4, 1)
     visits[3].unjudged = {"two_step": 1.0}
-    (group,) = summarize(visits, ["two_step"], seed=0, resamples=20)[0]
+    (group,) = summarize(visits, ["two_step"], seed=0, resamples=20).groups
     assert (group.averages["two_step"].micro.value, group.averages["two_step"].micro.unjudged) == (0.25, 0.25)
 
 

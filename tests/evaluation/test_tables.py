@@ -18,7 +18,14 @@ def shown(**changes: object) -> str:
 
 def test_averages_intervals_harmonic_means_and_samples() -> None:
     text = shown()
-    for part in ("divek/flags/base", "60.0 [50.0, 70.0]", "60.0 [50.0, 70.0] +5.0?", "flags, harmonic mean", "3.25"):
+    for part in (
+        "divek/flags/base",
+        "60.0 [50.0, 70.0]",
+        "60.0 [50.0, 70.0] +5.0?",
+        "flags, harmonic mean",
+        "5 data sets, harmonic mean",
+        "3.25",
+    ):
         assert part in text
     assert "micro average" in text and "macro average" in text
 
