@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 # Where pip finds a CPU build of torch 2.13.0, if its usual index has none: make demo TORCH_INDEX=https://...
 TORCH_INDEX ?=
 STAMP := $(VENV)/.installed
+# The report's page is tested in Chromium; `make test BROWSER=` goes without where there is none.
+BROWSER ?= install
+BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: setup demo test test-recipes lint docs clean
+.PHONY: setup browser demo test test-recipes lint docs clean
 
 setup: $(STAMP)
 
@@ -27,7 +30,17 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+browser:
+ifneq ($(BROWSER),)
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium; \
+	else \
+		echo "No Chromium here: the tests of the report's page in a browser are skipped. Install one of: $(BROWSERS)."; \
+	fi
+endif
+
+test: lint browser
 	$(BIN)/python -m pytest
 
 # Every recipe for two steps on a CPU with a tiny model: more than an hour on two cores.

@@ -19,8 +19,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("divek_verl.doctor:main", "Say whether this machine is ready, and what to do where it is not."),
     "prepare": ("divek_verl.prepare.command:app", "Prepare a data set for training."),
     "inspect": ("divek_verl.prepare.inspect:main", "Summarise a prepared set and draw its contact sheet."),
-    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run."),
     "mine": ("divek_verl.mining.command:main", "Sample K answers for each image and keep the votes."),
+    "eval": (
+        "divek_verl.evaluation.command:evaluate_command",
+        "Measure a model at both steps, on base and new classes.",
+    ),
+    "predict": ("divek_verl.predict_command:predict_command", "Name the class of your own pictures, in two steps."),
+    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run, or of several to compare."),
 }
 WRONG_INPUT = 2
 

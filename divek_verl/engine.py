@@ -45,9 +45,10 @@ class Request:
 class Reply:
     """What came back for one request: completions, or the named reason why there are none.
 
-    ``prompt_tokens`` and ``cached_tokens`` are of the one prompt; ``cached_tokens`` is None where an engine does not
-    say. ``truncated`` completions ended at the token limit. An expected failure (unreadable image, overlong prompt,
-    time-out, refused by a server) is data: ``failure`` names it, ``detail`` says more.
+    ``prompt_tokens`` are those of the one prompt; ``cached_tokens`` is what the last of the completions found of them
+    in the cache, None where an engine does not say. ``truncated`` completions ended at the token limit. An expected
+    failure (unreadable image, overlong prompt, time-out, refused by a server) is data: ``failure`` names it, ``detail``
+    says more. A failure beside completions means that only these came.
     """
 
     key: str

@@ -12,6 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+# Pictures of pixels only: other formats of Pillow's start programs (EPS) or draw by instructions (WMF).
+_PIXEL_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "ICO")
+Image.init()
+FORMATS = tuple(name for name in _PIXEL_FORMATS if name in Image.OPEN)  # some depend on how Pillow was built
+
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap width and height
 _DATA_URL = "data:image/"
@@ -25,7 +30,7 @@ def open_picture(source: str | Path | bytes) -> Image.Image:
     """
     if isinstance(source, str) and source.startswith(_DATA_URL):
         source = base64.b64decode(source.partition(",")[2], validate=True)
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -48,7 +53,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def to_data_url(content: bytes) -> str:
     """Encoded bytes as the string in which conversations carry a picture that is no file."""
-    with Image.open(io.BytesIO(content)) as image:
+    with open_picture(content) as image:
         kind = Image.MIME.get(image.format or "", "image/png")
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 

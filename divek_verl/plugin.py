@@ -34,24 +34,11 @@ def _wrap_validate_config(module: Any) -> None:
     module.validate_config = validated(module.validate_config)
 
 
-def _record_metrics(module: Any) -> None:
-    """Have verl's ``Tracking`` append what it logs to ``<run dir>/metrics.jsonl`` as well."""
-    from divek_verl.records import MetricsFile
+def _extend_tracking(module: Any) -> None:
+    """Metrics to ``<run dir>/metrics.jsonl``, readable validation generations, and the report at the end of a run."""
+    from divek_verl.tracking import extend
 
-    original_init, original_log = module.Tracking.__init__, module.Tracking.log
-
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        original_init(self, *args, **kwargs)
-        config = kwargs.get("config") or (args[3] if len(args) > 3 else None) or {}
-        divek = config.get("divek") if hasattr(config, "get") else None
-        self._divek_metrics = MetricsFile(divek["run_dir"]) if divek else None
-
-    def log(self: Any, data: dict, step: int, backend: Any = None) -> None:
-        original_log(self, data, step, backend)
-        if self._divek_metrics is not None:
-            self._divek_metrics.log(data, step)
-
-    module.Tracking.__init__, module.Tracking.log = init, log
+    extend(module)
 
 
 def install() -> None:
@@ -60,7 +47,7 @@ def install() -> None:
         return
     Plugins.instance().register(DivekSearchPath)
     wrapt.register_post_import_hook(_wrap_validate_config, "verl.utils.config")
-    wrapt.register_post_import_hook(_record_metrics, "verl.utils.tracking")
+    wrapt.register_post_import_hook(_extend_tracking, "verl.utils.tracking")
 
     from divek_verl import compat
 

@@ -1,9 +1,11 @@
+import asyncio
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -136,6 +138,104 @@ def test_the_bounds_hold_in_what_the_model_sees(folder: Path, load: Any, max_pix
     assert images is not None
     width, height = images[0].size
     assert 784 <= width * height <= max_pixels
+
+
+# ------------------------------------------------------------------------------------------ pictures as prepared
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def sideways(path: Path) -> None:
+    """A 224x112 picture, red on its left, that a camera held sideways took: upright it is red on top."""
+    picture = Image.new("RGB", (224, 112), (0, 0, 255))
+    picture.paste((255, 0, 0), (0, 0, 112, 112))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(path, exif=exif)
+
+
+async def seen(messages: list[dict]) -> Any:
+    """The picture that verl's agent loop hands to the model, by both of the ways that it knows."""
+    (one,), _ = await DiveKDataset.process_vision_info(messages, 14, OmegaConf.create({}))
+    (two,), _, _ = await DiveKDataset.process_multi_modal_info(messages, 14, OmegaConf.create({}))
+    assert one.tobytes() == two.tobytes()
+    return one
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_picture_is_seen_upright_and_counted_so(folder: Path, load: Any, processor: Any, embedded: bool) -> None:
+    """verl and qwen_vl_utils ignore the orientation that a camera wrote; preparation checked the upright picture."""
+    sideways(folder / "images/0.png")
+    images = [{"bytes": content_of(folder / "images/0.png")}] if embedded else [{"image": "images/0.png"}]
+    files = write(folder, [row(0, images=images)])
+    messages = load(files)[0]["raw_prompt"]
+    picture = asyncio.run(seen(messages))
+    assert picture.size == (112, 224)
+    assert picture.getpixel((56, 30)) == (255, 0, 0) and picture.getpixel((56, 200)) == (0, 0, 255)
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    tokens = len(processor(text=[text], images=[picture])["input_ids"][0])
+    assert len(load(files, max_prompt_length=tokens)) == 1
+    with pytest.raises(SetupError, match="can be used"):
+        load(files, max_prompt_length=tokens - 1)
+
+
+def test_a_16_bit_picture_is_not_white(folder: Path, load: Any) -> None:
+    Image.fromarray(np.full((84, 112), 257 * 90, dtype=np.uint16)).save(folder / "images/0.png")
+    assert asyncio.run(seen(load(write(folder, [row(0)]))[0]["raw_prompt"])).getpixel((5, 5)) == (90, 90, 90)
+
+
+def test_an_embedded_picture_is_the_one_by_path(folder: Path, load: Any) -> None:
+    paint(folder / "images/0.png", (300, 200))
+    bounds = {"min_pixels": 784, "max_pixels": 6272}
+    by_path = load(write(folder, [row(0)]), divek=bounds)[0]["raw_prompt"]
+    embedded = row(0, images=[{"bytes": content_of(folder / "images/0.png")}])
+    item = load(write(folder, [embedded], "embedded"), divek=bounds)[0]
+    part = item["raw_prompt"][0]["content"][0]
+    assert part["image"].startswith("data:image/png;base64,")
+    assert (part["min_pixels"], part["max_pixels"]) == (784, 6272)
+    one, two = asyncio.run(seen(by_path)), asyncio.run(seen(item["raw_prompt"]))
+    assert one.tobytes() == two.tobytes()
+    assert one.width * one.height <= 6272
+    rewritten = to_multiple_choice(item, Question(("Romania", "Chad"), 1, False), "Chad", {})
+    assert rewritten["raw_prompt"][0]["content"][0] == part
+
+
+def test_embedded_pictures_are_left_out_for_the_same_reasons(folder: Path, load: Any) -> None:
+    paint(folder / "images/0.png", (1120, 840))
+    contents = [content_of(folder / "images/1.png"), content_of(folder / "images/0.png"), b"no picture"]
+    files = write(folder, [row(index, images=[{"bytes": content}]) for index, content in enumerate(contents)])
+    assert load(files).left_out == {"overlong_prompt": ["flag-1"], "unreadable_image": ["flag-2"]}
+
+
+def test_pictures_are_found_where_the_set_says(
+    folder: Path, load: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("pictures")
+    paint(elsewhere / "a/0.png")
+    recorded = {"absolute": str(elsewhere), "relative": "../nowhere"}
+    (folder / "set.json").write_text(json.dumps({"image_roots": {"flags": recorded}}))
+    item = load(write(folder, [row(0, images=[{"image": "a/0.png"}])]))[0]
+    assert item["raw_prompt"][0]["content"][0]["image"] == str(elsewhere / "a/0.png")
+    assert item["image_root"] == str(folder)
+
+
+def test_a_folder_of_pictures_that_is_gone_stops_at_start(folder: Path, load: Any) -> None:
+    """They are not so many unreadable pictures."""
+    (folder / "set.json").write_text(json.dumps({"image_roots": {"flags": {"absolute": "/nowhere"}}}))
+    with pytest.raises(SetupError, match="no longer in /nowhere"):
+        load(write(folder, [row(0)]))
+
+
+def test_a_mixed_set_has_a_class_list_for_each_of_its_data_sets(folder: Path, load: Any) -> None:
+    flags = json.loads((folder / "classes.json").read_text())
+    countries = {"base": ["Chad", "Peru"], "new": ["Cuba", "Iran"], "all": ["Chad", "Peru", "Cuba", "Iran"]}
+    (folder / "classes.json").write_text(json.dumps({"sets": {"flags": flags, "maps": countries}}))
+    rows = [row(0), row(1, truth="Peru", data_source="divek/maps/base")]
+    assert len(load(write(folder, rows))) == 2
+    with pytest.raises(SetupError, match="truth 'Peru' of image flag-1 is not among the classes 'base'"):
+        load(write(folder, [row(1, truth="Peru")]))
 
 
 # ------------------------------------------------------------------------------------------ rows that are left out

@@ -55,7 +55,9 @@ def test_the_lowest_correlation_of_all_steps_counts(tmp_path: Path) -> None:
     assert check_correlation(run) == 0.991
 
 
-@pytest.mark.parametrize("steps", [{1: {CORRELATION: 0.5}, 2: {CORRELATION: 0.9999}}, {1: {"other": 1.0}}, {}])
+@pytest.mark.parametrize(
+    "steps", [{1: {CORRELATION: 0.5}, 2: {CORRELATION: 0.9999}}, {1: {CORRELATION: None}}, {1: {"other": 1.0}}, {}]
+)
 def test_a_sampler_that_is_not_the_policy_stops_the_demo(tmp_path: Path, steps: dict) -> None:
     with pytest.raises(SetupError, match="samples from another model"):
         check_correlation(write_metrics(tmp_path, steps))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from verl_runs import CLASSES, ROLLOUTS, SAMPLES, command, finish, kill_without_warning, make_model, prepare, wait_for
+from wandb_file import history, tables
 
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
+from divek_verl.tracking import NO_QUESTION
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,13 +35,15 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trainer__total_training_steps=STEPS,
         trainer__val_before_train="true",
         trainer__test_freq=STEPS,
-        trainer__logger="[console,tensorboard]",
+        trainer__logger="[console,tensorboard,wandb]",
+        trainer__log_val_generations=9,
     )
-    settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard")}
+    (home / "wandb").mkdir()
+    settings = {**environment(), "TENSORBOARD_DIR": str(folder / "tensorboard"), "WANDB_DIR": str(home / "wandb")}
     with running(arguments, first, settings) as process:
         wait_for(folder / "latest_checkpointed_iteration.txt", process, first)
         kill_without_warning(process)
-    with running(arguments, second, settings) as process:
+    with running(arguments, second, settings | {"WANDB_DIR": str(folder)}) as process:
         finish(process, second)
     return folder
 
@@ -106,11 +110,32 @@ def test_the_samples_of_one_image_share_its_prefill(run_dir: Path) -> None:
     assert read_metrics(run_dir)[STEPS]["divek/cached_share"] > 0.5
 
 
-def test_a_report_can_be_written_of_it(run_dir: Path) -> None:
-    from divek_verl.report import write_report
+def test_the_trackers_have_the_names_and_values_of_the_metrics_file(run_dir: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    page = write_report(run_dir).read_text(encoding="utf-8")
-    assert "divek/flags/base" in page
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    expected, wandb = read_metrics(run_dir)[STEPS], history(run_dir)[STEPS]
+    assert set(expected) <= set(events.Tags()["scalars"])
+    for name, value in expected.items():
+        assert wandb[name] == pytest.approx(value, nan_ok=True)
+        assert events.Scalars(name)[-1].value == pytest.approx(value, rel=1e-4, nan_ok=True)
+
+
+def test_the_logged_generations_are_the_questions_that_were_asked(run_dir: Path, visits: list[dict]) -> None:
+    table = tables(run_dir)[-1]
+    row = dict(zip(table["columns"], table["data"][-1], strict=True))
+    inputs = [row[f"input_{number}"] for number in range(1, 10)]
+    last = [visit for visit in visits if visit["split"] == "val" and visit["step"] == STEPS]
+    asked = ["".join(f"\n{letter}. {name}" for letter, name in zip("ABCDE", v["options"], strict=False)) for v in last]
+    assert all(any(options in text for text in inputs) for options in asked)
+    assert inputs.count(NO_QUESTION) == 1  # the picture that was cut short
+    assert not any("image_pad" in text for text in inputs)
+
+
+def test_the_report_was_written_at_the_end(run_dir: Path) -> None:
+    assert "divek/flags/base" in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "divek_verl: report: " in (run_dir.parent / "second.log").read_text(errors="replace")
 
 
 def test_the_records_are_plain_json_lines(run_dir: Path) -> None:

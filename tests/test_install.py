@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
@@ -84,6 +85,21 @@ def test_reward_divek_composes_from_it(venv: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"loaded from {venv}" in done.stderr
     assert "agent_loop_manager_class: divek_verl.rollout.TwoStageAgentLoopManager" in done.stdout
+
+
+def test_divek_prepare_works_from_it(venv: Path, tmp_path: Path) -> None:
+    """The knowledge of the data sets is in the package: data_prep/ is not installed."""
+    for label, name in enumerate("abcd"):
+        for index in range(5):
+            path = tmp_path / "raw" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (label, index, 0)).save(path)
+    arguments = ("--data-root", tmp_path / "raw", "--out", tmp_path / "out")
+    done = run(venv / "bin" / "divek", "prepare", "image_folder", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run(venv / "bin" / "divek", "inspect", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "inspect.html").is_file()
 
 
 def test_the_command_is_there_and_knows_its_own_requirements(venv: Path) -> None:

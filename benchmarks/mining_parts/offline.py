@@ -11,6 +11,7 @@ from typing import Any
 from divek_verl.errors import SetupError
 from divek_verl.mining.command import mine
 from divek_verl.mining.machine import prepare_machine
+from divek_verl.mining.options import SamplingOptions
 from divek_verl.mining.pictures import PromptBuilder
 from divek_verl.mining.requests import seed_of
 from divek_verl.mining.rows import OpenQuestions
@@ -41,18 +42,19 @@ class DivekMine:
         self.loop = asyncio.new_event_loop()
         self.engine = self.loop.run_until_complete(VllmEngine.start(self.options))
 
-    def rate(self, images: int) -> float:
+    def rate(self, images: int, seeded: bool = True) -> float:
         """Images a second, with empty caches at the start."""
-        return self.loop.run_until_complete(self._rate(images))
+        sampling = self.sampling if seeded else dataclasses.replace(self.sampling, seed=None)
+        return self.loop.run_until_complete(self._rate(images, sampling))
 
-    async def _rate(self, images: int) -> float:
+    async def _rate(self, images: int, sampling: SamplingOptions) -> float:
         await self.engine._llm.reset_prefix_cache()
         await self.engine._llm.reset_mm_cache()
         rows = dataclasses.replace(self.rows, keys=self.rows.keys[:images])
         with tempfile.TemporaryDirectory() as folder:
             log = VotesLog(Path(folder) / "votes.jsonl", Origin("benchmark"))
             started = time.monotonic()
-            summary = await mine(rows, self.engine, log, self.sampling, self.options.max_images_in_flight)
+            summary = await mine(rows, self.engine, log, sampling, self.options.max_images_in_flight)
             log.close(rows.keys)
             seconds = time.monotonic() - started
         if summary.mined != images:
@@ -162,6 +164,7 @@ def measure(workload: Workload, section: Section) -> Section:
         arm.rate(images)
     arms = {
         ours.name: lambda _: ours.rate(len(rows)),
+        f"{ours.name}, no seeds": lambda _: ours.rate(len(rows), seeded=False),
         bare.name: lambda _: bare.rate(len(rows)),
         usual.name: lambda _: usual.rate(few),
     }

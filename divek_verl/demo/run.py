@@ -3,14 +3,11 @@
 Each stage leaves its result in the run folder and is skipped when it is there already.
 """
 
-import json
-import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +27,7 @@ from rich.table import Table
 from divek_verl.demo.processes import running
 from divek_verl.errors import SetupError
 from divek_verl.mining.machine import CPU_PLATFORM
-from divek_verl.records import METRICS_FILE, QUESTIONS_FILE
+from divek_verl.report.reading import METRICS_FILE, QUESTIONS_FILE, read_lines, read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIDES = ("base", "new")
@@ -210,25 +207,6 @@ def _validation_images(plan: Plan) -> int:
     import pyarrow.parquet as pq
 
     return sum(pq.read_metadata(plan.data / f"val_{side}.parquet").num_rows for side in SIDES)
-
-
-def read_lines(path: Path) -> Iterator[dict]:
-    """The records of a JSON-lines file; a line that is still being written, or that a kill has torn, is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            with suppress(json.JSONDecodeError):
-                yield json.loads(line)
-
-
-def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:
-    """Step -> metrics; where a resumed run repeated a step, what it logged last is added to what there was."""
-    steps: dict[int, dict[str, float]] = {}
-    for entry in read_lines(run_dir / METRICS_FILE):
-        numbers = {name: math.nan if value is None else value for name, value in entry["data"].items()}
-        steps.setdefault(entry["step"], {}).update(numbers)
-    return steps
 
 
 def last_step(run_dir: Path) -> int:

@@ -25,6 +25,8 @@ from divek_verl.votes import count_votes
 from divek_verl.votes_file import MinedVotes, Origin, model_name, origin_of
 
 NAMED_IMAGES = 5
+# tqdm's own format turns a rate below one around, into seconds an image.
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]"
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ async def _mine_with_progress(
     if done == len(rows):
         return Summary(before=done)
     async with open_engine(engine_options) as engine:
-        with tqdm(total=len(rows), initial=done, unit=" images", desc="mining", smoothing=0.05) as bar:
+        with tqdm(total=len(rows), initial=done, unit=" images", desc="mining", bar_format=BAR, smoothing=0.05) as bar:
             in_flight = engine_options.max_images_in_flight
             return await mine(rows, engine, log, sampling, in_flight, bar.update)
 

@@ -84,7 +84,9 @@ class SamplingOptions:
     top_k: Annotated[int, typer.Option(help="Top-k; -1 for no limit.")] = -1
     repetition_penalty: Annotated[float, typer.Option(help="Repetition penalty; 1 for none.")] = 1.1
     max_new_tokens: Annotated[int, typer.Option(help="Token limit of one answer.")] = 1024
-    seed: Annotated[int, typer.Option(help="Each image's own seed is derived from it and from its id.")] = 0
+    seed: Annotated[
+        int | None, typer.Option(help="Each image's own seed is derived from it and its id; unset: drawn anew.")
+    ] = None
 
     def __post_init__(self) -> None:
         rules = {

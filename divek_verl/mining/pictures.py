@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from divek_verl.images import open_picture, upright_rgb
+
 
 class UnreadableImage(Exception):
     """A picture cannot be read or sized; the message says why."""
@@ -30,11 +32,28 @@ def read_pictures(messages: Sequence[dict[str, Any]], patch_size: int = 14) -> l
     from qwen_vl_utils import process_vision_info
 
     try:
-        images, _ = process_vision_info(list(messages), image_patch_size=patch_size)
+        images, _ = process_vision_info(_decoded(messages), image_patch_size=patch_size)
     # Image libraries raise all sorts of errors for a damaged file: OSError, SyntaxError, ValueError, struct.error.
     except Exception as error:
         raise UnreadableImage(f"{type(error).__name__}: {error}") from error
     return images or []
+
+
+def _decoded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation with its pictures decoded and upright, as in training; qwen-vl-utils ignores orientation."""
+    return [
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": list(map(_upright, message["content"]))}
+        for message in messages
+    ]
+
+
+def _upright(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] != "image" or isinstance(part["image"], Image.Image):
+        return part
+    with open_picture(part["image"]) as picture:
+        return {**part, "image": upright_rgb(picture)}
 
 
 class PromptBuilder:

@@ -11,8 +11,9 @@ from divek_verl.engine import Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.mining.machine import prepare_machine
 from divek_verl.mining.options import EngineOptions
-from divek_verl.mining.pictures import PromptBuilder, UnreadableImage
+from divek_verl.mining.pictures import Prompt, PromptBuilder, UnreadableImage
 from divek_verl.mining.requests import Slots, says_overlong, seed_of
+from divek_verl.mining.watchdog import start_watchdog
 
 # The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
@@ -33,6 +34,7 @@ class VllmEngine:
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
         self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
+        self._watchdog = start_watchdog()
 
     @classmethod
     async def start(
@@ -74,6 +76,7 @@ class VllmEngine:
     async def close(self) -> None:
         """End vLLM's processes."""
         self._llm.shutdown()
+        self._watchdog.communicate()
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
         try:
@@ -83,18 +86,18 @@ class VllmEngine:
         copy = min(self._at_work, key=lambda rank: self._at_work[rank])
         self._at_work[copy] += 1
         try:
-            return await self._ask(request, prompt.text, prompt.images, self._parameters(request, sampling), copy)
+            return await self._ask(request, prompt, self._parameters(request, sampling), copy)
         except Exception as error:
-            return self._failure(request, error)
+            return self._failure(request, prompt, error)
         finally:
             self._at_work[copy] -= 1
 
-    async def _ask(self, request: Request, text: str, images: list[Any], parameters: Any, copy: int) -> Reply:
-        prompt: dict[str, Any] = {"prompt": text}
-        if images:
-            prompt["multi_modal_data"] = {"image": images}
+    async def _ask(self, request: Request, prompt: Prompt, parameters: Any, copy: int) -> Reply:
+        given: dict[str, Any] = {"prompt": prompt.text}
+        if prompt.images:
+            given["multi_modal_data"] = {"image": prompt.images}
         rank = copy if len(self._at_work) > 1 else None
-        async for output in self._llm.generate(prompt, parameters, request.key, data_parallel_rank=rank):
+        async for output in self._llm.generate(given, parameters, request.key, data_parallel_rank=rank):
             last = output
         return self._reply(request, last)
 
@@ -127,7 +130,7 @@ class VllmEngine:
             output_tokens=sum(map(len, tokens)),
         )
 
-    def _failure(self, request: Request, error: Exception) -> Reply:
+    def _failure(self, request: Request, prompt: Prompt, error: Exception) -> Reply:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         cause = error if error.__cause__ is None else error.__cause__
@@ -135,9 +138,13 @@ class VllmEngine:
             raise SetupError(
                 "vLLM's engine died: see its messages above; the same command goes on from here."
             ) from error
-        overlong = isinstance(cause, ValueError) and says_overlong(str(cause))
-        reason = "overlong_prompt" if overlong else "engine_error"
+        reason = "overlong_prompt" if says_overlong(str(cause)) or self._is_overlong(prompt) else "engine_error"
         return Reply(request.key, failure=reason, detail=f"{type(cause).__name__}: {cause}")
+
+    def _is_overlong(self, prompt: Prompt) -> bool:
+        """vLLM's own message does not always say so, where a picture is part of the prompt."""
+        inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
+        return len(inputs["input_ids"][0]) >= self._llm.model_config.max_model_len
 
 
 def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:

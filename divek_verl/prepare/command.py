@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from divek_verl.errors import SetupError
 from divek_verl.prepare.mix import main as mix
 from divek_verl.prepare.options import DEFAULT_CACHE, DataRoot, Options, takes_options
 from divek_verl.prepare.prepare_set import prepare_set
@@ -81,8 +82,9 @@ def image_folder(
 
 @takes_options
 def huggingface(
-    path: Annotated[str, typer.Argument(help="A folder, a parquet file, or a name on the hub.")],
+    path: Annotated[str | None, typer.Argument(help="A folder, a parquet file, or a name on the hub.")] = None,
     *,
+    data_root: Annotated[str | None, typer.Option(help="The same as PATH.")] = None,
     name: Name = None,
     config: Annotated[str | None, typer.Option(help="Configuration of the set, where it has several.")] = None,
     image_column: Annotated[str, typer.Option(help="Column of the images.")] = "image",
@@ -94,12 +96,15 @@ def huggingface(
     options: Options,
 ) -> None:
     """Any image-classification set of the library datasets."""
+    if (path is None) == (data_root is None):
+        raise SetupError("Give one set to prepare: a folder, a parquet file, or a name on the hub.")
+    found = str(path or data_root)
     named: dict[Part, str | None] = {"train": train_split, "val": val_split, "test": test_split}
     splits = {part: split for part, split in named.items() if split is not None}
     columns = {"image_column": image_column, "label_column": label_column}
     prepare_set(
         lambda folder: hf_set.read(
-            path, folder, name=name, config=config, splits=splits, class_names=class_names, **columns
+            found, folder, name=name, config=config, splits=splits, class_names=class_names, **columns
         ),
         options,
     )

@@ -14,6 +14,7 @@ from PIL import Image
 from divek_verl.images import open_picture, upright_rgb
 
 MIN_SIDE = 8
+MAX_MEGABYTES = 256
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
@@ -45,6 +46,9 @@ def read_file(path: Path) -> bytes | str:
         # Reading a pipe or a device would wait for ever.
         if path.exists() and not path.is_file():
             return "is no file"
+        megabytes = path.stat().st_size / 2**20
+        if megabytes > MAX_MEGABYTES:
+            return f"has {megabytes:.0f} MB, the most is {MAX_MEGABYTES}"
         return path.read_bytes() or "is empty"
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links, in older Pythons
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"

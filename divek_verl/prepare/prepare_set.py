@@ -13,7 +13,7 @@ from divek_verl.prepare.easy import easy_by_votes
 from divek_verl.prepare.folder import IMAGES_FOLDER, new_folder
 from divek_verl.prepare.options import OnError, Options
 from divek_verl.prepare.source import Source
-from divek_verl.prepare.splits import Setting, plan_splits
+from divek_verl.prepare.splits import VAL_FRACTION, Setting, plan_splits
 from divek_verl.prepare.write import Policy, write_set
 
 
@@ -30,6 +30,8 @@ def prepare_set(read: Callable[[Path], Source], options: Options) -> None:
         Console(soft_wrap=True).print(
             f"{source.dataset}: {len(planned.classes.all)} classes, divided: {source.division}", highlight=False
         )
+        if "val" in source.parts and options.val_fraction != VAL_FRACTION:
+            print(f"--val-fraction has no effect: {source.dataset} has a validation part of its own")
         write_set(
             folder,
             source.dataset,

@@ -27,7 +27,7 @@ def print_report(files: Sequence["Written"], contents: Contents) -> None:
 
 
 def _held_out_lines(files: Sequence["Written"], contents: Contents) -> list[str]:
-    left_out = sum(file.left_out["bad image"] for file in files)
+    left_out = sum(file.left_out["bad image"] + file.left_out["held out"] for file in files)
     lines = [
         f"train holds none of the {contents.held_out} images of validation files and held-out classes: "
         "compared by path and by content"

@@ -138,14 +138,14 @@ class _SetWriter:
 
     def _accept(self, split: Split, example: Example, picture: Picture, written: Written) -> bool:
         """Whether the example goes into the file; where not, it is counted, and unless it is easy, named."""
-        problem = picture.problem
+        problem, reason = picture.problem, "bad image"
         if split.stage == "val":
             self.contents.hold_out(example.image, picture.digest or None)
         elif problem is None:
-            problem = self.contents.why_not_in_training(example, picture.digest)
+            problem, reason = self.contents.why_not_in_training(example, picture.digest), "held out"
         if problem is not None:
             self._refuse(example, problem)
-            written.left_out["bad image"] += 1
+            written.left_out[reason] += 1
             return False
         if split.stage == "train" and self.policy.is_easy(f"divek/{self.dataset}/{split.side}", example):
             written.left_out["easy"] += 1
@@ -185,8 +185,9 @@ def versions() -> dict[str, str]:
 
 
 def printable(path: Path) -> str:
-    """A path as text for any screen; bytes that are not UTF-8 as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as one line of text for any screen: line breaks and bytes that are not UTF-8 as escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def recorded_root(root: Path, place: Path) -> dict[str, str]:

@@ -28,6 +28,11 @@ class Chart:
         return any(self.series.values())
 
     @property
+    def by_source(self) -> bool:
+        """Whether each series is a validation set, not a metric."""
+        return self.metrics.startswith("val-")
+
+    @property
     def summary(self) -> str:
         """The chart in words, for those who cannot see it."""
         return "; ".join(_in_words(name or self.title, points) for name, points in self.series.items() if points)
@@ -48,11 +53,18 @@ class _Plan:
     kind: Kind = "number"
 
     def chart(self, run: Run) -> Chart:
-        series = {label: run.series(metric) for label, metric in self.metrics.items()}
+        logged = {label: run.series(metric) for label, metric in self.metrics.items()}
+        series = {label: points for label, points in logged.items() if points} or logged
         return Chart(self.title, self.note, ", ".join(self.metrics.values()), series, self.kind)
 
 
 REWARD = _Plan("Reward", "Mean score of the rollouts of a training step.", {"": "critic/score/mean"})
+VOTES = _Plan(
+    "Votes on training images",
+    "What the K samples say of the images of a step, those without a question included.",
+    {"one-step": "divek/one_step", "consistency": "divek/consistency", "recall": "divek/recall"},
+    "share",
+)
 INJECTED = _Plan(
     "Truth put among the options",
     "Share of training questions whose true class the K samples missed.",
@@ -62,8 +74,17 @@ INJECTED = _Plan(
 UNUSABLE = _Plan(
     "Samples without a usable answer",
     "Share of the K samples of training images.",
-    {"no answer": "divek/unanswered_share", "not in the class list": "divek/unknown_share"},
+    {
+        "no answer": "divek/unanswered_share",
+        "not in the class list": "divek/unknown_share",
+        "cut off": "divek/truncated_share",
+    },
     "part",
+)
+VOTE_AGE = _Plan(
+    "Age of the votes",
+    "Steps since the votes behind the training questions were sampled.",
+    {"mean": "divek/vote_age/mean", "oldest": "divek/vote_age/max"},
 )
 AGREEMENT = _Plan(
     "Sampler and policy agree",
@@ -71,10 +92,21 @@ AGREEMENT = _Plan(
     {"": "training/rollout_actor_probs_pearson_corr"},
     "correlation",
 )
-TIME = _Plan(
-    "Time",
-    "A whole training step, and the K samples of one image on average.",
-    {"step": "timing_s/step", "mining, per image": "divek/mining_seconds/mean"},
+STEP_TIME = _Plan(
+    "Time of a step",
+    "A whole training step, and its longest parts.",
+    {
+        "step": "timing_s/step",
+        "sampling": "timing_s/gen",
+        "policy update": "timing_s/update_actor",
+        "validation": "timing_s/testing",
+    },
+    "seconds",
+)
+IMAGE_TIME = _Plan(
+    "Time of an image",
+    "From the start of its K samples to their end, and the same of its rollouts; images overlap.",
+    {"K samples": "divek/mining_seconds/mean", "rollouts": "divek/rollout_seconds/mean"},
     "seconds",
 )
 
@@ -84,11 +116,14 @@ def charts(run: Run) -> list[Chart]:
     return [
         REWARD.chart(run),
         *_validation_charts(run),
+        VOTES.chart(run),
         INJECTED.chart(run),
-        UNUSABLE.chart(run),
         _skips(run),
+        UNUSABLE.chart(run),
+        VOTE_AGE.chart(run),
         AGREEMENT.chart(run),
-        TIME.chart(run),
+        STEP_TIME.chart(run),
+        IMAGE_TIME.chart(run),
     ]
 
 

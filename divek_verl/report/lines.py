@@ -19,7 +19,7 @@ class MetricsLine(Line):
 
 
 class RecordedVisit(Line):
-    """What the report reads of a line of ``questions.jsonl``; a measure that the line lacks is None."""
+    """What the report reads of a line of ``questions.jsonl``; what the line lacks is None or empty."""
 
     step: int
     split: Literal["train", "val"]
@@ -31,11 +31,19 @@ class RecordedVisit(Line):
     unknown: dict[str, NonNegativeInt] = {}
     unanswered: NonNegativeInt = 0
     options: list[str] = []
+    option_source: str | None = None
+    num_options: int | None = None
     answer: str | None = None
+    injected: bool = False
+    policy_version: int | None = None
+    votes_from: str | None = None
+    vote_age: int | None = None
+    waves: int | None = None
     skip: str | None = None
     failure: str | None = None
     choices: list[str | None] = []
     completions: list[str] = []
+    rewards: list[float] = []
     rollout_failures: dict[str, NonNegativeInt] = {}
     one_step: float | None = None
     consistency: float | None = None
@@ -46,6 +54,11 @@ class RecordedVisit(Line):
     def samples(self) -> int:
         """The completions behind the votes, K."""
         return sum(self.votes.values()) + sum(self.unknown.values()) + self.unanswered
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no question; None where there is one."""
+        return self.skip or self.failure
 
     @property
     def acc(self) -> float:

@@ -1,27 +1,30 @@
-"""The page: the templates, filled with what the records say, in one file that loads nothing."""
+"""The page of a run and the page of several, each in one file that loads nothing."""
 
-import base64
-import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
+from divek_verl.errors import SetupError
+from divek_verl.report.browser import browser
 from divek_verl.report.charts import Chart, charts
 from divek_verl.report.choosing import choose_examples
+from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
 from divek_verl.report.confusions import confusions
-from divek_verl.report.figures import figure
+from divek_verl.report.figures import Look, figure
+from divek_verl.report.matrix import matrices
 from divek_verl.report.pairs import OUTCOMES, image_pairs, outcomes
 from divek_verl.report.problems import problems
 from divek_verl.report.questions import describe
 from divek_verl.report.reading import Run, read_run
 from divek_verl.report.scores import MEASURES, final_table, validation_curves
-from divek_verl.report.text import percent, points_changed, visible
+from divek_verl.report.template import fill, plotly
 
-REPORT_FILE = "report.html"
+REPORT_FILE, COMPARISON_FILE = "report.html", "comparison.html"
+# Of a page: what mail and chat programs still take, with a margin.
+PAGE_BYTES = 14_500_000
+# Of it, tables, examples, style and own scripts.
+TABLE_BYTES = 600_000
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -31,8 +34,24 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         SetupError: where the directory holds no records.
     """
     run_dir = Path(run_dir)
-    target = Path(out) if out is not None else run_dir / REPORT_FILE
-    page = render(read_run(run_dir))
+    return _write(render(read_run(run_dir)), Path(out) if out is not None else run_dir / REPORT_FILE)
+
+
+def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write one page on several runs to ``out``, by default ``comparison.html`` of the first, and return the path.
+
+    Raises:
+        SetupError: where one of the directories holds no records, or is named twice.
+    """
+    folders = [Path(folder) for folder in run_dirs]
+    for folder in folders:
+        if sum(other.resolve() == folder.resolve() for other in folders) > 1:
+            raise SetupError(f"{folder} is named twice: give each run once.")
+    runs = dict(zip(name_runs(folders), map(read_run, folders), strict=True))
+    return _write(render_comparison(runs), Path(out) if out is not None else folders[0] / COMPARISON_FILE)
+
+
+def _write(page: str, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Aside and renamed, so that a reader never sees half a page.
     aside = target.with_name(f".{target.name}.part")
@@ -42,10 +61,29 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
 
 
 def render(run: Run) -> str:
-    """The page."""
-    environment = _environment()
-    context = _results(run) | _curves(run) | _images(run) | _assets(environment)
-    return environment.get_template("report.html.j2").render(context)
+    """The page of one run."""
+    looks = {source: Look(slot, slot) for slot, source in enumerate(validation_curves(run))}
+    context = _results(run) | _curves(charts(run), looks) | _images(run)
+    return _fill("report.html.j2", {run.name: run}, context)
+
+
+def render_comparison(runs: Mapping[str, Run]) -> str:
+    """The page of several runs, by the names that they have on it."""
+    pairs = {name: image_pairs(run) for name, run in runs.items()}
+    context = {
+        "runs": runs,
+        "tables": compared_tables(runs),
+        "measures": MEASURES,
+        "matrices": [matrix for name in runs for matrix in matrices(name, pairs[name])],
+        "problems": {name: problems(run) for name, run in runs.items()},
+    }
+    return _fill("comparison.html.j2", runs, context | _curves(*compared_charts(runs)))
+
+
+def _fill(template: str, runs: Mapping[str, Run], context: dict[str, Any]) -> str:
+    """The page with the question browser in the room that plotly.js and the charts leave."""
+    used = len(plotly().encode()) + len(json.dumps(context["figures"])) + TABLE_BYTES
+    return fill(template, context | {"browser": browser(runs, PAGE_BYTES - used)})
 
 
 def _results(run: Run) -> dict[str, Any]:
@@ -59,14 +97,12 @@ def _results(run: Run) -> dict[str, Any]:
     }
 
 
-def _curves(run: Run) -> dict[str, Any]:
-    drawn = charts(run)
+def _curves(drawn: Sequence[Chart], looks: Mapping[str, Look]) -> dict[str, Any]:
     recorded = [chart for chart in drawn if chart.recorded]
-    colours = {source: slot for slot, source in enumerate(validation_curves(run))}
     steps = _first_and_last_step(recorded)
     return {
         "charts": recorded,
-        "figures": [figure(chart, colours, steps) for chart in recorded],
+        "figures": [figure(chart, looks, steps) for chart in recorded],
         "unrecorded": [chart for chart in drawn if not chart.recorded],
     }
 
@@ -84,39 +120,5 @@ def _images(run: Run) -> dict[str, Any]:
         "outcomes": outcomes(pairs),
         "outcome_names": OUTCOMES,
         "confusions": confusions(pairs),
+        "matrices": matrices(run.name, pairs),
     }
-
-
-def _assets(environment: jinja2.Environment) -> dict[str, Any]:
-    """The style and the scripts; a script that is not one of these two, the browser does not run."""
-    scripts = {"plotly": get_plotlyjs(), "own": _asset(environment, "charts.js")}
-    return {
-        "style": Markup(_asset(environment, "report.css")),
-        "scripts": {name: Markup(script) for name, script in scripts.items()},
-        "script_hashes": " ".join(f"'{csp_hash(script)}'" for script in scripts.values()),
-        "plotly_megabytes": len(scripts["plotly"].encode()) / 1e6,
-    }
-
-
-def _asset(environment: jinja2.Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def csp_hash(script: str) -> str:
-    """``script`` as a content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _environment() -> jinja2.Environment:
-    """Autoescaping, and every text that is printed made visible first."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("divek_verl"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    environment.filters |= {"percent": percent, "points": points_changed}
-    return environment

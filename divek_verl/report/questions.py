@@ -1,15 +1,14 @@
 """An example question as the page shows it: picture, votes, options, choice and text, before and after."""
 
 import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
-from PIL import Image, ImageOps
 
 from divek_verl.report.lines import RecordedVisit
 from divek_verl.report.pairs import Pair
+from divek_verl.report.pictures import thumbnail
 
 THUMBNAIL_PIXELS = 360
 BARS_SHOWN = 7
@@ -75,7 +74,7 @@ def describe(pair: Pair) -> Example:
         source=latest.data_source,
         image_id=latest.image_id,
         file_name=Path(latest.image).name,
-        picture=thumbnail(latest.image),
+        picture=_picture(latest.image),
         sights=[_sight(title, visit) for title, visit in zip(("Before", "After"), pair.visits, strict=False)],
     )
 
@@ -107,15 +106,9 @@ def _answers(visit: RecordedVisit) -> list[tuple[str, int, str]]:
     return sorted(answers, key=lambda answer: -answer[1])
 
 
-def thumbnail(path: str) -> Markup | None:
+def _picture(path: str) -> Markup | None:
     """A small JPEG as a data URI; None where the picture is not on this disk or cannot be read."""
-    try:
-        with Image.open(path.removeprefix("file://")) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    jpeg = thumbnail(path, THUMBNAIL_PIXELS, 82, "JPEG")
+    if jpeg is None:
         return None
-    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    jpeg = io.BytesIO()
-    flat.save(jpeg, "JPEG", quality=82)
-    return Markup("data:image/jpeg;base64,") + base64.b64encode(jpeg.getvalue()).decode("ascii")
+    return Markup("data:image/jpeg;base64,") + base64.b64encode(jpeg).decode("ascii")

@@ -1,14 +1,14 @@
-"""The record files of a run directory into a ``Run``."""
+"""The one reader of a run's record files: line by line, its metrics alone, or all of it as a ``Run``."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from divek_verl.errors import SetupError
-from divek_verl.report.lines import Line, MetricsLine, RecordedVisit
+from divek_verl.report.lines import MetricsLine, RecordedVisit
 
 # As in divek_verl.records, which starts Ray and so is not imported to read two files.
 QUESTIONS_FILE = "questions.jsonl"
@@ -16,12 +16,16 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 
 Points = dict[int, float]
-AnyLine = TypeVar("AnyLine", bound=Line)
+Parsed = TypeVar("Parsed")
 
 
 @dataclass
 class Run:
-    """The records of a run. ``unreadable``: file -> lines that are no record, such as one torn by a kill."""
+    """The records of a run.
+
+    ``metrics``: step -> name -> value; nan where what was logged is no finite number.
+    ``unreadable``: file -> lines that are no record, such as one torn by a kill.
+    """
 
     name: str
     training: list[RecordedVisit] = field(default_factory=list)
@@ -41,8 +45,9 @@ class Run:
         return [visit for visits in by_step for visit in visits.values()]
 
     def series(self, metric: str) -> Points:
-        """step -> value, for the steps that have one."""
-        return {step: data[metric] for step, data in sorted(self.metrics.items()) if metric in data}
+        """step -> value, for the steps that have a finite one."""
+        logged = {step: data[metric] for step, data in sorted(self.metrics.items()) if metric in data}
+        return {step: value for step, value in logged.items() if math.isfinite(value)}
 
     def series_by_reason(self, prefix: str) -> dict[str, Points]:
         """reason -> series of the metric ``prefix`` + reason, without the total."""
@@ -62,23 +67,42 @@ def read_run(run_dir: Path) -> Run:
         neither = f"{run_dir} holds neither {QUESTIONS_FILE} nor {METRICS_FILE}"
         raise SetupError(f"{neither}; give the directory that a run wrote to.")
     if questions.is_file():
-        _add_visits(run, _read_lines(run, questions, RecordedVisit))
+        visits, run.unreadable[QUESTIONS_FILE] = parse_lines(questions, RecordedVisit.model_validate_json)
+        _add_visits(run, visits)
     if metrics.is_file():
-        _add_metrics(run, _read_lines(run, metrics, MetricsLine))
+        _read_metrics_into(run, metrics)
     run.summary = _read_summary(run_dir / SUMMARY_FILE)
     return run
 
 
-def _read_lines(run: Run, path: Path, kind: type[AnyLine]) -> list[AnyLine]:
-    lines = []
-    run.unreadable[path.name] = 0
+def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:
+    """``Run.metrics`` alone; empty before the run has logged anything."""
+    run, metrics = Run(name=run_dir.name), run_dir / METRICS_FILE
+    if metrics.is_file():
+        _read_metrics_into(run, metrics)
+    return run.metrics
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file as they stand in it; none where the file is not there yet."""
+    return parse_lines(path, json.loads)[0] if path.is_file() else []
+
+
+def parse_lines(path: Path, parse: Callable[[str], Parsed]) -> tuple[list[Parsed], int]:
+    """What ``parse`` makes of each line, and how many it refused: being written just now, or torn by a kill."""
+    parsed, refused = [], 0
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                lines.append(kind.model_validate_json(line))
+                parsed.append(parse(line))
             except ValueError:
-                run.unreadable[path.name] += bool(line.strip())
-    return lines
+                refused += bool(line.strip())
+    return parsed, refused
+
+
+def _read_metrics_into(run: Run, path: Path) -> None:
+    lines, run.unreadable[METRICS_FILE] = parse_lines(path, MetricsLine.model_validate_json)
+    _add_metrics(run, lines)
 
 
 def _add_visits(run: Run, visits: Iterable[RecordedVisit]) -> None:
@@ -116,7 +140,7 @@ def _replace(known: dict[str, float], logged: Mapping[str, Any]) -> int:
         replaced += bool(outdated)
         for name in outdated:
             del known[name]
-        known.update({name: float(value) for name, value in part.items() if is_number(value)})
+        known.update({name: float(value) if is_number(value) else math.nan for name, value in part.items()})
     return replaced
 
 

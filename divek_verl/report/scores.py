@@ -1,5 +1,6 @@
 """The measures over the validations of a run, and the final table."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def _logged_curves(run: Run) -> dict[str, Curves]:
     curves: dict[str, Curves] = {}
     for step, data in sorted(run.metrics.items()):
         for metric, value in data.items():
-            if match := _VALIDATION.fullmatch(metric):
+            match = _VALIDATION.fullmatch(metric)
+            if match and math.isfinite(value):
                 curves.setdefault(match["source"], {}).setdefault(match["key"], {})[step] = value
     return curves
 

@@ -1,10 +1,13 @@
 "use strict";
-// Draws the charts in the colours of the reader's scheme, and again when the scheme changes.
+// Draws the curves and the confusion matrices in the colours of the reader's scheme, and again when it changes.
 (() => {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const figures = read("figures");
+  const matrices = read("matrices");
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const slots = 6;
+  const quiet = { responsive: true, displayModeBar: false };
 
   const axis = (given, title) => ({
     ...given,
@@ -16,8 +19,15 @@
     fixedrange: true,
     automargin: true,
   });
+  const paper = () => ({
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: token("--sans"), color: token("--ink") },
+    hoverlabel: { bgcolor: token("--surface"), bordercolor: token("--line-strong"), font: { color: token("--ink") } },
+    dragmode: false,
+  });
 
-  const draw = () => {
+  const drawCurves = () => {
     figures.forEach((figure, index) => {
       const traces = figure.data.map((trace) => {
         const slot = trace.meta;
@@ -26,25 +36,83 @@
         if (trace.type !== "bar") coloured.line = { ...trace.line, color: colour, width: 2.25 };
         return coloured;
       });
+      const legendRows = figure.layout.showlegend ? Math.ceil(figure.data.length / 2) : 0;
+      const height = 250 + Math.max(0, legendRows - 1) * 20;
       const layout = {
         ...figure.layout,
-        height: 250,
-        margin: { l: 8, r: 12, t: figure.layout.showlegend ? 34 : 10, b: 8 },
-        paper_bgcolor: "rgba(0,0,0,0)",
-        plot_bgcolor: "rgba(0,0,0,0)",
-        font: { family: token("--sans"), color: token("--ink") },
+        ...paper(),
+        height,
+        margin: { l: 8, r: 12, t: legendRows ? 14 + 20 * legendRows : 10, b: 8 },
         legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.03, yanchor: "bottom", font: { size: 12 } },
         hovermode: "x unified",
-        hoverlabel: { bgcolor: token("--surface"), bordercolor: token("--line-strong"), font: { color: token("--ink") } },
-        dragmode: false,
         bargap: 0.25,
         xaxis: { ...axis(figure.layout.xaxis, "step"), showgrid: false, hoverformat: "d", tickformat: "d" },
         yaxis: axis(figure.layout.yaxis),
       };
-      Plotly.react("chart-" + index, traces, layout, { responsive: true, displayModeBar: false });
+      const place = document.getElementById("chart-" + index);
+      place.style.height = height + "px";
+      Plotly.react(place, traces, layout, quiet);
     });
   };
 
+  // ------------------------------------------------------------------ confusion matrices
+
+  const picker = document.getElementById("matrix-choice");
+  const several = new Set(matrices.map((matrix) => matrix.run)).size > 1;
+
+  const drawMatrix = () => {
+    const matrix = matrices[Number(picker.value)];
+    for (const when of ["before", "after"]) {
+      const place = document.getElementById("matrix-" + when);
+      place.hidden = matrix[when] === null;
+      if (matrix[when] === null) continue;
+      const count = matrix.classes.length;
+      const labels = matrix.labels.map((label, index) => (index < count ? label : "<i>" + label + "</i>"));
+      // Two classes can look the same when they are cut, so the axes count and the labels stand at the ticks.
+      const places = labels.map((_, index) => index);
+      const trace = {
+        type: "heatmap", z: matrix[when], x: places, y: places.slice(0, count), zmin: 0, zmax: 1, xgap: 1, ygap: 1, showscale: false,
+        hoverongaps: false,
+        customdata: matrix[when].map((row) => row.map((_, column) => matrix.labels[column])),
+        text: matrix[when].map((row) => row.map((value) => (value !== null && value >= 0.005 ? Math.round(100 * value) : ""))),
+        texttemplate: count <= 12 ? "%{text}" : "",
+        textfont: { size: 11 },
+        // Steeper at the low end: a confusion in one of twenty answers can be seen.
+        colorscale: [[0, token("--sunken")], [0.05, token("--heat-1")], [0.35, token("--heat-2")], [1, token("--heat-3")]],
+        hovertemplate: "%{customdata}: %{z:.1%}<extra></extra>",
+      };
+      const layout = {
+        ...paper(),
+        title: { text: (when === "before" ? "Before" : "After") + (count <= 12 ? ", % of samples" : ""), font: { size: 14, color: token("--ink") }, x: 0, xanchor: "left", xref: "paper", y: 0.985, yanchor: "top" },
+        height: 130 + 24 * count + 60,
+        margin: { l: 8, r: 8, t: 34, b: 8 },
+        xaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: places, ticktext: labels, tickangle: -55 },
+        yaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: places.slice(0, count), ticktext: labels.slice(0, count), autorange: "reversed" },
+      };
+      place.style.height = layout.height + "px";
+      Plotly.react(place, [trace], layout, quiet);
+      place.removeAllListeners("plotly_click");
+      place.on("plotly_click", ({ points: [point] }) => {
+        const detail = { run: matrix.run, source: matrix.source, truth: matrix.classes[point.y], answer: matrix.classes[point.x] || "" };
+        document.dispatchEvent(new CustomEvent("divek-questions", { detail }));
+      });
+    }
+  };
+  if (matrices.length) {
+    matrices.forEach((matrix, index) => {
+      const option = document.createElement("option");
+      option.value = String(index);
+      option.textContent = (several ? matrix.run + " · " : "") + matrix.source;
+      picker.append(option);
+    });
+    picker.addEventListener("change", drawMatrix);
+    document.getElementById("matrix").hidden = false;
+  }
+
+  const draw = () => {
+    drawCurves();
+    if (matrices.length) drawMatrix();
+  };
   draw();
   scheme.addEventListener("change", draw);
 })();

@@ -80,6 +80,13 @@ def test_the_share_of_validation_is_an_option(tmp_path: Path) -> None:
     assert counts(out) == {"train": 15, "val_base": 15, "val_new": 10}
 
 
+def test_a_share_that_acts_on_nothing_is_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Aircraft has a validation part of its own."""
+    root = aircraft(tmp_path / "raw")
+    prepare("aircraft", "--data-root", root, "--val-fraction", 0.5, out=tmp_path / "out")
+    assert "--val-fraction has no effect: aircraft has a validation part" in capsys.readouterr().out
+
+
 def test_a_truncated_image_stops_and_the_earlier_set_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = cub(tmp_path / "raw")
     out = prepare("cub", "--data-root", root, out=tmp_path / "out")

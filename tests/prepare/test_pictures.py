@@ -84,6 +84,17 @@ def test_what_is_no_picture_has_a_reason(tmp_path: Path) -> None:
         assert "\n" not in problem
 
 
+def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(257 * 2**20)
+    assert check_picture(tmp_path / "sparse.jpg").problem == "has 257 MB, the most is 256"
+
+
+def test_formats_that_start_programs_are_no_pictures() -> None:
+    """Pillow hands Encapsulated PostScript to Ghostscript."""
+    assert "cannot identify" in str(find_problem(encoded(Image.new("L", (9, 9)), "EPS")))
+
+
 def test_results_come_in_order_and_only_a_few_are_ahead() -> None:
     taken = 0
 

@@ -116,6 +116,7 @@ def test_where_bad_images_are_skipped_training_gives_way(tmp_path: Path, capsys:
     write_set(tmp_path, "cub", Classes(BIRDS), splits, policy=SKIP)
     assert len(rows(tmp_path, "train")) == 2
     assert len(rows(tmp_path, "val_base")) == 3
+    assert json.loads((tmp_path / "set.json").read_text())["files"]["train"]["left_out"] == {"held out": 1}
     shown = capsys.readouterr().out
     assert "left out 1 images in all" in shown
     assert "train holds none of the 5 images of validation files and held-out classes" in shown
@@ -199,6 +200,10 @@ def test_a_name_that_is_not_utf8_is_refused_in_words_that_can_be_printed(tmp_pat
     train = Split("train", "base", [Example(name, BIRDS[0], name)])
     with pytest.raises(SetupError, match=r"\\xe9\.png has a name that is not UTF-8"):
         write_set(tmp_path, "cub", Classes(BIRDS), [train, *splits[1:]])
+
+
+def test_a_path_is_one_line_whatever_is_in_it() -> None:
+    assert write.printable(Path("a\nb\x1b[31m.png")) == r"a\nb\x1b[31m.png"
 
 
 def test_a_file_without_a_usable_image_is_refused(tmp_path: Path) -> None:

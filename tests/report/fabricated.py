@@ -37,9 +37,9 @@ SAMPLES = 8
 Record = dict[str, Any]
 
 
-def fabricate_run(folder: Path) -> Path:
-    """Draw the flags and write both record files; the same at every call."""
-    rng = random.Random("fabricated run")
+def fabricate_run(folder: Path, seed: str = "fabricated run") -> Path:
+    """Draw the flags and write both record files; the same at every call with one seed."""
+    rng = random.Random(seed)
     folder.mkdir(parents=True)
     for name, colours in FLAGS.items():
         draw_flag(folder / f"{name}.png", colours)
@@ -68,11 +68,13 @@ def draw_flag(path: Path, colours: tuple[str, ...]) -> None:
 
 
 def training_visit(rng: random.Random, step: int, folder: Path) -> Record:
-    """Every sixth image is too easy for a question."""
+    """A group of four rollouts; every sixth image is too easy for a question, every fifth gets its truth put in."""
     truth = rng.choice(SIDES["base"])
-    visit = make_visit(rng, step, "base", truth, step, folder) | {"split": "train"}
+    visit = make_visit(rng, step, "base", truth, step, folder) | {"split": "train", "injected": step % 5 == 0}
+    for name in ("choices", "completions", "rewards"):
+        visit[name] *= 4
     if step % 6 == 0:
-        visit |= {"skip": "easy", "options": [], "answer": None, "choices": [], "completions": []}
+        visit |= {"skip": "easy", "options": [], "answer": None, "choices": [], "completions": [], "rewards": []}
     return visit
 
 
@@ -99,7 +101,11 @@ def make_visit(rng: random.Random, step: int, side: str, truth: str, number: int
         "truth": truth,
         "truncated": 0,
         "failed_samples": 0,
-        "vote_age": 0,
+        "votes_from": "policy",
+        "vote_age": step % 3,
+        "waves": 1,
+        "option_source": "policy",
+        "num_options": 2,
         "injected": False,
         "skip": None,
         "failure": None,
@@ -163,6 +169,9 @@ def training_metrics(rng: random.Random, step: int) -> dict[str, float]:
     metrics = {
         "critic/score/mean": 1.1 + 0.5 * gain + rng.gauss(0, 0.06),
         "divek/images_mined": 16.0,
+        "divek/one_step": 0.3 + 0.4 * gain + rng.gauss(0, 0.03),
+        "divek/recall": 0.6 + 0.3 * gain,
+        "divek/vote_age/mean": float(step % 3),
         "divek/truth_injected_share": max(0.0, 0.4 - 0.3 * gain + rng.gauss(0, 0.04)),
         "divek/unanswered_share": 0.1 * (1 - gain),
         "divek/unknown_share": 0.05 * (1 - gain),

@@ -1,13 +1,15 @@
 """A page, parsed."""
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from divek_verl.report import write_report
 
 
 class Page(HTMLParser):
-    """The elements of a page and its text; complains about tags that do not nest."""
+    """The elements of a page, its text, its programs and its JSON by id; complains about tags that do not nest."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input"})
 
@@ -16,7 +18,8 @@ class Page(HTMLParser):
         self.source = source
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
+        self.programs: list[str] = []
+        self.data: dict[str, Any] = {}
         self.words: list[str] = []
         self.feed(source)
         self.close()
@@ -32,7 +35,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "script":
-            self.scripts.append(data)
+            attributes = self.elements[-1][1]
+            if attributes.get("type") == "application/json":
+                self.data[str(attributes["id"])] = json.loads(data)
+            else:
+                self.programs.append(data)
         elif not self.open or self.open[-1] != "style":
             self.words.append(data)
 

@@ -2,16 +2,27 @@
 
 from pathlib import Path
 
-import typer
-from typer.testing import CliRunner
+import pytest
 
-from divek_verl.report.__main__ import main
+from divek_verl import cli
+
+from .fabricated import fabricate_run
 
 
-def test_the_command_prints_the_path(run_dir: Path, tmp_path: Path) -> None:
-    command = typer.Typer()
-    command.command()(main)
-    done = CliRunner().invoke(command, [str(run_dir), "--out", str(tmp_path / "page.html")])
-    assert done.exit_code == 0 and done.stdout.strip() == str(tmp_path / "page.html")
-    refused = CliRunner().invoke(command, [str(tmp_path / "nothing")])
-    assert refused.exit_code == 1 and "give the directory that a run wrote to" in refused.output
+def test_the_command_prints_the_path(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["report", str(run_dir), "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+
+
+def test_several_runs_make_one_page(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = fabricate_run(tmp_path / "other-run", seed="other")
+    assert cli.run(["report", str(run_dir), str(other)]) == 0
+    assert capsys.readouterr().out.strip() == str(run_dir / "comparison.html")
+    assert not (run_dir / "report.html").exists()
+
+
+def test_wrong_input_ends_with_status_2_and_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["report", str(tmp_path / "nothing")]) == 2
+    assert "give the directory that a run wrote to" in capsys.readouterr().err
+    assert cli.run(["report", "--no-such-option"]) == 2
+    assert cli.run(["report"]) == 2

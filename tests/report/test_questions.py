@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from divek_verl.report.choosing import choose_examples
 from divek_verl.report.lines import RecordedVisit
 from divek_verl.report.pairs import image_pairs
-from divek_verl.report.questions import answer_bars, thumbnail
+from divek_verl.report.questions import answer_bars
 from divek_verl.report.reading import read_run
 
 from .parsing import page_of
@@ -39,10 +37,3 @@ def test_a_picture_that_is_not_there_is_shown_as_such(run_dir: Path) -> None:
     for picture in run_dir.glob("*.png"):
         picture.write_bytes(b"torn")
     assert page_of(run_dir).text.count("The picture is not on this disk or cannot be read.") == 3
-    assert thumbnail("") is None
-    assert thumbnail(str(run_dir)) is None
-
-
-def test_transparency_becomes_white_and_a_thumbnail_is_small(tmp_path: Path) -> None:
-    Image.new("RGBA", (2000, 1000), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert len(thumbnail(str(tmp_path / "clear.png")) or "") < 20_000

@@ -1,12 +1,13 @@
 """What is read of a run directory, torn and repeated lines included."""
 
+import math
 from pathlib import Path
 
 import pytest
 
-from divek_verl.report.reading import METRICS_FILE, QUESTIONS_FILE, read_run
+from divek_verl.report.reading import METRICS_FILE, QUESTIONS_FILE, read_lines, read_metrics, read_run
 
-from .fabricated import read_lines, write_lines
+from .fabricated import write_lines
 from .parsing import page_of
 
 
@@ -65,3 +66,31 @@ def test_it_reads_what_the_recorder_writes(tmp_path: Path) -> None:
     assert run.unreadable == {"questions.jsonl": 0, "metrics.jsonl": 0}
     assert run.validation["divek/flags/base"][0]["val_1"].samples == visit.samples == 3
     assert run.metrics == {1: {"critic/score/mean": 1.0}}
+
+
+def test_the_metrics_alone_are_those_of_the_run(run_dir: Path, tmp_path: Path) -> None:
+    assert read_metrics(run_dir) == read_run(run_dir).metrics
+    assert read_metrics(tmp_path / "not begun") == {}
+
+
+def test_a_number_that_is_not_finite_was_logged_but_is_in_no_curve(tmp_path: Path) -> None:
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "data": {"x": None}}, {"step": 2, "data": {"x": 0.5}}])
+    assert math.isnan(read_metrics(tmp_path)[1]["x"])
+    assert read_run(tmp_path).series("x") == {2: 0.5}
+
+
+def test_raw_lines_are_read_as_they_stand_and_torn_ones_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    assert read_lines(path) == []
+    path.write_text('{"step": 1, "new field": [1]}\n{"step": 2, "ne', encoding="utf-8")
+    assert read_lines(path) == [{"step": 1, "new field": [1]}]
+
+
+def test_the_fields_of_an_older_release_are_enough(tmp_path: Path) -> None:
+    oldest = {"step": 0, "split": "val", "data_source": "divek/x/base", "image_id": "1", "truth": "Chad"}
+    newest = oldest | {"image_id": "2", "votes_from": "store", "vote_age": 3, "waves": 2, "a field to come": {}}
+    write_lines(tmp_path / "questions.jsonl", [oldest, newest])
+    run = read_run(tmp_path)
+    first, second = run.validation["divek/x/base"][0].values()
+    assert (first.votes_from, first.vote_age, first.waves) == (None, None, None)
+    assert (second.votes_from, second.vote_age, second.waves) == ("store", 3, 2)

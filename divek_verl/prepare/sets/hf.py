@@ -1,6 +1,6 @@
 """Any image-classification set that `datasets` can load: a folder, a parquet file, or a name on the hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from divek_verl.images import open_picture
 from divek_verl.prepare.classes import Classes
 from divek_verl.prepare.folder import IMAGES_FOLDER
 from divek_verl.prepare.names import tidy
+from divek_verl.prepare.pictures import read_file
 from divek_verl.prepare.sets.image_folder import key_of
 from divek_verl.prepare.source import Item, Part, Source
 
@@ -92,13 +93,23 @@ def _export(rows: Any, part: Part, folder: Path, image: str, label: str, labels:
     items = []
     (folder / IMAGES_FOLDER / part).mkdir(parents=True, exist_ok=True)
     for index, row in enumerate(tqdm(rows, desc=f"read {part}", unit="image")):
-        content = row[image]["bytes"] if row[image]["bytes"] is not None else Path(row[image]["path"]).read_bytes()
+        content = _content(row[image])
         path = f"{IMAGES_FOLDER}/{part}/{index:06d}.{_suffix(content)}"
         if row[label] not in labels:
             raise SetupError(f"Row {index} of {part} has the label {row[label]!r}, which no class has: mend it.")
         (folder / path).write_bytes(content)
         items.append(Item(path, labels[row[label]]))
     return items
+
+
+def _content(image: Mapping[str, Any] | None) -> bytes:
+    """The encoded bytes; none for a missing image, which the check of the rows then finds empty."""
+    if image is None:
+        return b""
+    content = read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
+    if isinstance(content, str):
+        raise SetupError(f"{image['path']} {content}: mend the data set.")
+    return content
 
 
 def _suffix(content: bytes) -> str:

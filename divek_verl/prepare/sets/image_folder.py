@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from divek_verl.errors import SetupError
+from divek_verl.images import FORMATS
 from divek_verl.labels import canonical
 from divek_verl.prepare.classes import Classes
 from divek_verl.prepare.names import tidy
@@ -44,7 +45,7 @@ def read(data_root: Path, name: str | None = None) -> Source:
 
 def find_images(root: Path, folder: str) -> Iterator[str]:
     """Paths from `root` of all files below a folder that are images by their suffix, links followed but no loops."""
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     inside = (root / folder).resolve()
     # A link to a folder above would bring in other classes, and never end.
     met = {identity for above in (root.resolve(), inside, *inside.parents) if (identity := _identity(above))}

@@ -85,6 +85,25 @@ def test_a_folder_of_images_is_read_by_datasets_too(tmp_path: Path) -> None:
     assert counts(out) == {"train": 8, "val_base": 2, "val_new": 2}
 
 
+def test_a_missing_image_is_one_of_the_bad_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features = Features({"image": Image(), "label": ClassLabel(names=NAMES)})
+    entries = [{"image": {"bytes": content(n), "path": None} if n else None, "label": n % 4} for n in range(40)]
+    Dataset.from_list(entries, features=features).save_to_disk(str(tmp_path / "raw"))
+    arguments = ("--setting", "all", "--on-error", "skip")
+    out = prepare("hf", tmp_path / "raw", *arguments, out=tmp_path / "out")
+    assert sum(counts(out).values()) == 39
+    assert "000000.bin is empty" in capsys.readouterr().out
+
+
+def test_the_path_can_be_given_as_other_sets_have_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mushrooms(40).save_to_disk(str(tmp_path / "fungi"))
+    out = prepare("hf", "--data-root", tmp_path / "fungi", out=tmp_path / "out")
+    assert counts(out)["train"] == 16
+    for arguments in ([], [tmp_path / "fungi", "--data-root", tmp_path / "fungi"]):
+        prepare("hf", *arguments, out=tmp_path / "out", status=2)
+        assert "Give one set to prepare" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -1,0 +1,212 @@
+"""How much of vLLM's bare throughput does a two-step evaluation reach?
+
+    python benchmarks/eval.py --model runs/demo/model --data runs/demo/data/val_base.parquet
+
+Two arms, in turn, with engines of the same settings on the same machine: ``evaluation`` is ``divek eval`` from rows to
+results (reading, both steps, records on disk, statistics, page); ``bare`` is ``vllm.LLM.generate``, called twice with
+the very prompts, decoded pictures and seeds that the evaluation used, so that it draws the same tokens. Each arm prints
+tokens a second; the claim is that the evaluation reaches at least 0.9 of bare vLLM.
+"""
+
+import asyncio
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from divek_verl.engine import Engine, Reply, Request, Sampling
+
+CLAIM = 0.9
+OPEN, CHOICE = "/open", "/choice"
+
+
+@dataclass
+class Recording:
+    """An engine that remembers what it was asked, for the bare arm to ask again."""
+
+    engine: Engine
+    asked: list[tuple[Request, Sampling]] = field(default_factory=list)
+    output_tokens: int = 0
+
+    @property
+    def model(self) -> str:
+        return self.engine.model
+
+    async def generate(self, request: Request, sampling: Sampling) -> Reply:
+        self.asked.append((request, sampling))
+        reply = await self.engine.generate(request, sampling)
+        self.output_tokens += reply.output_tokens
+        return reply
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds and generated tokens of both arms, one after the other."""
+
+    evaluation_seconds: float
+    evaluation_tokens: int
+    bare_seconds: float
+    bare_tokens: int
+
+    @property
+    def ratio(self) -> float:
+        """Tokens a second of the evaluation, as a share of bare vLLM's."""
+        return (self.evaluation_tokens / self.evaluation_seconds) / (self.bare_tokens / self.bare_seconds)
+
+
+class Bare:
+    """``vllm.LLM``, with all requests of a step in one call, prepared before the clock starts."""
+
+    def __init__(self, options: Any, on_cpu: bool) -> None:
+        from transformers import AutoProcessor
+        from vllm import LLM
+
+        from divek_verl.mining.pictures import PromptBuilder
+        from divek_verl.mining.vllm_engine import engine_arguments
+
+        self._llm = LLM(**engine_arguments(options, on_cpu), seed=0)
+        self._prompts = PromptBuilder(AutoProcessor.from_pretrained(options.model))
+
+    def prepare(self, asked: list[tuple[Request, Sampling]]) -> list[tuple[list[Any], list[Any]]]:
+        """Prompts and sampling parameters of each step; pictures are decoded here, outside of the time measured."""
+        steps = [[each for each in asked if each[0].key.endswith(step)] for step in (OPEN, CHOICE)]
+        return [([self._prompt(r) for r, _ in step], [_parameters(r, s) for r, s in step]) for step in steps]
+
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        built = self._prompts(request.messages)
+        return {"prompt": built.text, "multi_modal_data": {"image": built.images}}
+
+    def __call__(self, steps: list[tuple[list[Any], list[Any]]]) -> tuple[float, int]:
+        """Seconds, and tokens generated."""
+        self._llm.reset_prefix_cache()
+        started, tokens = time.perf_counter(), 0
+        for prompts, parameters in steps:
+            outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+            tokens += sum(len(each.token_ids) for output in outputs for each in output.outputs)
+        return time.perf_counter() - started, tokens
+
+
+def _parameters(request: Request, sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+
+    from divek_verl.mining.requests import seed_of
+
+    return SamplingParams(
+        n=request.count,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        repetition_penalty=sampling.repetition_penalty,
+        max_tokens=sampling.max_new_tokens,
+        seed=seed_of(sampling, request.key),
+    )
+
+
+async def measure(evaluation: Any, options: Any, rounds: int, on_cpu: bool, console: Console) -> list[Round]:
+    """``rounds`` of both arms in turn, after one of each that only warms up."""
+    from divek_verl.mining.engines import open_engine
+
+    found = []
+    async with open_engine(options) as engine:
+        bare = Bare(options, on_cpu)
+        for number in range(rounds + 1):
+            recording = Recording(engine)
+            seconds = await _evaluate(evaluation, recording)
+            # vLLM's own call blocks; nothing else is at work meanwhile.
+            bare_seconds, bare_tokens = bare(bare.prepare(recording.asked))
+            if number == 0:
+                continue
+            found.append(Round(seconds, recording.output_tokens, bare_seconds, bare_tokens))
+            console.print(f"round {number}: {found[-1].ratio:.3f}")
+    return found
+
+
+async def _evaluate(evaluation: Any, recording: Recording) -> float:
+    from divek_verl.evaluation.evaluating import evaluate
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Engine]:
+        yield recording
+
+    # The engine's own cache would spare the second round its prefills.
+    await recording.engine._llm.reset_prefix_cache()  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        await evaluate(evaluation, opened, Path(folder) / "out")
+        return time.perf_counter() - started
+
+
+def table_of(rounds: list[Round]) -> Table:
+    """Tokens a second of both arms in each round, and the share."""
+    table = Table(title="generated tokens a second")
+    for name in ("round", "tokens", "evaluation", "bare vLLM", "share"):
+        table.add_column(name, justify="right")
+    for number, each in enumerate(rounds, 1):
+        speeds = (each.evaluation_tokens / each.evaluation_seconds, each.bare_tokens / each.bare_seconds)
+        cells = (number, each.evaluation_tokens, *(f"{speed:.0f}" for speed in speeds), f"{each.ratio:.3f}")
+        table.add_row(*map(str, cells))
+    return table
+
+
+def summary(rounds: list[Round]) -> dict[str, Any]:
+    """What is saved: every round, and the median share that decides the claim."""
+    ratios = [each.ratio for each in rounds]
+    return {
+        "claim": f"the evaluation reaches at least {CLAIM} of bare vLLM's tokens a second",
+        "share": statistics.median(ratios),
+        "holds": statistics.median(ratios) >= CLAIM,
+        "rounds": [{**vars(each), "share": each.ratio} for each in rounds],
+        "machine": {"platform": platform.platform(), "processors": _processors()},
+    }
+
+
+def _processors() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Folder of the model.")],
+    data: Annotated[list[Path], typer.Option(help="Parquet file of a prepared set; again for another.")],
+    samples: Annotated[int, typer.Option(help="K.")] = 20,
+    max_new_tokens: Annotated[int, typer.Option(help="Token limit of one completion.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both arms.")] = 3,
+    save: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
+) -> None:
+    """Run both arms in turn and print the share of bare vLLM's throughput."""
+    from divek_verl.mining.machine import prepare_machine
+
+    on_cpu = prepare_machine()
+    from divek_verl.evaluation.evaluating import Evaluation
+    from divek_verl.evaluation.options import TwoStepOptions
+    from divek_verl.mining.options import EngineOptions
+
+    console = Console()
+    settings = TwoStepOptions(samples=samples, max_new_tokens=max_new_tokens).settings()
+    evaluation = Evaluation(model, tuple(data), settings)
+    found = asyncio.run(measure(evaluation, EngineOptions(model), rounds, on_cpu, console))
+    result = {**summary(found), "samples": samples, "data": [path.name for path in data]}
+    console.print(table_of(found))
+    console.print(f"{'holds' if result['holds'] else 'DOES NOT HOLD'}: {result['claim']} ({result['share']:.3f})")
+    if save is not None:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    raise typer.Exit(0 if result["holds"] else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

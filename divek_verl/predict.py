@@ -1,0 +1,292 @@
+"""The two-step answer for your own pictures, in Python.
+
+    from divek_verl.predict import TwoStepClassifier
+
+    with TwoStepClassifier.from_model("runs/demo/model", ["Chad", "Romania", "Moldova"], dataset="flags") as classifier:
+        prediction = classifier.classify("flag.png")
+        print(prediction.answer, prediction.votes, prediction.reasoning)
+
+In a program that has an event loop of its own, ``AsyncTwoStepClassifier`` does the same with ``await``.
+"""
+
+import asyncio
+import hashlib
+import re
+import threading
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image
+
+from divek_verl import prompts
+from divek_verl.engine import Engine
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+from divek_verl.picture_sources import PictureLimits, PictureSource, UnreadablePicture, load_picture
+from divek_verl.two_step import OpenQuestion, TwoStepAnswer, TwoStepSettings, ask_two_steps
+
+if TYPE_CHECKING:
+    from divek_verl.mining.options import EngineOptions
+
+T = TypeVar("T")
+
+_THINKING = re.compile(r"<think\s*>(.*?)</think\s*>", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What both steps say about one picture.
+
+    Attributes:
+        source: the picture, as a person would name it.
+        answer: the class chosen; None where the second completion names no option, or something failed.
+        votes: answers of the K samples per class, most frequent first.
+        unknown: those that name no class of the list.
+        unanswered: samples without an answer.
+        options: classes of the multiple-choice question, in the order of their letters.
+        letter: the letter chosen.
+        reasoning: what stands in the ``<think>`` element of the second completion.
+        completion: the second completion, whole.
+        failure: a named reason why there is no answer; ``detail`` says more.
+    """
+
+    source: str
+    answer: str | None = None
+    votes: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    unanswered: int = 0
+    options: tuple[str, ...] = ()
+    letter: str | None = None
+    reasoning: str | None = None
+    completion: str | None = None
+    failure: str | None = None
+    detail: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {**asdict(self), "options": list(self.options)}
+
+
+class AsyncTwoStepClassifier:
+    """Names the class of pictures: K open answers, their votes, one multiple-choice question.
+
+    Args:
+        engine: what answers; closing it stays with who opened it.
+        classes: the class list: names, or ``ClassNames`` with aliases.
+        dataset: whose nouns the prompts use, such as ``cub`` (bird, species); others say "main object".
+        settings: how both questions are asked.
+        limits: which pictures are accepted; addresses are not, unless ``PictureLimits(allow_urls=True)``.
+        min_pixels, max_pixels: bounds in which the model is shown a picture.
+
+    Raises:
+        SetupError: fewer than two classes, or names that cannot be told apart.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        classes: ClassNames | Iterable[str],
+        *,
+        dataset: str = "",
+        settings: TwoStepSettings = TwoStepSettings(),
+        limits: PictureLimits = PictureLimits(),
+        min_pixels: int = 3136,
+        max_pixels: int = 401408,
+    ) -> None:
+        self.engine = engine
+        self.classes = classes if isinstance(classes, ClassNames) else ClassNames(classes)
+        if len(self.classes) < 2:
+            raise SetupError("A question needs two classes: add classes to the list.")
+        self.dataset = dataset
+        self.settings = settings
+        self.limits = limits
+        self._bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+
+    async def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
+        """The two-step answer for a path, encoded bytes, a Pillow image or an allowed address.
+
+        A picture that cannot be read and a request that fails are named in ``failure``; nothing is raised for them.
+        ``name`` stands for the picture in the prediction.
+        """
+        source = name or _name(picture)
+        try:
+            image = await load_picture(picture, self.limits)
+        except UnreadablePicture as error:
+            return Prediction(source, failure=error.reason, detail=str(error))
+        answer = await ask_two_steps(self.engine, self._question(image), self.settings)
+        return _prediction(source, answer)
+
+    async def classify_all(self, pictures: Iterable[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
+        """The predictions in the order of ``pictures``, ``in_flight`` of them at work at a time."""
+        slots = asyncio.Semaphore(in_flight)
+
+        async def one(picture: PictureSource) -> Prediction:
+            async with slots:
+                return await self.classify(picture)
+
+        return list(await asyncio.gather(*(one(picture) for picture in pictures)))
+
+    def _question(self, image: Image.Image) -> OpenQuestion:
+        text = prompts.open_question(self.dataset, self.classes.names)
+        picture = {"type": "image", "image": image, **self._bounds}
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]
+        return OpenQuestion(_key(image), self.dataset, self.classes, messages)
+
+
+class TwoStepClassifier:
+    """``AsyncTwoStepClassifier`` for programs without an event loop, and for notebooks.
+
+    Make it with ``from_model`` or ``from_server``, and close it, or use it as a context manager: the model's processes
+    end with it. It may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        classes: ClassNames | Iterable[str],
+        *,
+        _loop: "_LoopThread | None" = None,
+        _closing: AsyncExitStack | None = None,
+        **options: Any,
+    ) -> None:
+        """Args as of ``AsyncTwoStepClassifier``; ``engine`` must not be bound to an event loop of the caller."""
+        self._classifier = AsyncTwoStepClassifier(engine, classes, **options)
+        self._loop = _loop or _LoopThread()
+        self._closing = _closing or AsyncExitStack()
+
+    @classmethod
+    def from_model(cls, model: str | Path, classes: ClassNames | Iterable[str], **options: Any) -> "TwoStepClassifier":
+        """Load a model here: a Hugging Face folder, or a verl checkpoint, which is merged first.
+
+        ``options`` are those of ``AsyncTwoStepClassifier``.
+
+        Raises:
+            SetupError: there is no model, or it does not start.
+        """
+        from divek_verl.checkpoints import model_folder
+        from divek_verl.mining.options import EngineOptions
+
+        return cls.from_options(EngineOptions(model=model_folder(str(model))), classes, **options)
+
+    @classmethod
+    def from_server(
+        cls, base_url: str, model: str, classes: ClassNames | Iterable[str], **options: Any
+    ) -> "TwoStepClassifier":
+        """Ask a running OpenAI-compatible server, whose name of the model is ``model``; its key is ``OPENAI_API_KEY``.
+
+        Raises:
+            SetupError: nothing answers at ``base_url``, or the key is refused.
+        """
+        from divek_verl.mining.options import Backend, EngineOptions
+
+        engine = EngineOptions(model=model, base_url=base_url, backend=Backend.OPENAI)
+        return cls.from_options(engine, classes, **options)
+
+    @classmethod
+    def from_options(
+        cls, engine: "EngineOptions", classes: ClassNames | Iterable[str], **options: Any
+    ) -> "TwoStepClassifier":
+        """Open the engine that ``engine`` describes; it is closed with the classifier.
+
+        Raises:
+            SetupError: it cannot be started or reached, or the class list cannot work.
+        """
+        from divek_verl.mining.engines import open_engine
+
+        names = classes if isinstance(classes, ClassNames) else ClassNames(classes)
+        loop, closing = _LoopThread(), AsyncExitStack()
+        try:
+            opened = loop.run(closing.enter_async_context(open_engine(engine)))
+            return cls(opened, names, _loop=loop, _closing=closing, **options)
+        except BaseException:
+            _close(loop, closing)
+            raise
+
+    def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
+        """As ``AsyncTwoStepClassifier.classify``."""
+        return self._loop.run(self._classifier.classify(picture, name=name))
+
+    def classify_all(self, pictures: Sequence[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
+        """As ``AsyncTwoStepClassifier.classify_all``."""
+        return self._loop.run(self._classifier.classify_all(pictures, in_flight=in_flight))
+
+    def close(self) -> None:
+        """End what was started; a second call does nothing."""
+        _close(self._loop, self._closing)
+
+    def __enter__(self) -> "TwoStepClassifier":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _LoopThread:
+    """An event loop in a thread of its own: engines stay bound to it, whoever calls."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="divek-classifier", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; on Ctrl-C it is cancelled."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _close(loop: _LoopThread, closing: AsyncExitStack) -> None:
+    if loop.is_running:
+        loop.run(closing.aclose())
+        loop.stop()
+
+
+def _key(image: Image.Image) -> str:
+    """The same picture gets the same seeds and shuffle, by whatever way it came."""
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
+
+
+def _name(picture: PictureSource) -> str:
+    if isinstance(picture, bytes):
+        return f"<{len(picture)} bytes>"
+    if isinstance(picture, Image.Image):
+        return f"<image {picture.width}x{picture.height}>"
+    return str(picture)
+
+
+def _prediction(source: str, answer: TwoStepAnswer) -> Prediction:
+    completion = answer.choice_reply.texts[0] if answer.choice_reply and answer.choice_reply.texts else None
+    thinking = _THINKING.search(completion) if completion else None
+    failed = answer.failed_reply
+    failure = None if answer.chosen is not None else "no_option_named"
+    if failed is not None:
+        failure = failed.failure or "no_completion"
+    return Prediction(
+        source=source,
+        answer=answer.chosen,
+        votes=dict(answer.votes.counts),
+        unknown=dict(answer.votes.unknown),
+        unanswered=answer.votes.unanswered,
+        options=answer.question.options if answer.question is not None else (),
+        letter=answer.letter,
+        reasoning=thinking[1].strip() if thinking else None,
+        completion=completion,
+        failure=failure,
+        detail=failed.detail if failed else None,
+    )

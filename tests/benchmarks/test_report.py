@@ -1,0 +1,32 @@
+"""benchmarks/report.py on a small run: what it fabricates is a run, and what it measures is there."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from divek_verl.report import read_run
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "report.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_report", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_fabricated_run_is_whole(benchmark: ModuleType, tmp_path: Path) -> None:
+    benchmark.fabricate(tmp_path, 24)
+    run = read_run(tmp_path)
+    assert set(run.unreadable.values()) == {0}
+    visits = [*run.training, *run.validation_visits]
+    assert len(visits) == 24
+    assert len({visit.image for visit in visits}) == 24 and all(Path(visit.image).is_file() for visit in visits)
+    assert {visit.samples for visit in visits} == {benchmark.SAMPLES}
+    measured = benchmark.measure(tmp_path)
+    assert measured["page_megabytes"] > 0 and (tmp_path / "report.html").is_file()

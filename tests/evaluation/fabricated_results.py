@@ -1,0 +1,112 @@
+"""Results by hand, with all that a page or a table may have to show."""
+
+from divek_verl.evaluation.measuring import TITLES
+from divek_verl.evaluation.results import (
+    Average,
+    ClassScore,
+    Comparison,
+    DataFile,
+    Difference,
+    Estimate,
+    Failure,
+    Group,
+    HarmonicMean,
+    Judged,
+    McNemar,
+    OverDataSets,
+    Results,
+)
+
+HOSTILE = '<script>alert(1)</script>\u202e[bold]"&</template>'
+
+
+def averages(value: float) -> dict[str, Average]:
+    found = Estimate(value=value, low=value - 0.1, high=value + 0.1)
+    unjudged = Estimate(value=value, low=value - 0.1, high=value + 0.1, unjudged=0.05)
+    return {name: Average(micro=unjudged if name == "one_step" else found, macro=found) for name in TITLES}
+
+
+def group(side: str, value: float, dataset: str = "flags") -> Group:
+    return Group(
+        data_source=f"divek/{dataset}/{side}",
+        dataset=dataset,
+        side=side,
+        images=160,
+        classes=2,
+        averages=averages(value),
+        unanswered=0.02,
+        unknown=0.03,
+        failed=0.01,
+        truncated=0.0,
+        mean_options=3.25,
+        input_tokens_per_image=231.5,
+        output_tokens_per_image=160.0,
+        right_by_filler=0.0,
+        failures={"open question: unreadable_image": 1},
+        per_class=[
+            ClassScore(name="Chad", images=80, means=dict.fromkeys(TITLES, value)),
+            ClassScore(name=HOSTILE, images=80, means=dict.fromkeys(TITLES, value)),
+        ],
+    )
+
+
+def difference(measure: str, test: McNemar | None) -> Difference:
+    return Difference(
+        measure=measure,
+        data_source="divek/flags/base",
+        images=160,
+        before=0.5,
+        after=0.625,
+        difference=0.125,
+        low=0.05,
+        high=0.2,
+        mcnemar=test,
+    )
+
+
+def results(**changes: object) -> Results:
+    """A whole evaluation, with a hostile name in each place where a name may come from outside."""
+    test = McNemar(gained=30, lost=10, p_value=0.0022)
+    made = Results(
+        model=f"models/{HOSTILE}",
+        base_url=None,
+        mode="both",
+        settings={"num_samples": 20, "num_options": 5, "seed": 0, "note": HOSTILE},
+        versions={"python": "3.11.7", "divek_verl": "0.1.0"},
+        data=[DataFile(path=f"{HOSTILE}.parquet", sha256="ab" * 32, rows=160)],
+        images=320,
+        groups=[group("base", 0.6), group("new", 0.3)],
+        harmonic_means=[HarmonicMean(dataset="flags", averages=averages(0.4))],
+        over_data_sets=[OverDataSets(row="harmonic mean", data_sets=5, averages=averages(0.45))],
+        second_step=[difference("two_step", test)],
+        failures=[
+            Failure(
+                data_source="divek/flags/base",
+                image_id=HOSTILE,
+                step="open question",
+                reason="unreadable_image",
+                detail=HOSTILE,
+            )
+        ]
+        * 12,
+        judge=Judged(
+            model=HOSTILE,
+            prompt_sha256="cd" * 32,
+            pairs=10,
+            same=3,
+            different=5,
+            unjudged={"timeout": 2},
+            input_tokens=1000,
+            output_tokens=100,
+            cost=0.25,
+        ),
+        comparison=Comparison(
+            run=HOSTILE,
+            model=HOSTILE,
+            only_here=1,
+            only_there=2,
+            other_settings=["num_options: 3 -> 5"],
+            differences=[difference("two_step", test), difference("one_step", None)],
+        ),
+    )
+    return made.model_copy(update=changes)

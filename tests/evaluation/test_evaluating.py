@@ -1,0 +1,408 @@
+"""A whole evaluation with a scripted policy: what is written, kept and refused; and a kill -9, for real."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mining.server import completion, serving
+from scripted_engine import Answer, ScriptedEngine, says, seeded_policy
+
+from divek_verl import cli
+from divek_verl.engine import Engine, Reply, Request, Sampling
+from divek_verl.errors import SetupError
+from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_over
+from divek_verl.evaluation.results import Results, read_results
+from divek_verl.judge import JudgeSettings
+from divek_verl.two_step import TwoStepSettings
+
+from .fabricated_set import BASE, NEW, row, write_rows, write_set
+
+FILES = ("questions.jsonl", "results.json", "results.html")
+POLICY = seeded_policy(("Chad", "Romania", "Moldova", "Monaco"))
+
+
+class Run:
+    """One evaluation in one folder, with engines that are counted."""
+
+    def __init__(self, data: list[Path], out: Path, policy: Answer = POLICY, **changes: Any) -> None:
+        self.evaluation = Evaluation(
+            model="scripted",
+            **{
+                "data": tuple(data),
+                "two_step": TwoStepSettings(num_samples=6, num_options=3, open_sampling=Sampling(seed=0)),
+                "resamples": 100,
+                **changes,
+            },
+        )
+        self.out = out
+        self.engines: list[ScriptedEngine] = []
+        self._policy = policy
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Engine]:
+        self.engines.append(ScriptedEngine(self._policy))
+        yield self.engines[-1]
+
+    def __call__(self, **options: Any) -> tuple[Results, Speed]:
+        return asyncio.run(evaluate(self.evaluation, self.open, self.out, **options))
+
+    @property
+    def asked(self) -> int:
+        return sum(len(engine.requests) for engine in self.engines)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[Path]:
+    return write_set(tmp_path / "data", {"base": 9, "new": 7})
+
+
+def test_it_writes_results_records_and_a_page(data: list[Path], tmp_path: Path) -> None:
+    run = Run(data, tmp_path / "out")
+    results, speed = run()
+    assert (speed.asked, speed.kept) == (16, 0)
+    assert read_results(tmp_path / "out") == results
+    assert [group.images for group in results.groups] == [9, 7]
+    assert len(results.harmonic_means) == 1
+    assert [each.measure for each in results.second_step] == ["two_step", "two_step"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
+    keys = [(line["data_source"], line["image_id"]) for line in lines]
+    assert keys == sorted(keys) and len(keys) == 16
+    assert "divek/flags/base" in (tmp_path / "out" / "results.html").read_text()
+
+
+def test_the_results_hold_all_that_is_needed_to_run_it_again(data: list[Path], tmp_path: Path) -> None:
+    results, _ = Run(data, tmp_path / "out")()
+    assert results.settings["num_samples"] == 6
+    assert results.settings["open_sampling"]["temperature"] == 1.0
+    assert results.settings["choice_sampling"]["temperature"] == 0.0
+    assert results.settings["seed"] == 0
+    assert {"python", "divek_verl", "numpy"} <= set(results.versions)
+    assert [file.path for file in results.data] == [str(path) for path in data]
+
+
+def test_the_means_are_those_of_the_records(data: list[Path], tmp_path: Path) -> None:
+    results, _ = Run(data, tmp_path / "out")()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
+    for group in results.groups:
+        own = [line for line in lines if line["data_source"] == group.data_source]
+        for measure, average in group.averages.items():
+            assert average.micro.value == pytest.approx(sum(line[measure] for line in own) / len(own))
+
+
+def test_a_run_of_records_can_be_reported_like_any_other(data: list[Path], tmp_path: Path) -> None:
+    from divek_verl.report.reading import read_run
+
+    Run(data, tmp_path / "out")()
+    run = read_run(tmp_path / "out")
+    assert run.unreadable == {"questions.jsonl": 0}
+    assert {source: len(steps[0]) for source, steps in run.validation.items()} == {
+        "divek/flags/base": 9,
+        "divek/flags/new": 7,
+    }
+
+
+def test_equal_evaluations_are_equal_to_the_byte_whatever_the_order(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "one", in_flight=1)()
+    Run(data, tmp_path / "many", in_flight=64)()
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+
+
+def test_a_shuffled_file_gives_the_same_records(data: list[Path], tmp_path: Path) -> None:
+    folder = data[0].parent
+    shuffled = folder / "shuffled.parquet"
+    order = random.Random(0).sample(range(9), 9)
+    write_rows(shuffled, [row(folder, "flags", "base", index) for index in order])
+    first, _ = Run(data[:1], tmp_path / "one")()
+    second, _ = Run([shuffled], tmp_path / "two")()
+    assert first.groups == second.groups
+    assert (tmp_path / "one" / "questions.jsonl").read_bytes() == (tmp_path / "two" / "questions.jsonl").read_bytes()
+
+
+def test_images_flow_independently_within_the_bound(data: list[Path], tmp_path: Path) -> None:
+    run = Run(data, tmp_path / "out", in_flight=5)
+    run()
+    (engine,) = run.engines
+    assert engine.most_at_work == 5
+    choices = [place for place, request in enumerate(engine.requests) if request.key.endswith("/choice")]
+    opens = [place for place, request in enumerate(engine.requests) if request.key.endswith("/open")]
+    assert min(choices) < max(opens)
+
+
+# --------------------------------------------------------------------- going on
+
+
+def test_a_finished_evaluation_opens_no_engine(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    before = contents(tmp_path / "out")
+    again = Run(data, tmp_path / "out")
+    _, speed = again()
+    assert again.engines == []
+    assert (speed.asked, speed.kept) == (0, 16)
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_error_of_the_engine_costs_only_what_was_at_work(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "whole")()
+
+    def dies(request: Request, sampling: Sampling) -> Reply:
+        if "base-005" in request.key:
+            raise SetupError("the engine died")
+        return POLICY(request, sampling)
+
+    with pytest.raises(SetupError, match="the engine died"):
+        Run(data, tmp_path / "out", dies, in_flight=2)()
+    assert not (tmp_path / "out" / "results.json").exists()
+    resumed = Run(data, tmp_path / "out")
+    _, speed = resumed()
+    assert 0 < speed.asked < 16
+    assert resumed.asked == 2 * speed.asked
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_torn_record_is_asked_again(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    whole = contents(tmp_path / "out")
+    path = tmp_path / "out" / "questions.jsonl"
+    path.write_bytes(path.read_bytes()[:-300])
+    _, speed = Run(data, tmp_path / "out")()
+    assert (speed.torn, speed.asked) == (1, 1)
+    assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"two_step": TwoStepSettings(num_samples=7, num_options=3)}, "settings"),
+        ({"max_pixels": 3136}, "settings"),
+        ({"base_url": "http://localhost:1/v1"}, "address"),
+    ],
+)
+def test_another_evaluation_in_the_folder_is_refused(
+    data: list[Path], tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    Run(data, tmp_path / "out")()
+    with pytest.raises(SetupError, match=f"an evaluation with another .*{named}.* --fresh"):
+        Run(data, tmp_path / "out", **changes)()
+    start_over(tmp_path / "out")
+    Run(data, tmp_path / "out", **changes)()
+
+
+def test_changed_data_are_refused(data: list[Path], tmp_path: Path) -> None:
+    Run(data[:1], tmp_path / "out")()
+    with pytest.raises(SetupError, match="another data"):
+        Run(data, tmp_path / "out")()
+
+
+def test_a_folder_of_a_training_run_is_left_alone(data: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "questions.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(SetupError, match="records of something else"):
+        Run(data, tmp_path / "out")()
+    assert (tmp_path / "out" / "questions.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_the_mode_and_the_resamples_may_change_afterwards(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    again = Run(data, tmp_path / "out", mode="two-step", resamples=20)
+    results, _ = again()
+    assert again.asked == 0
+    assert (results.second_step, results.settings["bootstrap_resamples"]) == ([], 20)
+
+
+# --------------------------------------------------------------------- failures
+
+
+def test_failures_are_wrong_listed_by_reason_and_stay_in_the_denominator(data: list[Path], tmp_path: Path) -> None:
+    def fails(request: Request, sampling: Sampling) -> Reply:
+        if "base-003" in request.key:
+            return Reply(request.key, failure="unreadable_image", detail="cut short")
+        if "base-004" in request.key and request.key.endswith("/choice"):
+            return Reply(request.key, failure="timeout")
+        return POLICY(request, sampling)
+
+    results, _ = Run(data[:1], tmp_path / "out", fails)()
+    (group,) = results.groups
+    assert group.images == 9
+    assert group.failures == {"multiple choice: timeout": 1, "open question: unreadable_image": 1}
+    assert group.failed == pytest.approx(1 / 9)
+    assert [(each.image_id, each.reason, each.detail) for each in results.failures] == [
+        ("base-003", "unreadable_image", "cut short"),
+        ("base-004", "timeout", None),
+    ]
+
+
+def test_failed_images_are_asked_again_where_that_is_wanted(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "whole")()
+    down = Run(data, tmp_path / "out", lambda request, sampling: Reply(request.key, failure="server_error"))
+    down()
+    kept = Run(data, tmp_path / "out")
+    kept()
+    assert kept.asked == 0
+    Run(data, tmp_path / "out")(retry_failures=True)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_one_step_asks_one_question_and_has_no_two_step_accuracy(data: list[Path], tmp_path: Path) -> None:
+    run = Run(data, tmp_path / "out", mode="one-step", two_step=TwoStepSettings(num_samples=6, ask_choice=False))
+    results, _ = run()
+    assert run.asked == 16
+    assert list(results.groups[0].averages) == ["one_step", "consistency", "recall", "pass_at_k"]
+
+
+# --------------------------------------------------------------------- comparison
+
+
+def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path) -> None:
+    def always_right(request: Request, sampling: Sampling) -> Reply:
+        names = {f"base-{index:03d}": BASE[index % 3] for index in range(9)}
+        name = next(name for key, name in names.items() if key in request.key)
+        if not request.key.endswith("/choice"):
+            return Reply(request.key, says(*[name] * 6))
+        text = request.messages[0]["content"][-1]["text"]
+        return Reply(request.key, says("A" if f"A. {name}" in text else "B"))
+
+    before, _ = Run(data, tmp_path / "before")()
+    after, _ = Run(data[:1], tmp_path / "after", always_right)(compare=tmp_path / "before")
+    assert after.comparison is not None
+    assert (after.comparison.only_here, after.comparison.only_there) == (0, 7)
+    by_measure = {each.measure: each for each in after.comparison.differences}
+    two_step = by_measure["two_step"]
+    assert (two_step.before, two_step.after) == (pytest.approx(before.groups[0].averages["two_step"].micro.value), 1.0)
+    assert two_step.mcnemar is not None and two_step.mcnemar.lost == 0
+    assert by_measure["one_step"].mcnemar is None
+    assert after.comparison.other_settings == []
+
+
+def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "before")()
+    other = TwoStepSettings(num_samples=6, num_options=2, open_sampling=Sampling(seed=0))
+    after, _ = Run(data, tmp_path / "after", two_step=other)(compare=tmp_path / "before" / "results.json")
+    assert after.comparison is not None
+    assert after.comparison.other_settings == ["num_options: 3 -> 2"]
+
+
+def test_a_comparison_with_nothing_in_common_is_refused(data: list[Path], tmp_path: Path) -> None:
+    Run(data[:1], tmp_path / "before")()
+    with pytest.raises(SetupError, match="evaluated none of these images"):
+        Run(data[1:], tmp_path / "after")(compare=tmp_path / "before")
+
+
+def test_a_comparison_with_no_evaluation_is_refused_before_anything_is_asked(data: list[Path], tmp_path: Path) -> None:
+    run = Run(data, tmp_path / "out")
+    with pytest.raises(SetupError, match="none cannot be read"):
+        run(compare=tmp_path / "none")
+    assert run.asked == 0
+
+
+# --------------------------------------------------------------------- the judge
+
+
+def judge_says(verdict: str) -> Any:
+    return serving(lambda body: (200, completion([verdict]), 0))
+
+
+@pytest.mark.parametrize(("verdict", "same"), [('{"same": true}', True), ('{"same": false}', False)])
+def test_the_judge_decides_on_answers_outside_the_list(
+    data: list[Path], tmp_path: Path, verdict: str, same: bool
+) -> None:
+    def unknown(request: Request, sampling: Sampling) -> Reply:
+        chosen = request.key.endswith("/choice")
+        return Reply(request.key, says("A") if chosen else says(*["the flag"] * 3, "", "Chad", "Chad"))
+
+    plain, _ = Run(data[:1], tmp_path / "plain", unknown)()
+    with judge_says(verdict) as address:
+        results, speed = Run(
+            data[:1], tmp_path / "judged", unknown, judge=JudgeSettings("judge", address, cache=tmp_path / "cache")
+        )()
+    without, judged = (each.groups[0].averages["one_step"].micro.value for each in (plain, results))
+    assert judged == pytest.approx(without + (3 / 6 if same else 0))
+    assert results.judge is not None
+    assert (results.judge.pairs, results.judge.same, results.judge.different) == (3, 3 * same, 3 * (not same))
+    assert speed.judging is not None and speed.judging.asked == 3
+
+
+def test_unjudged_answers_are_shown_apart(data: list[Path], tmp_path: Path) -> None:
+    def unknown(request: Request, sampling: Sampling) -> Reply:
+        return Reply(request.key, says("A") if request.key.endswith("/choice") else says(*["the flag"] * 3, *[""] * 3))
+
+    with serving(lambda body: (500, {}, 0)) as address:
+        judge = JudgeSettings("judge", address, max_retries=0)
+        results, _ = Run(data[:1], tmp_path / "out", unknown, judge=judge)()
+    found = results.groups[0].averages["one_step"].micro
+    assert (found.value, found.unjudged) == (0.0, pytest.approx(0.5))
+    assert results.judge is not None and results.judge.unjudged == {"http_500": 3}
+    # The answers are kept: only the judge is asked again.
+    with judge_says('{"same": true}') as address:
+        again = Run(data[:1], tmp_path / "out", unknown, judge=JudgeSettings("judge", address))
+        results, _ = again()
+    assert again.asked == 0
+    assert results.groups[0].averages["one_step"].micro.value == pytest.approx(0.5)
+
+
+# --------------------------------------------------------------------- kill -9
+
+
+def policy_of_a_server(body: dict[str, Any]) -> tuple[int, Any, float]:
+    """Answers by the request's own seed, after a while: equal requests get equal answers, in any order."""
+    rng = random.Random(body["seed"])
+    if body.get("n", 1) > 1:
+        texts = [rng.choice([*says(*BASE, *NEW), "cut"]) for _ in range(body["n"])]
+    else:
+        texts = [rng.choice(says("A", "B", "C"))]
+    return 200, completion(texts), 0.02 + 0.05 * rng.random()
+
+
+def arguments(data: list[Path], address: str, out: Path) -> list[str]:
+    files = [argument for path in data for argument in ("--data", str(path))]
+    options = ["--samples", "4", "--options", "3", "--max-images-in-flight", "3", "--resamples", "50"]
+    return ["eval", "--model", "m", "--base-url", address, "--out", str(out), *files, *options]
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_in_the_middle(command: list[str], questions: Path) -> None:
+    """Start ``divek`` and end it with kill -9 once it has kept ten answers."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "divek_verl.cli", *command],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while lines_in(questions) < 10:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_killed_and_resumed_evaluation_is_equal_to_an_uninterrupted_one_to_the_byte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_set(tmp_path / "data", {"base": 24, "new": 24})
+    with serving(policy_of_a_server) as address:
+        assert cli.run(arguments(data, address, tmp_path / "whole")) == 0
+        command = arguments(data, address, tmp_path / "out")
+        kill_in_the_middle(command, tmp_path / "out" / "questions.jsonl")
+        assert 10 <= lines_in(tmp_path / "out" / "questions.jsonl") < 48
+        assert cli.run(command) == 0
+    assert "kept from before" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -1,0 +1,207 @@
+"""Evaluation, prediction and the judge with real vLLM on the CPU and a small untrained model.
+
+What it answers is noise. What is shown is that every image counts, that seeds decide and batches do not, that a stopped
+evaluation goes on, and that vLLM's own OpenAI-compatible server is understood.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from divek_verl import cli
+from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
+from divek_verl.demo.processes import running
+from divek_verl.engine import Engine, Reply, Request, Sampling
+from divek_verl.errors import SetupError
+from divek_verl.evaluation.evaluating import Evaluation, evaluate
+from divek_verl.evaluation.results import Results
+from divek_verl.mining.engines import open_engine
+from divek_verl.mining.machine import CPU_ENVIRONMENT
+from divek_verl.mining.options import EngineOptions
+from divek_verl.predict import AsyncTwoStepClassifier, Prediction
+from divek_verl.prompts import multiple_choice, open_question
+from divek_verl.two_step import TwoStepSettings
+
+from .fabricated_set import CLASSES, write_set
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+COUNTS = {"base": 8, "new": 7}
+SETTINGS = TwoStepSettings(
+    num_samples=5,
+    num_options=3,
+    open_sampling=Sampling(max_new_tokens=8, seed=0),
+    choice_sampling=Sampling(0.0, 1.0, -1, 1.0, 8, 0),
+)
+FILES = ("questions.jsonl", "results.json", "results.html")
+SECONDS_TO_START = 500.0
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared set with one broken picture, and a model that can read its questions."""
+    folder = tmp_path_factory.mktemp("real")
+    write_set(folder / "data", COUNTS)
+    broken = folder / "data" / "images" / "base-3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    texts = [open_question("flags", CLASSES["all"]), multiple_choice("flags", "A. Chad"), "user assistant"]
+    tokenizer = build_tokenizer(texts, CLASSES["all"])
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder / "model")
+    return folder
+
+
+def data_of(home: Path) -> tuple[Path, ...]:
+    return tuple(home / "data" / f"val_{side}.parquet" for side in COUNTS)
+
+
+class Interrupted:
+    """The engine, until it has been asked so often."""
+
+    def __init__(self, engine: Engine, requests: int) -> None:
+        self.model = engine.model
+        self._engine = engine
+        self._left = requests
+
+    async def generate(self, request: Request, sampling: Sampling) -> Reply:
+        self._left -= 1
+        if self._left < 0:
+            raise SetupError("interrupted")
+        return await self._engine.generate(request, sampling)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def done(home: Path) -> dict[str, Any]:
+    """Three evaluations and a prediction with one engine: all at once, one by one, and interrupted."""
+    evaluation = Evaluation(str(home / "model"), data_of(home), SETTINGS, resamples=100)
+    found: dict[str, Any] = {}
+
+    async def run() -> None:
+        async with open_engine(EngineOptions(str(home / "model"))) as engine:
+
+            @asynccontextmanager
+            async def whole() -> AsyncIterator[Engine]:
+                yield engine
+
+            @asynccontextmanager
+            async def interrupted() -> AsyncIterator[Engine]:
+                yield Interrupted(engine, 11)
+
+            found["results"], _ = await evaluate(evaluation, whole, home / "at_once")
+            await evaluate(replace(evaluation, in_flight=1), whole, home / "one_by_one")
+            with pytest.raises(SetupError, match="interrupted"):
+                await evaluate(replace(evaluation, in_flight=2), interrupted, home / "resumed")
+            _, found["speed"] = await evaluate(evaluation, whole, home / "resumed")
+            classifier = AsyncTwoStepClassifier(engine, CLASSES["base"], dataset="flags", settings=SETTINGS)
+            picture = home / "data" / "images" / "base-0.png"
+            found["predictions"] = await classifier.classify_all([picture, picture.read_bytes(), home / "none.png"])
+
+    asyncio.run(run())
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def test_every_image_counts_and_the_broken_one_is_named(done: dict[str, Any]) -> None:
+    results: Results = done["results"]
+    assert [group.images for group in results.groups] == [8, 7]
+    assert [(each.image_id, each.reason) for each in results.failures] == [("base-003", "unreadable_image")]
+    assert results.groups[0].failed == pytest.approx(1 / 8)
+    assert all(group.output_tokens_per_image > 0 for group in results.groups)
+
+
+def test_all_at_once_and_one_by_one_give_the_same_bytes(done: dict[str, Any], home: Path) -> None:
+    assert contents(home / "at_once") == contents(home / "one_by_one")
+
+
+def test_interrupted_and_resumed_gives_the_same_bytes(done: dict[str, Any], home: Path) -> None:
+    assert 0 < done["speed"].kept < 15
+    assert contents(home / "resumed") == contents(home / "at_once")
+
+
+def test_a_persons_picture_is_answered_in_two_steps(done: dict[str, Any]) -> None:
+    first, same, missing = done["predictions"]
+    assert isinstance(first, Prediction)
+    assert sum(first.votes.values()) + sum(first.unknown.values()) + first.unanswered == 5
+    assert 2 <= len(first.options) <= 3 and first.completion is not None
+    assert replace(same, source=first.source) == first
+    assert missing.failure == "no_file"
+
+
+# --------------------------------------------------------------------- vLLM's own server
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    """The address of vLLM's OpenAI-compatible server, with the model as ``policy`` and as ``judge``."""
+    port = free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(home / "model")]
+    command += ["--served-model-name", "policy", "judge", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--dtype", "float32", "--enforce-eager", "--block-size", "16", "--no-enable-chunked-prefill"]
+    command += ["--max-model-len", "2048", "--max-num-batched-tokens", "2048"]
+    log = home / "server.log"
+    with running(command, log, {**CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"}) as process:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not is_up(port):
+            assert process.poll() is None, log.read_text(errors="replace")[-4000:]
+            assert time.monotonic() < deadline, log.read_text(errors="replace")[-4000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def is_up(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def test_a_served_policy_is_evaluated_and_a_served_judge_is_asked(server: str, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["eval", "--model", "policy", "--base-url", server, "--data", str(data_of(home)[1]), "--out", str(out)]
+    command += ["--samples", "5", "--options", "3", "--max-new-tokens", "8", "--resamples", "50"]
+    judged = ["--judge", "openai", "--judge-model", "judge", "--judge-max-tokens", "12"]
+    assert cli.run([*command, *judged, "--judge-cache", str(tmp_path / "verdicts.jsonl")]) == 0
+    results = json.loads((out / "results.json").read_text())
+    (group,) = results["groups"]
+    assert group["images"] == 7 and group["failed"] == 0.0 and results["failures"] == []
+    assert group["input_tokens_per_image"] > 0
+    judge = results["judge"]
+    # An untrained judge says nothing that is a verdict: unjudged by name, and never right or wrong.
+    assert judge["pairs"] == judge["same"] + judge["different"] + sum(judge["unjudged"].values())
+    assert set(judge["unjudged"]) <= {"unparsable_reply", "overlong_name"}
+
+
+def test_the_servers_judge_is_understood(server: str) -> None:
+    """Whatever the list leaves open above, this pair is asked."""
+    from divek_verl.judge import JudgeSettings, OpenAIJudge, Pair
+
+    async def ask() -> Any:
+        settings = JudgeSettings("judge", server, max_reply_tokens=12, timeout=300.0)
+        async with OpenAIJudge(settings) as judge:
+            return await judge.same(Pair("Chad", "Tchad"))
+
+    verdict = asyncio.run(ask())
+    assert (verdict.same, verdict.reason) == (None, "unparsable_reply")
+    assert verdict.input_tokens > 20 and verdict.output_tokens > 0

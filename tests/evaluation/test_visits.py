@@ -1,0 +1,65 @@
+"""The record of one image: a run's own schema, with what evaluation adds, and nothing of a machine or a clock."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from divek_verl.engine import Reply
+from divek_verl.evaluation.items import Item
+from divek_verl.evaluation.visits import EvaluatedVisit, visit_of
+from divek_verl.labels import ClassNames
+from divek_verl.question import Question
+from divek_verl.records import Visit
+from divek_verl.two_step import OpenQuestion, TwoStepAnswer
+from divek_verl.votes import Votes
+
+from .fabricated_set import BASE
+
+ITEM = Item("divek/flags/base", "7", "flag.png", "Chad", OpenQuestion("k", "flags", ClassNames(BASE), []))
+VOTES = Votes({"Romania": 2, "Chad": 1}, {"Libya": 1}, 2)
+QUESTION = Question(("Romania", "Chad"), None, False)
+OPEN = Reply("k/open", ("a",) * 5, truncated=1, prompt_tokens=100, output_tokens=40, failure="rate_limited")
+CHOICE = Reply("k/choice", ("<think>t</think><answer>B</answer>",), truncated=0, prompt_tokens=120, output_tokens=9)
+
+
+def test_everything_that_came_back_is_in_the_record() -> None:
+    visit = visit_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6)
+    assert (visit.votes, visit.unknown, visit.unanswered) == ({"Romania": 2, "Chad": 1}, {"Libya": 1}, 2)
+    assert (visit.options, visit.answer, visit.choices, visit.chosen) == (["Romania", "Chad"], "B", ["B"], "Chad")
+    assert (visit.input_tokens, visit.output_tokens, visit.truncated) == (220, 49, 1)
+    assert (visit.failed_samples, visit.silent, visit.failure) == (1, 1, None)
+
+
+def test_a_record_reads_back_as_it_was() -> None:
+    visit = visit_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6)
+    line = json.dumps(visit.to_json())
+    assert EvaluatedVisit.from_json(json.loads(line)) == visit
+    assert list(EvaluatedVisit.from_json(json.loads(line)).votes) == ["Romania", "Chad"]
+
+
+def test_a_line_of_something_else_is_none() -> None:
+    with pytest.raises(TypeError):
+        EvaluatedVisit.from_json({"step": 1})
+
+
+def test_it_has_every_field_of_a_runs_record_and_no_clock() -> None:
+    record = visit_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6).to_json()
+    written = Visit(step=0, split="val", data_source="s", image_id="i", image="", truth="t").to_json()
+    assert set(written) <= set(record)
+    assert record["mining_seconds"] == record["rollout_seconds"] == 0.0 and record["cached_share"] is None
+    assert {field.name for field in fields(Visit)} <= {field.name for field in fields(EvaluatedVisit)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "step", "reason", "failed"),
+    [
+        (TwoStepAnswer(Reply("k", failure="timeout")), "open question", "timeout", 6),
+        (TwoStepAnswer(Reply("k")), "open question", "no_completion", 6),
+        (TwoStepAnswer(OPEN, VOTES, QUESTION, Reply("k", failure="timeout")), "multiple choice", "timeout", 1),
+    ],
+)
+def test_a_failure_names_its_step(answer: TwoStepAnswer, step: str, reason: str, failed: int) -> None:
+    visit = visit_of(ITEM, answer, 6)
+    assert (visit.failed_step, visit.failure, visit.failed_samples) == (step, reason, failed)
+    assert visit.chosen is None
