@@ -32,7 +32,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # Four images of each class.
     "table3": (tuple(f"{name}_4shot" for name in SETS), ("base", "virft", "paper", "online")),
     # Where the options come from, and how many there are.
-    "ablations": (SETS, ("random", "auto")),
+    "ablations": (SETS, ("random", "text", "two", "auto")),
 }
 # Held-out images of the reference's splits, base and new together.
 HELD_OUT = {"cub": 1200, "flowers": 2106, "pets": 736, "cars": 1635, "aircraft": 3333}
@@ -150,7 +150,8 @@ def _evaluation(config: DictConfig, method: str, results: Path, assumed: Assumed
     images = sum(HELD_OUT[name] for name in config.recipe.sets)
     hours = sampling_hours(images, 21, config, assumed)
     gpus = ("--data-parallel", str(config.trainer.n_gpus_per_node))
-    options = ("--options", "auto") if method == "auto" else ()
+    shown = OmegaConf.select(config, "divek.num_options")
+    options = ("--options", str(shown)) if shown is not None else ()
     command = ("divek", "eval", "--model", model, *files, "--mode", "both", *options, *gpus, "--out", str(out))
     return Job(f"eval {out.name}", command, hours, out / "results.json")
 

@@ -36,6 +36,13 @@ def test_a_table_evaluates_the_model_as_it_comes_and_trains_each_method(tmp_path
     ]
 
 
+def test_an_evaluation_shows_as_many_options_as_the_training_did(tmp_path: Path) -> None:
+    shown = {job.name.rpartition("_")[2]: job.command for job in planned("ablations", tmp_path) if "eval" in job.name}
+    assert {name: command[command.index("--options") + 1] for name, command in shown.items()} == {
+        **{"random": "5", "text": "5", "two": "2", "auto": "auto"},
+    }
+
+
 def test_the_cost_is_the_arithmetic_of_what_is_assumed(tmp_path: Path) -> None:
     """1760 steps on 8 GPUs of nothing but 10 s of overhead."""
     free = {"answer_tokens": 1e-9, "prompt_tokens": 1e-9, "sequence_rate": 1e9, "overhead": 10.0}

@@ -25,7 +25,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check_run(name: str, method: str, home: Path) -> None:
     lines = [json.loads(line) for line in run_toy(name, [f"method={method}"], home).read_text().splitlines()]
     last = next(line["data"] for line in lines if line["step"] == STEPS)
-    assert last["training/rollout_actor_probs_pearson_corr"] >= 0.98
+    # The paper's top_k=50 cuts much off an untrained model's flat distribution.
+    assert last["training/rollout_actor_probs_pearson_corr"] >= (0.9 if method == "paper" else 0.98)
     assert any(key.startswith("val-core/divek/") and key.endswith("/acc/mean@1") for key in last)
     assert ("divek/images_mined" in last) is (method != "virft")
 

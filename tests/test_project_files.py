@@ -1,0 +1,46 @@
+"""The files that go with the code: pinned versions fit the package's own, and what is read by machines is readable."""
+
+import re
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from divek_verl.doctor import requirements
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def test_the_dockerfile_pins_what_the_gpu_extra_allows() -> None:
+    text = (REPOSITORY / "Dockerfile").read_text()
+    pinned = [Requirement(each) for each in re.findall(r'"([\w\[\]-]+[=<>][^"]+)"', text) if "setuptools" not in each]
+    allowed = {each.name: each.specifier for each in requirements("gpu")}
+    assert {"torch", "vllm", "flash-attn", "verl"} <= {each.name for each in pinned} <= set(allowed)
+    for each in pinned:
+        if "==" in str(each.specifier):
+            version = str(each.specifier).removeprefix("==").replace("*", "0")
+            assert allowed[each.name].contains(version), each
+        else:
+            assert each.specifier == allowed[each.name]
+    copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
+    assert all((REPOSITORY / path).exists() for line in copied for path in line.split())
+
+
+def test_the_constraints_fit_the_cpu_extra() -> None:
+    lines = (REPOSITORY / "constraints-cpu.txt").read_text().splitlines()
+    pinned = dict(line.lower().split("==") for line in lines if "==" in line)
+    for each in requirements("cpu"):
+        if (version := pinned.get(each.name.lower())) is not None:
+            assert SpecifierSet(str(each.specifier)).contains(version, prereleases=True), each
+
+
+def test_the_citation_file_is_one() -> None:
+    content = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(content)
+    assert content["license"] == "Apache-2.0"
+
+
+def test_the_licence_is_whole() -> None:
+    text = (REPOSITORY / "LICENSE").read_text()
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text and "9. Accepting Warranty" in text
