@@ -101,9 +101,13 @@ class Bare:
 
 def _parameters(request: Request, sampling: Sampling) -> Any:
     from vllm import SamplingParams
+    from vllm.platforms import current_platform
 
     from divek_verl.mining.requests import seed_of
+    from divek_verl.mining.vllm_engine import keep_seeds
 
+    if current_platform.is_cpu():
+        sampling = keep_seeds(sampling)
     return SamplingParams(
         n=request.count,
         temperature=sampling.temperature,
