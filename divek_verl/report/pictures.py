@@ -43,7 +43,7 @@ def _load(path: str, pixels: int) -> Image.Image:
         if file.width * file.height > MOST_PIXELS:
             raise ValueError(f"{path} has more than {MOST_PIXELS} pixels")
         # A JPEG can be decoded at a fraction of its size, which is most of the time saved.
-        file.draft("RGB", (2 * pixels, 2 * pixels))
+        file.draft("RGB", (pixels, pixels))
         see_through = "A" in file.getbands() or "transparency" in file.info
         return ImageOps.exif_transpose(file).convert("RGBA" if see_through else "RGB")
 
