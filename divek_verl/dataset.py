@@ -24,6 +24,8 @@ from divek_verl.settings import read_settings
 # The folder of a row's parquet file, where its class lists lie, under the name by which the rollout gets it.
 ROOT_COLUMN = "image_root"
 NAMED_ROWS = 5
+# What extra_info.split says of rows that are measured: none of them leaves the denominator.
+VALIDATION_SPLITS = ("val", "test")
 # Marks a picture of ours in a conversation.
 _UPRIGHT = "upright"
 
@@ -36,7 +38,8 @@ class DiveKDataset(RLHFDataset):
     unreadable and overlong rows alike, without a word. Rows of other data sources stay as verl has them.
 
     Attributes:
-        left_out: reason -> image ids of the rows that cannot be asked.
+        left_out: reason -> image ids of the training rows that cannot be asked.
+        counted_wrong: the same of validation rows, which stay: they score 0 under that reason.
     """
 
     def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
@@ -46,6 +49,7 @@ class DiveKDataset(RLHFDataset):
     def _read_files_and_tokenize(self) -> None:
         """As verl's, but each row remembers the folder of its file, and files of other schemas can be mixed in."""
         self.left_out: dict[str, list[str]] = {}
+        self.counted_wrong: dict[str, list[str]] = {}
         parts = []
         for source, local in zip(self.original_data_files, self.data_files, strict=True):
             kind = "json" if str(local).endswith((".json", ".jsonl")) else "parquet"
@@ -92,9 +96,12 @@ class DiveKDataset(RLHFDataset):
                 f"{Path(row[ROOT_COLUMN]) / CLASSES_FILE}: prepare the data set {dataset} again."
             )
         reason = self._why_not(row)
-        if reason is not None:
-            self.left_out.setdefault(reason, []).append(_image_id(row))
-        return reason is None
+        if reason is None:
+            return True
+        validates = (row.get("extra_info") or {}).get("split") in VALIDATION_SPLITS
+        found = self.counted_wrong if validates else self.left_out
+        found.setdefault(reason, []).append(_image_id(row))
+        return validates
 
     def _why_not(self, row: dict) -> str | None:
         root = _images_of(row)  # a missing folder is no unreadable picture: it stops
@@ -133,9 +140,10 @@ class DiveKDataset(RLHFDataset):
         return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 3
 
     def _report_left_out(self, total: int) -> None:
-        for reason, images in sorted(self.left_out.items()):
-            named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
-            print(f"divek_verl: left out {len(images)} of {total} rows: {reason} ({named})")
+        for told, found in (("left out", self.left_out), ("will count as wrong", self.counted_wrong)):
+            for reason, images in sorted(found.items()):
+                named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
+                print(f"divek_verl: {told} {len(images)} of {total} rows: {reason} ({named})")
 
     def __getitem__(self, item: int) -> dict:
         row: dict = super().__getitem__(item)

@@ -34,8 +34,13 @@ def open_picture(source: str | Path | bytes) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height as ``upright_rgb`` gives them, from the header alone."""
+    """Width and height as ``upright_rgb`` gives them, from the header alone.
+
+    A PNG whose orientation stands behind its pixels counts as upright: looking for it would decode them all.
+    """
     width, height = image.size
+    if image.format == "PNG" and "exif" not in image.info:
+        return width, height
     return (height, width) if image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS else (width, height)
 
 

@@ -23,6 +23,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("divek", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("divek")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Names that are not in the English words of the prompts, so that the small tokenizer has to be told them.

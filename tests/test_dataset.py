@@ -250,6 +250,21 @@ def test_unreadable_rows_are_counted_and_named(folder: Path, load: Any, capsys: 
     assert "divek_verl: left out 2 of 4 rows: unreadable_image (flag-1, flag-2)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_validation_row_that_cannot_be_asked_stays_and_is_named(
+    folder: Path, load: Any, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rollout scores it 0 under its reason; left out here, it would leave the denominator."""
+    (folder / "images/1.png").write_text("no picture")
+    rows = [row(0), row(1)]
+    for each in rows:
+        each["extra_info"]["split"] = split
+    dataset = load(write(folder, rows))
+    assert image_ids(dataset) == ["flag-0", "flag-1"]
+    assert (dataset.left_out, dataset.counted_wrong) == ({}, {"unreadable_image": ["flag-1"]})
+    assert "will count as wrong 1 of 2 rows: unreadable_image (flag-1)" in capsys.readouterr().out
+
+
 def test_many_left_out_rows_are_counted_and_some_named(
     folder: Path, load: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,3 +85,12 @@ def test_a_data_url_is_told_from_a_path() -> None:
     assert is_data_url(to_data_url(encoded(red_left(), "JPEG")))
     assert not is_data_url("data/image.png")
     assert not is_data_url(red_left())
+
+
+def test_the_size_of_a_png_is_in_its_header(tmp_path: Path) -> None:
+    """Torn behind it, the picture still has a size: whoever shows it says that it cannot be read."""
+    path = tmp_path / "torn.png"
+    Image.effect_noise((112, 84), 80).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with open_picture(path) as image:
+        assert upright_size(image) == (112, 84)

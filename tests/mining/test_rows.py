@@ -19,7 +19,7 @@ def test_a_row_is_the_open_question_about_its_picture(rows: OpenQuestions, data:
     row = rows["divek/flags/base", "train-1"]
     (message,) = row.messages
     picture, text = message["content"]
-    assert picture == {"type": "image", "image": str(data / "images" / "train-1.png"), **PIXELS}
+    assert picture == {"type": "image", "image": str(data / "images" / "train-1.png"), **PIXELS, "upright": True}
     assert text == {"type": "text", "text": open_question("flags", CLASSES.base)}
     assert (row.truth, row.classes.names) == ("Romania", CLASSES.base)
     assert row.classes.match("Rumania") == "Romania"
