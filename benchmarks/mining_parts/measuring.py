@@ -102,6 +102,7 @@ def machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "gpu": gpu,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
         "load_average": [round(load, 1) for load in os.getloadavg()],
         "python": platform.python_version(),
     }

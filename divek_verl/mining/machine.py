@@ -13,6 +13,8 @@ CPU_PLATFORM = {
 }
 CPU_ENVIRONMENT = {
     **CPU_PLATFORM,
+    # One core is left to read pictures and to feed the engine, whose threads would wait for one another otherwise.
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
     # Its warnings at start are about what every such engine lacks (Triton, graphs).
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
