@@ -253,15 +253,7 @@ def to_multiple_choice(prompt: dict, question: Question, truth: str, measures: M
     letter = question.letter or ""
     return {
         **prompt,
-        "raw_prompt": _with_text(prompt["raw_prompt"], text),
+        "raw_prompt": prompts.with_text(prompt["raw_prompt"], text),
         "reward_model": {**prompt["reward_model"], "ground_truth": letter},
         "extra_info": extra_info,
     }
-
-
-def _with_text(messages: Any, text: str) -> list[dict]:
-    """The conversation with its last message's text replaced by ``text``; pictures keep their place before it."""
-    *before, last = [dict(message) for message in messages]
-    content = last["content"]
-    pictures = [part for part in content if part["type"] != "text"] if not isinstance(content, str) else []
-    return [*before, {**last, "content": [*pictures, {"type": "text", "text": text}]}]

@@ -3,7 +3,8 @@
 The picture and the fixed sentences come first and the names last, so that prompts share the longest prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from divek_verl.errors import SetupError
 
@@ -54,6 +55,14 @@ def user_prompt(text: str) -> list[dict[str, str]]:
         if placeholder in text:
             raise SetupError(f"A class name or prompt holds {placeholder!r}, which verl reads as a file; remove it.")
     return [{"role": "user", "content": f"<image>{text}"}]
+
+
+def with_text(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The conversation with its last message's text replaced by ``text``; pictures keep their place before it."""
+    *before, last = [dict(message) for message in messages]
+    content = last["content"]
+    pictures = [] if isinstance(content, str) else [part for part in content if part["type"] != "text"]
+    return [*before, {**last, "content": [*pictures, {"type": "text", "text": text}]}]
 
 
 def is_ours(data_source: str) -> bool:

@@ -3,15 +3,15 @@
 One Ray actor writes for all agent-loop workers, so that lines are never torn and a step's numbers have one source.
 """
 
-import json
 import math
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
+
+from divek_verl.json_lines import append_line
 
 QUESTIONS_FILE = "questions.jsonl"
 METRICS_FILE = "metrics.jsonl"
@@ -71,18 +71,6 @@ class Visit:
         record = asdict(self)
         prompt_tokens, cached = record.pop("prompt_tokens"), record.pop("cached_tokens")
         return {**record, "cached_share": cached / prompt_tokens if prompt_tokens else None}
-
-
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Add one JSON line; a line that a killed run left torn is closed first, so that it costs no second one."""
-    line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    with path.open("a+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = b"\n" + line
-        file.write(line)
 
 
 def _mean(values: list[float]) -> float:

@@ -120,7 +120,7 @@ async def ask_two_steps(engine: Engine, asked: OpenQuestion, settings: TwoStepSe
     question = _question(votes, asked, settings)
     if not settings.ask_choice:
         return TwoStepAnswer(opened, votes, question)
-    messages = with_text(asked.messages, prompts.multiple_choice(asked.dataset, question.text))
+    messages = prompts.with_text(asked.messages, prompts.multiple_choice(asked.dataset, question.text))
     chosen = await engine.generate(Request(f"{asked.key}/choice", messages), settings.choice_sampling)
     return TwoStepAnswer(opened, votes, question, chosen)
 
@@ -131,14 +131,6 @@ def _question(votes: Votes, asked: OpenQuestion, settings: TwoStepSettings) -> Q
     built = build_question(votes, asked.classes, num_options=num_options, skip_easy=False, seed=seed)
     assert not isinstance(built, Skip), "only a question with a truth is skipped"
     return built
-
-
-def with_text(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
-    """The conversation with its last message's text replaced by ``text``; pictures keep their place before it."""
-    *before, last = [dict(message) for message in messages]
-    content = last["content"]
-    pictures = [] if isinstance(content, str) else [part for part in content if part["type"] != "text"]
-    return [*before, {**last, "content": [*pictures, {"type": "text", "text": text}]}]
 
 
 def with_pictures(messages: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from divek_verl import prompts
 from divek_verl.engine import Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
+from divek_verl.prompts import with_text
 from divek_verl.question import Question, build_question
 from divek_verl.two_step import (
     GREEDY,
@@ -18,7 +19,6 @@ from divek_verl.two_step import (
     TwoStepSettings,
     ask_two_steps,
     with_pictures,
-    with_text,
 )
 from divek_verl.votes import Votes
 
