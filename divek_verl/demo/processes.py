@@ -26,15 +26,16 @@ def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
     mark = uuid.uuid4().hex
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment, MARK: mark},
-            # Ctrl-C reaches us alone; we then end the run in order.
-            start_new_session=True,
-        )
+        with _interruptible():
+            process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **environment, MARK: mark},
+                # Ctrl-C reaches us alone; we then end the run in order.
+                start_new_session=True,
+            )
         try:
             with _ended_in_order():
                 yield process
@@ -45,6 +46,19 @@ def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let what is started here end at Ctrl-C, even where we were started to ignore it (in a script's background)."""
+    if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
