@@ -1,3 +1,10 @@
+"""The two-stage agent loop: votes of the live policy first, then verl's own rollouts of one shared question.
+
+verl hands a worker one prompt at a time (``verl/trainer/ppo/v1/agent_loop_tq.py``: ``_run_prompt``). Ours samples K
+answers to the open question through the same client that serves the rollouts, builds the question, rewrites the
+prompt and lets verl do the rest. Prompts do not wait for each other.
+"""
+
 import asyncio
 import logging
 import time

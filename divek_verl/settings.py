@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from packaging.specifiers import SpecifierSet
 
 from divek_verl.errors import SetupError
+from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS
 from divek_verl.waves import check_waves
 
 SUPPORTED_VERL = ">=0.9.1,<0.10"
@@ -25,9 +26,6 @@ SAMPLERS = {
     "separate_async": "DivekReplayBufferAsync",
 }
 CHECKPOINT_CALLBACK = "divek_verl.checkpoint.SaveVotes"
-OPTION_SOURCES = ("policy", "random", "text_embedding", "mixed")
-# What tops up the votes of option_source=mixed.
-FILLERS = ("random", "text_embedding")
 # verl/trainer/ppo/utils.py: need_critic
 CRITIC_FREE = "algorithm.adv_estimator=grpo"
 
@@ -137,8 +135,8 @@ class Settings:
             ("min_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
             ("auto_share", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
             ("auto_max_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
-            ("option_source", lambda v: v in OPTION_SOURCES, f"one of {', '.join(OPTION_SOURCES)}"),
-            ("mixed_with", lambda v: v in FILLERS, f"one of {', '.join(FILLERS)}"),
+            ("option_source", lambda v: v in tuple(OPTION_SOURCES), f"one of {', '.join(OPTION_SOURCES)}"),
+            ("mixed_with", lambda v: v in TOP_UPS, f"one of {', '.join(TOP_UPS)}"),
             ("text_encoder", _or_null(_text), "null or the path of a transformers text encoder"),
             ("temperature", positive, "above 0"),
             ("top_p", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
