@@ -11,6 +11,7 @@ each section in the place of its last one.
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,15 @@ def offline(workload: Workload) -> Section:
     return measure(workload, Section("offline", "images/s"))
 
 
+def offline_long(workload: Workload) -> Section:
+    from mining_parts.offline import measure
+    from mining_parts.workload import make_long_data
+
+    with tempfile.TemporaryDirectory(prefix="divek-mining-") as scratch:
+        data = make_long_data(Path(scratch) / "data", workload.images, workload.model)
+        return measure(replace(workload, data=data), Section("offline-long", "images/s"))
+
+
 def growth(workload: Workload) -> Section:
     from mining_parts.offline import measure_growth
 
@@ -59,6 +69,7 @@ def online(workload: Workload) -> Section:
 SECTIONS: dict[str, Callable[[Workload], Section]] = {
     "controller": controller,
     "offline": offline,
+    "offline-long": offline_long,
     "growth": growth,
     "cache": cache,
     "online": online,
@@ -68,7 +79,7 @@ SECTIONS: dict[str, Callable[[Workload], Section]] = {
 def main(
     model: Annotated[Path | None, typer.Option(help="Folder of a model; unset: a small untrained one.")] = None,
     data: Annotated[Path | None, typer.Option(help="Parquet file of prepared data; unset: noise pictures.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Images of one repetition.")] = 64,
+    images: Annotated[int, typer.Option(min=1, help="Images of one repetition.")] = 256,
     samples: Annotated[int, typer.Option(min=1, help="K, answers to each image.")] = 20,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token limit of one answer.")] = 16,
     repetitions: Annotated[int, typer.Option(min=1, help="Turns of each arm.")] = 5,

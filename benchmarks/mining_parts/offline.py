@@ -2,15 +2,18 @@
 
 import asyncio
 import dataclasses
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
 from divek_verl.mining.command import mine
-from divek_verl.mining.machine import prepare_machine
+from divek_verl.mining.machine import prepare_machine, share_cores
 from divek_verl.mining.options import SamplingOptions
 from divek_verl.mining.pictures import PromptBuilder
 from divek_verl.mining.requests import seed_of
@@ -33,14 +36,15 @@ GROWTH = (1, 4, 16)
 class DivekMine:
     """What ``divek mine`` does between start and end: rows, pictures, requests, counting, a line for each image."""
 
-    name = "divek mine"
-
-    def __init__(self, workload: Workload, rows: OpenQuestions) -> None:
+    def __init__(self, workload: Workload, rows: OpenQuestions, copies: int = 1) -> None:
+        more = {} if copies == 1 else {"data_parallel": copies, "compile": True}
+        self.name = "divek mine" if copies == 1 else f"divek mine --data-parallel {copies} --compile"
         self.rows = rows
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
-        self.options = engine_options(workload.model)
+        self.options = engine_options(workload.model, **more)
         self.loop = asyncio.new_event_loop()
-        self.engine = self.loop.run_until_complete(VllmEngine.start(self.options))
+        with threads(copies):
+            self.engine = self.loop.run_until_complete(VllmEngine.start(self.options))
 
     def rate(self, images: int, seeded: bool = True) -> float:
         """Images a second, with empty caches at the start."""
@@ -66,6 +70,19 @@ class DivekMine:
         self.loop.close()
 
 
+@contextmanager
+def threads(copies: int) -> Iterator[None]:
+    """What is started within takes its share of the cores, unless whoever runs the benchmark said otherwise."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    share_cores(copies)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
 class BareEngine:
     """``vllm.LLM.generate(n=K)`` with the same settings; pictures are read and prompts rendered beforehand."""
 
@@ -76,7 +93,8 @@ class BareEngine:
 
         self.samples, self.max_new_tokens = workload.samples, workload.max_new_tokens
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed).sampling()
-        self.llm = LLM(**engine_arguments(engine_options(workload.model), prepare_machine()))
+        with threads(copies=1):
+            self.llm = LLM(**engine_arguments(engine_options(workload.model), prepare_machine()))
         self.prompts = []
         for key in rows.keys:
             prompt = prompts(rows[key].messages)
@@ -124,6 +142,9 @@ class Transformers:
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
 
     def rate(self, images: int) -> float:
+        import torch
+
+        torch.set_num_threads(os.cpu_count() or 1)
         started = time.monotonic()
         for key in self.rows.keys[:images]:
             self._answer(key)
@@ -135,6 +156,7 @@ class Transformers:
         prompt = self.prompts(self.rows[key].messages)
         processor = self.prompts.processor
         inputs = processor(text=[prompt.text], images=prompt.images, return_tensors="pt").to(self.model.device)
+        self.prompt_tokens = inputs["input_ids"].shape[1]
         torch.manual_seed(seed_of(self.sampling.sampling(), "/".join(key)) or 0)
         with torch.inference_mode():
             tokens = self.model.generate(
@@ -151,30 +173,45 @@ class Transformers:
 
 
 def measure(workload: Workload, section: Section) -> Section:
-    """Images a second of the three, and the two ratios."""
+    """Images a second of the arms, and what follows from them."""
     from transformers import AutoProcessor
 
     prepare_machine()
     rows = read_rows(workload.data, workload.images)
     prompts = PromptBuilder(AutoProcessor.from_pretrained(workload.model))
     few = max(1, workload.images // SHARE_OF_IMAGES_FOR_TRANSFORMERS)
-    ours, bare = DivekMine(workload, rows), BareEngine(workload, rows, prompts)
+    ours, bare = [DivekMine(workload, rows, copies) for copies in _copies()], BareEngine(workload, rows, prompts)
     usual = Transformers(workload, rows, prompts)
-    for arm, images in ((ours, few), (bare, few), (usual, 1)):
+    for arm, images in (*((arm, few) for arm in ours), (bare, few), (usual, 1)):
         arm.rate(images)
     arms = {
-        ours.name: lambda _: ours.rate(len(rows)),
-        f"{ours.name}, no seeds": lambda _: ours.rate(len(rows), seeded=False),
+        **{arm.name: partial(_rate_of, arm, len(rows)) for arm in ours},
+        f"{ours[0].name}, no seeds": lambda _: ours[0].rate(len(rows), seeded=False),
         bare.name: lambda _: bare.rate(len(rows)),
         usual.name: lambda _: usual.rate(few),
     }
     take_turns(section, arms, workload.repetitions)
-    ours.close()
-    share = section.median(ours.name) / section.median(bare.name)
+    for arm in ours:
+        arm.close()
+    section.facts["prompt tokens"] = usual.prompt_tokens
+    share = section.median(ours[0].name) / section.median(bare.name)
     section.claim("images/s of divek mine, as a share of the bare engine's", share, LEAST_SHARE_OF_THE_ENGINE)
-    gain = section.median(ours.name) / section.median(usual.name)
-    section.claim("times the images/s of transformers", gain, LEAST_GAIN_OVER_TRANSFORMERS)
+    for arm in ours:
+        gain = section.median(arm.name) / section.median(usual.name)
+        section.claim(f"times the images/s of transformers ({arm.name})", gain, LEAST_GAIN_OVER_TRANSFORMERS)
     return section
+
+
+def _copies() -> list[int]:
+    """A copy of the model; and one a GPU, or one a core where there is none."""
+    import torch
+
+    most = torch.cuda.device_count() if torch.cuda.is_available() else (os.cpu_count() or 1)
+    return [1] if most == 1 else [1, most]
+
+
+def _rate_of(arm: DivekMine, images: int, _: int) -> float:
+    return arm.rate(images)
 
 
 def measure_growth(workload: Workload, section: Section) -> Section:
@@ -186,14 +223,10 @@ def measure_growth(workload: Workload, section: Section) -> Section:
         raise SetupError(f"{workload.data} has {len(rows)} rows: give --images at most {len(rows) // GROWTH[1]}.")
     ours = DivekMine(workload, rows)
     ours.rate(least)
-    arms = {f"{times * least} images": _growth_arm(ours, times * least) for times in GROWTH}
+    arms = {f"{times * least} images": partial(_rate_of, ours, times * least) for times in GROWTH}
     take_turns(section, arms, workload.repetitions)
     ours.close()
     first, *larger = [section.median(name) for name in arms]
     for name, rate in zip(list(arms)[1:], larger, strict=True):
         section.claim(f"images/s with {name}, as a share of that with {least}", rate / first, LEAST_GROWTH)
     return section
-
-
-def _growth_arm(ours: DivekMine, images: int) -> Callable[[int], float]:
-    return lambda _: ours.rate(images)

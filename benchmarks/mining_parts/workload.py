@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,21 +15,35 @@ from divek_verl.prompts import open_question
 
 CLASSES = Classes(("Chad", "Romania", "Moldova", "Andorra", "Mali", "Guinea", "Senegal", "Ireland", "Italy", "Mexico"))
 SIZE = (112, 84)
+# Prompts as long as those of the paper's data sets, whose class lists take 300 to 1,100 tokens of a real tokenizer.
+LONG_SIZE = (448, 336)
+TOKENS_OF_LONG_LIST = 500
 PIXELS = {"min_pixels": 3136, "max_pixels": 401408}
 
 
-def make_data(folder: Path, images: int) -> Path:
+def make_data(folder: Path, images: int, classes: Classes = CLASSES, size: tuple[int, int] = SIZE) -> Path:
     """``images`` rows with a picture each, no two alike; returns the parquet file."""
     (folder / "images").mkdir(parents=True)
-    names = CLASSES.base
+    names = classes.base
     examples = []
     for index in range(images):
-        noise = np.random.default_rng(index).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+        noise = np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         path = Path("images", f"{index}.png")
         Image.fromarray(noise).save(folder / path)
         examples.append(Example(path.as_posix(), random.Random(index).choice(names), str(index)))
-    write_set(folder, "flags", CLASSES, [Split("train", "base", examples)])
+    write_set(folder, "flags", classes, [Split("train", "base", examples)])
     return folder / "train.parquet"
+
+
+def make_long_data(folder: Path, images: int, model: Path) -> Path:
+    """Rows whose pictures and class lists are as large as those of the paper's data sets."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    names = [f"Class {number:02}" for number in range(1, 100)]
+    lengths = [len(tokenizer(", ".join(names[:count]))["input_ids"]) for count in range(len(names) + 1)]
+    count = next((count for count, length in enumerate(lengths) if length >= TOKENS_OF_LONG_LIST), len(names))
+    return make_data(folder, images, Classes(tuple(names[:count])), LONG_SIZE)
 
 
 def make_model(folder: Path) -> Path:
@@ -47,5 +62,5 @@ def sampling_options(samples: int, max_new_tokens: int, seed: int) -> SamplingOp
     return SamplingOptions(samples=samples, repetition_penalty=1.0, max_new_tokens=max_new_tokens, seed=seed)
 
 
-def engine_options(model: Path) -> EngineOptions:
-    return EngineOptions(str(model))
+def engine_options(model: Path, **more: Any) -> EngineOptions:
+    return EngineOptions(str(model), **more)

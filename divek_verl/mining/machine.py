@@ -13,8 +13,6 @@ CPU_PLATFORM = {
 }
 CPU_ENVIRONMENT = {
     **CPU_PLATFORM,
-    # One core is left to read pictures and to feed the engine, whose threads would wait for one another otherwise.
-    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
     # Its warnings at start are about what every such engine lacks (Triton, graphs).
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
@@ -57,3 +55,8 @@ def prepare_machine() -> bool:
             f"{os.environ['VLLM_CPU_KVCACHE_SPACE']} GiB of key-value cache; VLLM_CPU_KVCACHE_SPACE sets another size)"
         )
     return on_cpu
+
+
+def share_cores(copies: int) -> None:
+    """Give each copy of the model, in a process of its own, as many threads as there are cores for it."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // copies)))

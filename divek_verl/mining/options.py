@@ -48,6 +48,12 @@ class EngineOptions:
         int | None,
         typer.Option(help="Tokens of prompt and answer; unset: the model's own, on a CPU at most 4096 (vllm)."),
     ] = None
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            help="Compile the model at start, which pays from some thousand images on; unset: on GPUs (vllm)."
+        ),
+    ] = None
     gpu_memory_utilization: Annotated[float, typer.Option(help="Share of the GPU's memory to use (vllm).")] = 0.9
     max_images_in_flight: Annotated[int, typer.Option(help="Images at work at one time; bounds memory.")] = 256
     timeout: Annotated[float, typer.Option(help="Seconds for one image, waiting inside the engine included.")] = 3600.0

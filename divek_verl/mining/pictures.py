@@ -69,6 +69,10 @@ class PromptBuilder:
         template = self.processor.apply_chat_template
         return Prompt(template(list(messages), add_generation_prompt=True, tokenize=False), images)
 
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Token ids of the text, with one placeholder for each picture; the engine makes room for its patches."""
+        return list(self.processor.tokenizer(prompt.text)["input_ids"])
+
 
 def to_chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conversation in OpenAI's form, each picture as a data URL (PNG, so that no pixel changes).

@@ -10,7 +10,7 @@ from typing import Any
 
 from divek_verl.engine import Reply, Request, Sampling
 from divek_verl.errors import SetupError
-from divek_verl.mining.machine import prepare_machine
+from divek_verl.mining.machine import prepare_machine, share_cores
 from divek_verl.mining.options import EngineOptions
 from divek_verl.mining.pictures import Prompt, PromptBuilder, UnreadableImage
 from divek_verl.mining.requests import Slots, says_overlong, seed_of
@@ -47,6 +47,8 @@ class VllmEngine:
             SetupError: there is no model in the folder, or vLLM does not start.
         """
         on_cpu = prepare_machine()
+        if on_cpu:
+            share_cores(options.data_parallel)
         _check_model(options.model)
         from transformers import AutoProcessor
         from vllm import AsyncEngineArgs
@@ -94,7 +96,8 @@ class VllmEngine:
             self._at_work[copy] -= 1
 
     async def _ask(self, request: Request, prompt: Prompt, parameters: Any, copy: int) -> Reply:
-        given: dict[str, Any] = {"prompt": prompt.text}
+        # Given text, vLLM would send it through the processor once without and once with its picture.
+        given: dict[str, Any] = {"prompt_token_ids": self._prompts.tokenize(prompt)}
         if prompt.images:
             given["multi_modal_data"] = {"image": prompt.images}
         rank = copy if len(self._at_work) > 1 else None
@@ -170,6 +173,7 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
         "dtype": options.dtype,
         "max_model_len": options.max_model_len,
         "enable_prefix_caching": True,
+        "enforce_eager": on_cpu if options.compile is None else not options.compile,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     }
     if on_cpu:
@@ -178,10 +182,12 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
 
 
 def _cpu_arguments(options: EngineOptions) -> dict[str, Any]:
+    from divek_verl.cpu.executor import executor
+
     length = options.max_model_len or min(CPU_MODEL_LEN, _own_length(options.model))
     return {
+        "distributed_executor_backend": executor(options.tensor_parallel),
         "dtype": "float32" if options.dtype == "auto" else options.dtype,
-        "enforce_eager": True,
         "block_size": CPU_BLOCK_SIZE,
         # A prompt that is prefilled in two steps takes back a random number of its seeded generator, which CPU
         # generators cannot: vLLM 0.28 dies of it. So no prompt is split, and a step holds the longest one.

@@ -11,7 +11,7 @@ MACHINE = {**machine.QUIET_ENVIRONMENT, **machine.CPU_ENVIRONMENT}
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in MACHINE:
+    for name in [*MACHINE, "OMP_NUM_THREADS"]:
         # Set first, so that the test's end also takes back what prepare_machine sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -49,3 +49,17 @@ def test_a_gpu_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_cpu_build_nothing_is_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "has_cpu_engine", lambda: False)
     assert not machine.prepare_machine()
+
+
+def test_copies_of_a_model_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    machine.share_cores(3)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    machine.share_cores(1)
+    assert os.environ["OMP_NUM_THREADS"] == "2", "what is set stays"
+
+
+def test_each_copy_has_a_thread_even_where_cores_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    machine.share_cores(4)
+    assert os.environ["OMP_NUM_THREADS"] == "1"

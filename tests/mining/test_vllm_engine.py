@@ -50,7 +50,13 @@ def test_our_options_become_vllms() -> None:
     arguments = engine_arguments(options, on_cpu=False)
     assert arguments["tensor_parallel_size"] == 2 and arguments["data_parallel_size"] == 4
     assert arguments["dtype"] == "bfloat16" and arguments["max_model_len"] == 900
-    assert "enforce_eager" not in arguments
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_a_model_is_compiled_on_gpus_or_where_the_user_says_so(on_cpu: bool) -> None:
+    assert engine_arguments(EngineOptions("m"), on_cpu)["enforce_eager"] is on_cpu
+    assert engine_arguments(EngineOptions("m", compile=True), on_cpu)["enforce_eager"] is False
+    assert engine_arguments(EngineOptions("m", compile=False), on_cpu)["enforce_eager"] is True
 
 
 def test_the_cpu_engine_shares_blocks_of_small_prompts_and_splits_no_prompt() -> None:
@@ -58,6 +64,24 @@ def test_the_cpu_engine_shares_blocks_of_small_prompts_and_splits_no_prompt() ->
     assert arguments["dtype"] == "float32" and arguments["block_size"] == 16
     assert arguments["enable_chunked_prefill"] is False
     assert arguments["max_num_batched_tokens"] >= arguments["max_model_len"]
+
+
+def test_one_process_runs_and_schedules_the_model_on_the_cpu(home: Path) -> None:
+    """Where the name is kept too, divek_verl.cpu.executor can name it."""
+    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
+    assert _executor_of({**arguments, "distributed_executor_backend": "uni"}) == "mp"
+    assert _executor_of(arguments) == arguments["distributed_executor_backend"]
+
+
+def test_processes_that_share_a_model_are_several(home: Path) -> None:
+    arguments = engine_arguments(EngineOptions(str(home / "model"), tensor_parallel=2), on_cpu=True)
+    assert arguments["distributed_executor_backend"] == "mp"
+
+
+def _executor_of(arguments: dict[str, Any]) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(**arguments).create_engine_config().parallel_config.distributed_executor_backend
 
 
 def test_the_most_likely_token_is_asked_for_in_a_way_that_costs_no_other_request_its_seed() -> None:
