@@ -82,8 +82,10 @@ class Bare:
 
     def prepare(self, asked: list[tuple[Request, Sampling]]) -> list[tuple[list[Any], list[Any]]]:
         """Prompts and sampling parameters of each step; pictures are decoded here, outside of the time measured."""
+        from divek_verl.mining.vllm_engine import sampling_parameters
+
         steps = [[each for each in asked if each[0].key.endswith(step)] for step in (OPEN, CHOICE)]
-        return [([self._prompt(r) for r, _ in step], [_parameters(r, s) for r, s in step]) for step in steps]
+        return [([self._prompt(r) for r, _ in step], [sampling_parameters(r, s) for r, s in step]) for step in steps]
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         built = self._prompts(request.messages)
@@ -97,26 +99,6 @@ class Bare:
             outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
             tokens += sum(len(each.token_ids) for output in outputs for each in output.outputs)
         return time.perf_counter() - started, tokens
-
-
-def _parameters(request: Request, sampling: Sampling) -> Any:
-    from vllm import SamplingParams
-    from vllm.platforms import current_platform
-
-    from divek_verl.mining.requests import seed_of
-    from divek_verl.mining.vllm_engine import keep_seeds
-
-    if current_platform.is_cpu():
-        sampling = keep_seeds(sampling)
-    return SamplingParams(
-        n=request.count,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        repetition_penalty=sampling.repetition_penalty,
-        max_tokens=sampling.max_new_tokens,
-        seed=seed_of(sampling, request.key),
-    )
 
 
 async def measure(evaluation: Any, options: Any, rounds: int, on_cpu: bool, console: Console) -> list[Round]:

@@ -304,6 +304,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         truth = fields["reward_model"]["ground_truth"]
         scores = compute_score(fields["data_source"], "", truth, extra_info)
         token = self.tokenizer.eos_token_id
+        # As every rollout tells the weights that answered it; here, those that would have.
+        version = kwargs.get("global_steps")
         output = AgentLoopOutput(
             prompt_ids=[token],
             response_ids=[token],
@@ -312,7 +314,13 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
             reward_score=0.0,
             num_turns=2,
             metrics=AgentLoopMetrics(),
-            extra_fields={"reward_extra_info": scores, "turn_scores": [], "tool_rewards": []},
+            extra_fields={
+                "reward_extra_info": scores,
+                "turn_scores": [],
+                "tool_rewards": [],
+                "min_global_steps": version,
+                "max_global_steps": version,
+            },
         )
         await super()._agent_loop_postprocess(output, validate, **{**fields, "extra_info": extra_info})
 

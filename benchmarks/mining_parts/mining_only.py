@@ -11,6 +11,8 @@ import transfer_queue as tq
 
 from divek_verl.rollout import TwoStageAgentLoopManager, TwoStageAgentLoopWorker
 
+NOTHING = [{"role": "user", "content": "."}]
+
 
 class MiningOnlyWorker(TwoStageAgentLoopWorker):
     """Mines, builds the question, and publishes one-token rollouts of score 0 in its place."""
@@ -23,9 +25,9 @@ class MiningOnlyWorker(TwoStageAgentLoopWorker):
         await self.recorder.note_mined.remote(visit)
         await self.recorder.write.remote(visit)
         for session in range(self._sessions(prompt, trajectory)):
-            await self._publish_zero(
-                {**(rewritten or prompt), "session_id": session}, "not_asked", trajectory["validate"]
-            )
+            # Without the picture, which verl would process once more.
+            answered = {**(rewritten or prompt), "raw_prompt": NOTHING, "session_id": session}
+            await self._publish_zero(answered, "not_asked", trajectory["validate"])
         await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": "finished"})
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from divek_verl.engine import Request
 from divek_verl.errors import SetupError
 from divek_verl.mining.command import mine
 from divek_verl.mining.machine import prepare_machine, share_cores
@@ -18,7 +18,7 @@ from divek_verl.mining.options import SamplingOptions
 from divek_verl.mining.pictures import PromptBuilder
 from divek_verl.mining.requests import seed_of
 from divek_verl.mining.rows import OpenQuestions
-from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments
+from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments, sampling_parameters
 from divek_verl.mining.votes_log import VotesLog
 from divek_verl.votes_file import Origin
 from mining_parts.measuring import Section, Workload, take_turns
@@ -88,42 +88,31 @@ class BareEngine:
 
     name = "vllm.LLM.generate"
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder) -> None:
+    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder, copies: int = 1) -> None:
         from vllm import LLM
 
-        self.samples, self.max_new_tokens = workload.samples, workload.max_new_tokens
+        self.samples = workload.samples
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed).sampling()
-        with threads(copies=1):
+        with threads(copies):
             self.llm = LLM(**engine_arguments(engine_options(workload.model), prepare_machine()))
         self.prompts = []
         for key in rows.keys:
-            prompt = prompts(rows[key].messages)
-            self.prompts.append(({"prompt": prompt.text, "multi_modal_data": {"image": prompt.images}}, "/".join(key)))
+            request = Request("/".join(key), rows[key].messages, workload.samples)
+            prompt = prompts(request.messages)
+            given = {"prompt": prompt.text, "multi_modal_data": {"image": prompt.images}}
+            self.prompts.append((given, sampling_parameters(request, self.sampling)))
 
     def rate(self, images: int) -> float:
         self.llm.reset_prefix_cache()
         self.llm.llm_engine.reset_mm_cache()
         prompts = [prompt for prompt, _ in self.prompts[:images]]
-        parameters = [self._parameters(key) for _, key in self.prompts[:images]]
+        parameters = [parameters for _, parameters in self.prompts[:images]]
         started = time.monotonic()
         outputs = self.llm.generate(prompts, parameters, use_tqdm=False)
         seconds = time.monotonic() - started
         if sum(len(output.outputs) for output in outputs) != images * self.samples:
             raise RuntimeError("vllm.LLM.generate lost samples")
         return images / seconds
-
-    def _parameters(self, key: str) -> Any:
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            n=self.samples,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            top_k=self.sampling.top_k,
-            repetition_penalty=self.sampling.repetition_penalty,
-            max_tokens=self.max_new_tokens,
-            seed=seed_of(self.sampling, key),
-        )
 
 
 class Transformers:

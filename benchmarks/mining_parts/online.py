@@ -23,15 +23,18 @@ from mining_parts.workload import read_rows
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 MINING_ONLY = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=mining_parts.mining_only.MiningOnlyManager"
+# A batch has to have a rollout of each image: one, of one token.
+ALONE = (MINING_ONLY, "actor_rollout_ref.rollout.n=1")
 ARMS: dict[str, tuple[str, ...]] = {
-    "mining": (MINING_ONLY,),
-    "mining with K requests an image": (MINING_ONLY, "divek.group_requests=false"),
+    "mining": ALONE,
+    "mining with K requests an image": (*ALONE, "divek.group_requests=false"),
     # Options from the class list: these questions cost no sampling.
     "rollouts": ("divek.option_source=random",),
     "mining and rollouts": (),
 }
 ROLLOUTS = 8
 STEPS = 3
+ALL_CORES = "vllm.LLM.generate, all cores"
 SECONDS_OF_ONE_RUN = 1800
 LEAST_SHARE_OF_THE_ENGINE = 0.80
 
@@ -88,6 +91,8 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
         "divek.max_images_in_flight": workload.images,
         # Every step has the same images whatever the policy says, so that arms can be compared.
         "divek.skip_easy": "false",
+        # Rounding the time up to polls would hide what is measured.
+        "divek.poll_interval": 0.1,
         "trainer.n_gpus_per_node": 1,
         "trainer.total_epochs": 1000,
         "trainer.total_training_steps": STEPS + 1,
@@ -120,13 +125,18 @@ def measure(workload: Workload, section: Section) -> Section:
 
     prepare_machine()
     rows = read_rows(workload.data, workload.images)
-    bare = BareEngine(workload, rows, PromptBuilder(AutoProcessor.from_pretrained(workload.model)))
-    bare.rate(len(rows))
+    prompts = PromptBuilder(AutoProcessor.from_pretrained(workload.model))
+    # The threads that verl's engine has; and, to be seen beside it, all cores, which here the trainer needs as well.
+    bare = BareEngine(workload, rows, prompts, copies=os.cpu_count() or 1)
+    unshared = BareEngine(workload, rows, prompts)
+    for engine in (bare, unshared):
+        engine.rate(len(rows))
     found: dict[str, list[Steps]] = {}
     for repetition in range(max(1, workload.repetitions // STEPS)):
         for name in ARMS:
             for _ in range(STEPS):
                 section.add(bare.name, len(rows) / bare.rate(len(rows)))
+                section.add(ALL_CORES, len(rows) / unshared.rate(len(rows)))
             found.setdefault(name, []).append(run_arm(name, workload, repetition))
             for seconds in found[name][-1].seconds:
                 section.add(name, seconds)
@@ -148,6 +158,7 @@ def _conclude(section: Section, found: dict[str, list[Steps]], bare: str) -> Non
         1.0,
         at_most=True,
     )
+    section.facts["the same, of the bare engine's on all cores"] = round(section.median(ALL_CORES) / mining, 3)
     singly = section.median("mining with K requests an image")
     section.facts["times that K requests take, to one request with n=K"] = round(singly / mining, 2)
     for name in ("mining", "mining with K requests an image"):

@@ -18,6 +18,8 @@ from divek_verl.mining.watchdog import start_watchdog
 
 # The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
+# With all pictures in flight at once, the engine would have nothing to do until the last of them was read.
+READ_AT_ONCE = 8
 # Unless --max-model-len says otherwise; a model's own length can need more memory than there is.
 CPU_MODEL_LEN = 4096
 
@@ -34,6 +36,7 @@ class VllmEngine:
         self._llm = llm
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
         self._watchdog = start_watchdog()
 
@@ -83,13 +86,16 @@ class VllmEngine:
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
         try:
-            prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
+            async with self._reading:
+                prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
         except UnreadableImage as error:
             return Reply(request.key, failure="unreadable_image", detail=str(error))
         copy = min(self._at_work, key=lambda rank: self._at_work[rank])
         self._at_work[copy] += 1
         try:
-            return await self._ask(request, prompt, self._parameters(request, sampling), copy)
+            # Text is needed once, at the end: decoding it token by token would cost more than all else here.
+            parameters = sampling_parameters(request, sampling, detokenize=False)
+            return await self._ask(request, prompt, parameters, copy)
         except Exception as error:
             return self._failure(request, prompt, error)
         finally:
@@ -104,26 +110,6 @@ class VllmEngine:
         async for output in self._llm.generate(given, parameters, request.key, data_parallel_rank=rank):
             last = output
         return self._reply(request, last)
-
-    def _parameters(self, request: Request, sampling: Sampling) -> Any:
-        from vllm import SamplingParams
-        from vllm.platforms import current_platform
-        from vllm.sampling_params import RequestOutputKind
-
-        if current_platform.is_cpu():
-            sampling = keep_seeds(sampling)
-        return SamplingParams(
-            n=request.count,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            repetition_penalty=sampling.repetition_penalty,
-            max_tokens=sampling.max_new_tokens,
-            seed=seed_of(sampling, request.key),
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            # Text is needed once, at the end: decoding it token by token would cost more than all else here.
-            detokenize=False,
-        )
 
     def _reply(self, request: Request, output: Any) -> Reply:
         tokens = [completion.token_ids for completion in output.outputs]
@@ -152,6 +138,27 @@ class VllmEngine:
         """vLLM's own message does not always say so, where a picture is part of the prompt."""
         inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
         return len(inputs["input_ids"][0]) >= self._llm.model_config.max_model_len
+
+
+def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> Any:
+    """vLLM's parameters for all samples of a request; with ``vllm.LLM`` they give the same draws."""
+    from vllm import SamplingParams
+    from vllm.platforms import current_platform
+    from vllm.sampling_params import RequestOutputKind
+
+    if current_platform.is_cpu():
+        sampling = keep_seeds(sampling)
+    return SamplingParams(
+        n=request.count,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        repetition_penalty=sampling.repetition_penalty,
+        max_tokens=sampling.max_new_tokens,
+        seed=seed_of(sampling, request.key),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **more,
+    )
 
 
 def keep_seeds(sampling: Sampling) -> Sampling:
