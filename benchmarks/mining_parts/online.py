@@ -9,8 +9,11 @@ import os
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import environment, read_lines, read_metrics
@@ -19,6 +22,7 @@ from divek_verl.mining.machine import prepare_machine
 from divek_verl.mining.pictures import PromptBuilder
 from mining_parts.measuring import Section, Workload
 from mining_parts.offline import BareEngine
+from mining_parts.processor_time import Watch
 from mining_parts.workload import read_rows
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
@@ -46,6 +50,7 @@ class Steps:
     seconds: list[float]
     mining_seconds: float
     cached_share: float | None
+    processor_seconds: dict[str, float]
 
 
 def run_arm(name: str, workload: Workload, seed: int) -> Steps:
@@ -57,10 +62,25 @@ def run_arm(name: str, workload: Workload, seed: int) -> Steps:
     with tempfile.TemporaryDirectory(prefix="divek-online-") as scratch:
         folder, log = Path(scratch) / "run", Path(scratch) / "log"
         with running(_command(name, workload, folder, seed), log, _environment(folder)) as process:
-            status = process.wait(timeout=SECONDS_OF_ONE_RUN)
+            # The images of the first step are not counted.
+            watch = Watch(lambda: _family(process.pid), lambda: _visits(folder) >= workload.images)
+            with watch.looking():
+                status = process.wait(timeout=SECONDS_OF_ONE_RUN)
         if status:
             raise SetupError(f"verl ended with status {status}:\n{log.read_text(errors='replace')[-4000:]}")
-        return _read(folder)
+        return _read(folder, watch.used)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _visits(folder: Path) -> int:
+    records = folder / "questions.jsonl"
+    return records.read_bytes().count(b"\n") if records.is_file() else 0
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -108,7 +128,7 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
     return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", config, *overrides]
 
 
-def _read(folder: Path) -> Steps:
+def _read(folder: Path, processor_seconds: dict[str, float]) -> Steps:
     metrics = read_metrics(folder)
     visits = [visit for visit in read_lines(folder / "questions.jsonl") if visit["step"] > 1]
     shares = [visit["cached_share"] for visit in visits if visit["cached_share"] is not None]
@@ -116,6 +136,7 @@ def _read(folder: Path) -> Steps:
         seconds=[metrics[step]["timing_s/gen"] for step in sorted(metrics) if step > 1],
         mining_seconds=statistics.mean(visit["mining_seconds"] for visit in visits),
         cached_share=statistics.mean(shares) if shares else None,
+        processor_seconds=processor_seconds,
     )
 
 
@@ -141,11 +162,21 @@ def measure(workload: Workload, section: Section) -> Section:
             for seconds in found[name][-1].seconds:
                 section.add(name, seconds)
                 print(f"[{section.name}] {name}: {seconds:.2f} s", flush=True)
-    _conclude(section, found, bare.name)
+    _conclude(section, found, bare.name, len(rows))
     return section
 
 
-def _conclude(section: Section, found: dict[str, list[Steps]], bare: str) -> None:
+def _breakdown(runs: list[Steps], images: int) -> dict[str, float]:
+    """The engine's own part, and what else a training step's mining costs; below a millisecond is left out."""
+    total: Counter[str] = Counter()
+    for run in runs:
+        total.update(run.processor_seconds)
+    counted = images * STEPS * len(runs)
+    each = {name: round(1000 * seconds / counted, 1) for name, seconds in total.most_common()}
+    return {name: milliseconds for name, milliseconds in each.items() if milliseconds >= 1}
+
+
+def _conclude(section: Section, found: dict[str, list[Steps]], bare: str, images: int) -> None:
     mining, both = section.median("mining"), section.median("mining and rollouts")
     section.claim(
         "images/s of mining in a training step, as a share of the bare engine's",
@@ -158,6 +189,7 @@ def _conclude(section: Section, found: dict[str, list[Steps]], bare: str) -> Non
         1.0,
         at_most=True,
     )
+    section.facts["processor milliseconds an image, by process (mining)"] = _breakdown(found["mining"], images)
     section.facts["the same, of the bare engine's on all cores"] = round(section.median(ALL_CORES) / mining, 3)
     singly = section.median("mining with K requests an image")
     section.facts["times that K requests take, to one request with n=K"] = round(singly / mining, 2)
