@@ -4,6 +4,7 @@ Listing them imports none of them, so that ``divek --help`` answers at once and 
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -74,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the ``divek`` script."""
+    # A `kill` unwinds as Ctrl-C does, so that half a prepared set or an engine is not left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(run(sys.argv[1:]))
 
 

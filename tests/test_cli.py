@@ -56,3 +56,14 @@ def _fail() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
+
+
+def test_a_kill_unwinds_what_was_begun() -> None:
+    script = (
+        "import os, signal\nfrom divek_verl import cli\n"
+        "def run(arguments):\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n        signal.pause()\n"
+        "    finally:\n        print('put away', flush=True)\n"
+        "cli.run = run\ncli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "put away\n" and result.returncode != 0
