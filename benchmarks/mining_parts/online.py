@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,10 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 MINING_ONLY = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=mining_parts.mining_only.MiningOnlyManager"
 # A batch has to have a rollout of each image: one, of one token.
 ALONE = (MINING_ONLY, "actor_rollout_ref.rollout.n=1")
+MINING, SINGLY = "mining", "mining with K requests an image"
 ARMS: dict[str, tuple[str, ...]] = {
-    "mining": ALONE,
-    "mining with K requests an image": (*ALONE, "divek.group_requests=false"),
+    MINING: ALONE,
+    SINGLY: (*ALONE, "divek.group_requests=false"),
     # Options from the class list: these questions cost no sampling.
     "rollouts": ("divek.option_source=random",),
     "mining and rollouts": (),
@@ -140,7 +142,7 @@ def _read(folder: Path, processor_seconds: dict[str, float]) -> Steps:
     )
 
 
-def measure(workload: Workload, section: Section) -> Section:
+def measure(workload: Workload, section: Section, arms: Sequence[str] = tuple(ARMS)) -> Section:
     """Seconds of each arm for one batch, in turns with the bare engine; what follows from their medians."""
     from transformers import AutoProcessor
 
@@ -154,7 +156,7 @@ def measure(workload: Workload, section: Section) -> Section:
         engine.rate(len(rows))
     found: dict[str, list[Steps]] = {}
     for repetition in range(max(1, workload.repetitions // STEPS)):
-        for name in ARMS:
+        for name in arms:
             for _ in range(STEPS):
                 section.add(bare.name, len(rows) / bare.rate(len(rows)))
                 section.add(ALL_CORES, len(rows) / unshared.rate(len(rows)))
@@ -162,7 +164,9 @@ def measure(workload: Workload, section: Section) -> Section:
             for seconds in found[name][-1].seconds:
                 section.add(name, seconds)
                 print(f"[{section.name}] {name}: {seconds:.2f} s", flush=True)
-    _conclude(section, found, bare.name, len(rows))
+    _conclude_on_mining(section, found[MINING], bare.name, len(rows))
+    if len(found) == len(ARMS):
+        _conclude_on_rollouts(section)
     return section
 
 
@@ -176,25 +180,28 @@ def _breakdown(runs: list[Steps], images: int) -> dict[str, float]:
     return {name: milliseconds for name, milliseconds in each.items() if milliseconds >= 1}
 
 
-def _conclude(section: Section, found: dict[str, list[Steps]], bare: str, images: int) -> None:
-    mining, both = section.median("mining"), section.median("mining and rollouts")
+def _conclude_on_mining(section: Section, runs: list[Steps], bare: str, images: int) -> None:
+    mining = section.median(MINING)
     section.claim(
         "images/s of mining in a training step, as a share of the bare engine's",
         section.median(bare) / mining,
         LEAST_SHARE_OF_THE_ENGINE,
     )
+    section.facts["the same, of the bare engine's on all cores"] = round(section.median(ALL_CORES) / mining, 3)
+    section.facts["processor milliseconds an image, by process"] = _breakdown(runs, images)
+    shares = [run.cached_share for run in runs if run.cached_share is not None]
+    section.facts["cached share of the K prompts"] = round(statistics.mean(shares), 3)
+    seconds = statistics.mean(run.mining_seconds for run in runs)
+    section.facts["seconds from first to last answer of one image"] = round(seconds, 2)
+
+
+def _conclude_on_rollouts(section: Section) -> None:
+    mining = section.median(MINING)
     section.claim(
         "seconds of mining and rollouts together, as a share of the sum of both alone",
-        both / (mining + section.median("rollouts")),
+        section.median("mining and rollouts") / (mining + section.median("rollouts")),
         1.0,
         at_most=True,
     )
-    section.facts["processor milliseconds an image, by process (mining)"] = _breakdown(found["mining"], images)
-    section.facts["the same, of the bare engine's on all cores"] = round(section.median(ALL_CORES) / mining, 3)
-    singly = section.median("mining with K requests an image")
+    singly = section.median(SINGLY)
     section.facts["times that K requests take, to one request with n=K"] = round(singly / mining, 2)
-    for name in ("mining", "mining with K requests an image"):
-        shares = [steps.cached_share for steps in found[name] if steps.cached_share is not None]
-        section.facts[f"cached share of the K prompts ({name})"] = round(statistics.mean(shares), 3)
-        seconds = statistics.mean(steps.mining_seconds for steps in found[name])
-        section.facts[f"seconds from first to last answer of one image ({name})"] = round(seconds, 2)
