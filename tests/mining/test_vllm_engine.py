@@ -54,9 +54,13 @@ def test_our_options_become_vllms() -> None:
 
 @pytest.mark.parametrize("on_cpu", [False, True])
 def test_a_model_is_compiled_on_gpus_or_where_the_user_says_so(on_cpu: bool) -> None:
-    assert engine_arguments(EngineOptions("m"), on_cpu)["enforce_eager"] is on_cpu
-    assert engine_arguments(EngineOptions("m", compile=True), on_cpu)["enforce_eager"] is False
-    assert engine_arguments(EngineOptions("m", compile=False), on_cpu)["enforce_eager"] is True
+    def eager(compile: bool | None) -> bool:
+        options = EngineOptions("m", max_model_len=900, compile=compile)
+        return bool(engine_arguments(options, on_cpu)["enforce_eager"])
+
+    assert eager(None) is on_cpu
+    assert eager(True) is False
+    assert eager(False) is True
 
 
 def test_the_cpu_engine_shares_blocks_of_small_prompts_and_splits_no_prompt() -> None:
