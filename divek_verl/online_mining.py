@@ -15,8 +15,6 @@ from divek_verl.settings import Settings
 from divek_verl.votes import Votes, count_votes
 
 ABORTED = ("abort", "aborted")
-# With all images of a batch at once, the engine would have nothing to do until the last of them was read.
-PREPARED_AT_ONCE = 8
 
 
 class CannotAsk(Exception):
@@ -75,7 +73,6 @@ class OnlineMiner:
         self.worker = worker
         self.settings = settings
         self._loop: Any = None
-        self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE)
         self._grouped = settings.group_requests and serves_groups(worker.config)
 
     async def mine(self, messages: list[dict], classes: ClassNames, uid: str, stop: StopRule | None = None) -> Mined:
@@ -88,8 +85,7 @@ class OnlineMiner:
             CannotAsk: no answer came at all, with the reason.
         """
         deadline = time.monotonic() + self.settings.mining_timeout
-        async with self._preparing:
-            prompt = await self._prepare(messages, uid, deadline)
+        prompt = await self._prepare(messages, uid, deadline)
         sizes = self.settings.waves if stop and self.settings.waves else (self.settings.num_samples,)
         outputs: list[Any] = []
         for wave, size in enumerate(sizes, start=1):

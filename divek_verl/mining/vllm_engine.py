@@ -18,8 +18,6 @@ from divek_verl.mining.watchdog import start_watchdog
 
 # The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
-# With all pictures in flight at once, the engine would have nothing to do until the last of them was read.
-READ_AT_ONCE = 8
 # Unless --max-model-len says otherwise; a model's own length can need more memory than there is.
 CPU_MODEL_LEN = 4096
 
@@ -36,7 +34,6 @@ class VllmEngine:
         self._llm = llm
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
-        self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
         self._watchdog = start_watchdog()
 
@@ -86,8 +83,7 @@ class VllmEngine:
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
         try:
-            async with self._reading:
-                prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
+            prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
         except UnreadableImage as error:
             return Reply(request.key, failure="unreadable_image", detail=str(error))
         copy = min(self._at_work, key=lambda rank: self._at_work[rank])
