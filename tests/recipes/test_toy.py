@@ -45,6 +45,18 @@ def test_every_recipe_runs_two_steps(name: str, method: str, home: Path) -> None
     check_run(name, method, home)
 
 
+@pytest.mark.recipes
+@pytest.mark.timeout(1000)
+def test_trained_adapters_reach_the_engine(home: Path) -> None:
+    """An untrained model earns no advantage; the entropy bonus moves it all the same, far enough to be seen."""
+    moved = ["actor_rollout_ref.actor.entropy_coeff=1", "actor_rollout_ref.actor.optim.lr=0.03"]
+    lines = run_toy("qwen25vl_7b_cub_lora", moved, home).read_text().splitlines()
+    first, last = (entry["data"] for entry in map(json.loads, lines) if entry["step"] in (1, STEPS))
+    assert last["actor/entropy"] > first["actor/entropy"] + 0.5
+    # With the adapter of the step before, the engine would sample from another policy than the actor's.
+    assert last["training/rollout_actor_probs_pearson_corr"] >= 0.98
+
+
 def test_toy_data_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
     for name in KINDS:
         config = compose_recipe(name, f"recipe.data_dir={tmp_path}", "method=paper")
