@@ -35,7 +35,8 @@ def score_table(results: Results, kind: str) -> Table:
     """Every measure of every data source and each harmonic mean; ``kind`` is micro or macro."""
     weighed = {"micro": "every image weighs the same", "macro": "every class weighs the same"}[kind]
     table = Table(title=f"{kind} average, % [95 % interval]: {weighed}", title_justify="left")
-    table.add_column("data source")
+    # A name cut short could be that of either side.
+    table.add_column("data source", overflow="fold", min_width=16)
     table.add_column("images", justify="right")
     names = list(results.groups[0].averages)
     for name in names:
@@ -59,7 +60,8 @@ def sample_table(results: Results) -> Table:
     """What the samples and the questions were like."""
     table = Table(title="samples and questions", title_justify="left")
     for title in ("data source", "unanswered %", "unknown %", "failed %", "truncated %", "mean options"):
-        table.add_column(title, justify="left" if title == "data source" else "right")
+        named = title == "data source"
+        table.add_column(title, justify="left" if named else "right", overflow="fold", min_width=16 if named else None)
     for title in ("tokens in", "tokens out", "right by filler %"):
         table.add_column(title, justify="right")
     for group in results.groups:
