@@ -4,13 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.json_lines import append_line, dump, read_lines, write_lines
-
-# A busy machine is no failure.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -19,7 +16,6 @@ JSON = st.recursive(
 )
 
 
-@PATIENT
 @given(st.dictionaries(st.text(), JSON))
 def test_a_record_is_one_line_of_utf8_and_comes_back(record: dict) -> None:
     line = dump(record)

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
 from divek_verl.judge import JudgeSettings, OpenAIJudge, Pair, Verdict, VerdictCache, parse_verdict, prompt
-
-# A busy machine is no failure.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 GULL = Pair("Common Gull", "Mew Gull")
 Handler = Callable[[BaseHTTPRequestHandler, int], None]
@@ -117,7 +114,6 @@ def test_anything_else_is_no_verdict(reply: str) -> None:
     assert parse_verdict(reply) is None
 
 
-@PATIENT
 @given(st.text())
 def test_no_text_makes_the_parser_fail(text: str) -> None:
     assert parse_verdict(text) in (None, True, False)
@@ -134,7 +130,6 @@ def test_a_reply_that_is_no_verdict_is_unjudged_and_its_tokens_count() -> None:
     assert judge.counted.unjudged == {"unparsable_reply": 1}
 
 
-@PATIENT
 @given(st.text(max_size=60))
 def test_a_name_stays_inside_its_quotes(name: str) -> None:
     line = next(line for line in prompt(Pair("Chad", name)).split("\n") if line.startswith("answer: "))

@@ -1,7 +1,7 @@
 """Paired differences and McNemar's exact test, against numbers worked out by hand."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.evaluation.comparing import differences, mcnemar
@@ -9,9 +9,6 @@ from divek_verl.evaluation.results import Difference
 from divek_verl.evaluation.visits import EvaluatedVisit
 
 from .fabricated_set import visit
-
-# A busy machine is no failure.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # (gained, lost) -> exact two-sided binomial p, by hand: 2 * sum of C(n, i) / 2^n for i up to the smaller one
 P_VALUES = {
@@ -38,7 +35,6 @@ def test_mcnemars_p_value(changed: tuple[int, int], expected: float) -> None:
     assert found.p_value == pytest.approx(expected)
 
 
-@PATIENT
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
 def test_mcnemar_has_no_direction_and_ignores_what_did_not_change(gained: int, lost: int, same: int) -> None:
     found = mcnemar(*pairs(gained, lost, same, same))

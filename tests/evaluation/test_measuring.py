@@ -1,6 +1,6 @@
 """The measures of one image, with and without a judge; what is unjudged is neither right nor wrong."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.evaluation.measuring import OF_VOTES, TITLES, measure, measure_judged, pairs_to_judge
@@ -11,9 +11,6 @@ from divek_verl.question import Question, build_question
 from divek_verl.votes import Votes
 
 from .fabricated_set import visit
-
-# A busy machine is no failure.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 CLASSES = ClassNames(("Chad", "Romania", "Andorra", "Moldova"), aliases={"Chad": ["Tchad"]})
 SAME, DIFFERENT, UNJUDGED = Verdict(True), Verdict(False), Verdict(None, "timeout")
@@ -51,7 +48,6 @@ def test_a_filler_that_is_chosen_and_right_counts_for_two_steps_and_not_for_reca
 completions = st.lists(st.sampled_from(["Chad", "Romania", "Andorra", "Moldova", "Tchad", "Atlantis", ""]), max_size=8)
 
 
-@PATIENT
 @given(completions, st.integers(2, 4), st.integers(0, 3))
 def test_recall_is_at_most_pass_at_k_and_two_step_at_most_recall_but_for_fillers(
     answers: list[str], num_options: int, letter: int
@@ -132,7 +128,6 @@ def test_a_failed_image_is_wrong_whatever_the_judge_says() -> None:
 names = st.sampled_from(["Chad", "Romania", "Andorra", "Moldova"])
 
 
-@PATIENT
 @given(
     st.dictionaries(names, st.integers(1, 4)),
     st.dictionaries(st.sampled_from(["TCD", "Libya", "Roumania"]), st.integers(1, 4)),

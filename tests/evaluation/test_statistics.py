@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divek_verl.evaluation.measuring import TITLES, measure
@@ -14,9 +14,6 @@ from divek_verl.evaluation.statistics import draw, generator, harmonic, summariz
 from divek_verl.evaluation.visits import EvaluatedVisit
 
 from .fabricated_set import visit
-
-# A busy machine is no failure.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NEW = "divek/flags/new"
 
@@ -151,7 +148,7 @@ def test_one_data_set_has_no_mean_over_data_sets() -> None:
     assert summarize(visits, list(TITLES), seed=0, resamples=10).over_data_sets == []
 
 
-@settings(PATIENT, max_examples=20)
+@settings(max_examples=20)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(rng: random.Random) -> None:
     visits = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
