@@ -71,12 +71,12 @@ class DivekMine:
 
 
 @contextmanager
-def threads(copies: int) -> Iterator[None]:
-    """What is started within takes its share of the cores, unless whoever runs the benchmark said otherwise."""
+def threads(shares: int) -> Iterator[None]:
+    """What is started within takes one of so many shares of the cores, unless the environment says otherwise."""
     if "OMP_NUM_THREADS" in os.environ:
         yield
         return
-    share_cores(copies)
+    share_cores(shares)
     try:
         yield
     finally:
@@ -88,12 +88,12 @@ class BareEngine:
 
     name = "vllm.LLM.generate"
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder, copies: int = 1) -> None:
+    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder, shares: int = 1) -> None:
         from vllm import LLM
 
         self.samples = workload.samples
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed).sampling()
-        with threads(copies):
+        with threads(shares):
             self.llm = LLM(**engine_arguments(engine_options(workload.model), prepare_machine()))
         self.prompts = []
         for key in rows.keys:

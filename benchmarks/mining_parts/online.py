@@ -150,7 +150,7 @@ def measure(workload: Workload, section: Section, arms: Sequence[str] = tuple(AR
     rows = read_rows(workload.data, workload.images)
     prompts = PromptBuilder(AutoProcessor.from_pretrained(workload.model))
     # The threads that verl's engine has; and, to be seen beside it, all cores, which here the trainer needs as well.
-    bare = BareEngine(workload, rows, prompts, copies=os.cpu_count() or 1)
+    bare = BareEngine(workload, rows, prompts, shares=os.cpu_count() or 1)
     unshared = BareEngine(workload, rows, prompts)
     for engine in (bare, unshared):
         engine.rate(len(rows))

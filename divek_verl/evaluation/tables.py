@@ -10,6 +10,18 @@ from divek_verl.evaluation.measuring import TITLES
 from divek_verl.evaluation.results import Average, Comparison, Difference, Estimate, Group, Results
 
 SHOWN_FAILURES = 10
+# Enough for divek/<set>/<side> of most sets, so that it stays on one line.
+SOURCE_WIDTH = 16
+SAMPLE_COLUMNS = (
+    "unanswered %",
+    "unknown %",
+    "failed %",
+    "truncated %",
+    "mean options",
+    "tokens in",
+    "tokens out",
+    "right by filler %",
+)
 
 
 def show(results: Results, console: Console) -> None:
@@ -31,12 +43,16 @@ def percent(estimate: Estimate) -> str:
     return f"{text} +{100 * estimate.unjudged:.1f}?" if estimate.unjudged else text
 
 
+def _add_source_column(table: Table) -> None:
+    """The first column of each table; a name cut short on a narrow terminal could be that of either side."""
+    table.add_column("data source", overflow="fold", min_width=SOURCE_WIDTH)
+
+
 def score_table(results: Results, kind: str) -> Table:
     """Every measure of every data source and each harmonic mean; ``kind`` is micro or macro."""
     weighed = {"micro": "every image weighs the same", "macro": "every class weighs the same"}[kind]
     table = Table(title=f"{kind} average, % [95 % interval]: {weighed}", title_justify="left")
-    # A name cut short could be that of either side.
-    table.add_column("data source", overflow="fold", min_width=16)
+    _add_source_column(table)
     table.add_column("images", justify="right")
     names = list(results.groups[0].averages)
     for name in names:
@@ -59,10 +75,8 @@ def _cells(averages: dict[str, Average], names: list[str], kind: str) -> Iterato
 def sample_table(results: Results) -> Table:
     """What the samples and the questions were like."""
     table = Table(title="samples and questions", title_justify="left")
-    for title in ("data source", "unanswered %", "unknown %", "failed %", "truncated %", "mean options"):
-        named = title == "data source"
-        table.add_column(title, justify="left" if named else "right", overflow="fold", min_width=16 if named else None)
-    for title in ("tokens in", "tokens out", "right by filler %"):
+    _add_source_column(table)
+    for title in SAMPLE_COLUMNS:
         table.add_column(title, justify="right")
     for group in results.groups:
         table.add_row(plain(group.data_source), *_sample_cells(group))
@@ -81,8 +95,8 @@ def _sample_cells(group: Group) -> Iterator[str]:
 def difference_table(title: str, differences: list[Difference]) -> Table:
     """Paired differences in points, with McNemar's test where it applies."""
     table = Table(title=f"{title}, points [95 % interval]", title_justify="left")
-    for name in ("data source", "measure"):
-        table.add_column(name)
+    _add_source_column(table)
+    table.add_column("measure")
     for name in ("images", "before", "after", "difference", "gained", "lost", "McNemar p"):
         table.add_column(name, justify="right")
     for each in differences:

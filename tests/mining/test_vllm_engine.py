@@ -10,13 +10,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
 from divek_verl import prompts
+from divek_verl.cpu.executor import IN_PROCESS
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import running
 from divek_verl.engine import Reply, Request, Sampling
@@ -80,6 +83,12 @@ def test_one_process_runs_and_schedules_the_model_on_the_cpu(home: Path) -> None
 def test_processes_that_share_a_model_are_several(home: Path) -> None:
     arguments = engine_arguments(EngineOptions(str(home / "model"), tensor_parallel=2), on_cpu=True)
     assert arguments["distributed_executor_backend"] == "mp"
+
+
+def test_verls_rollouts_run_in_the_same_executor() -> None:
+    """The YAML file cannot import the name."""
+    config = OmegaConf.load(resources.files("divek_verl") / "config" / "divek_cpu.yaml")
+    assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend == IN_PROCESS
 
 
 def _executor_of(arguments: dict[str, Any]) -> Any:
