@@ -10,8 +10,6 @@ from divek_verl.evaluation.measuring import TITLES
 from divek_verl.evaluation.results import Average, Comparison, Difference, Estimate, Group, Results
 
 SHOWN_FAILURES = 10
-# Enough for divek/<set>/<side> of most sets, so that it stays on one line.
-SOURCE_WIDTH = 16
 SAMPLE_COLUMNS = (
     "unanswered %",
     "unknown %",
@@ -44,8 +42,11 @@ def percent(estimate: Estimate) -> str:
 
 
 def _add_source_column(table: Table) -> None:
-    """The first column of each table; a name cut short on a narrow terminal could be that of either side."""
-    table.add_column("data source", overflow="fold", min_width=SOURCE_WIDTH)
+    """The first column of each table; a name cut short on a narrow terminal could be that of either side.
+
+    It has no least width: that would push the last numbers off the terminal.
+    """
+    table.add_column("data source", overflow="fold")
 
 
 def score_table(results: Results, kind: str) -> Table:

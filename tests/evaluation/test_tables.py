@@ -9,8 +9,8 @@ from divek_verl.evaluation.tables import show
 from .fabricated_results import results
 
 
-def shown(**changes: object) -> str:
-    console = Console(file=io.StringIO(), width=260, color_system=None)
+def shown(*, width: int = 260, **changes: object) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     show(results(**changes), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -52,3 +52,12 @@ def test_markup_and_control_marks_of_a_name_are_shown_as_they_are() -> None:
     text = shown()
     assert "[bold]" in text
     assert "\u202e" not in text
+
+
+def test_a_narrow_terminal_cuts_no_source_and_no_number() -> None:
+    text = shown(width=80)
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert all(len(line) <= 80 and line.rstrip().endswith("│") for line in rows)
+    first_cells = "".join(line.split("│")[1].strip() for line in rows)
+    assert "divek/flags/base" in first_cells and "divek/flags/new" in first_cells
+    assert not any("…" in line.split("│")[1] for line in rows)
