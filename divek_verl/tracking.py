@@ -1,7 +1,8 @@
 """What verl's trackers get of a DiVE-k run, beside what they are given for any run.
 
 ``extend`` acts on ``verl.utils.tracking``. All names stay verl's own (``val-core/...``, ``critic/...``) and ours
-(``divek/...``); TensorBoard, W&B and ``metrics.jsonl`` hold the same. Runs without a ``divek:`` node are left alone.
+(``divek/...``); TensorBoard, W&B and ``metrics.jsonl`` hold the same. The baseline
+``reward=virft`` is recorded as well; all other runs are left alone.
 """
 
 import functools
@@ -31,11 +32,10 @@ def _record_metrics(tracking: Any, runs: list[Any]) -> None:
     @functools.wraps(original_init)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         original_init(self, *args, **kwargs)
-        config = kwargs.get("config") or (args[3] if len(args) > 3 else None) or {}
-        divek = config.get("divek") if hasattr(config, "get") else None
-        self._divek_metrics = MetricsFile(divek["run_dir"]) if divek else None
-        self._divek_run_dir = divek["run_dir"] if divek else None
-        runs.extend([self._divek_run_dir] if divek else [])
+        run_dir = run_dir_of(kwargs.get("config") or (args[3] if len(args) > 3 else None) or {})
+        self._divek_metrics = MetricsFile(run_dir) if run_dir else None
+        self._divek_run_dir = run_dir
+        runs.extend([run_dir] if run_dir else [])
 
     @functools.wraps(original_log)
     def log(self: Any, data: dict, step: int, backend: Any = None) -> None:
@@ -44,6 +44,14 @@ def _record_metrics(tracking: Any, runs: list[Any]) -> None:
             self._divek_metrics.log(data, step)
 
     tracking.__init__, tracking.log = init, log
+
+
+def run_dir_of(config: Any) -> str | None:
+    """Folder of a run's records: of a ``divek:`` node, or of ``data.divek``, the only node of the baseline."""
+    for node in (config, config.get("data") or {}):
+        if run_dir := (node.get("divek") or {}).get("run_dir"):
+            return str(run_dir)
+    return None
 
 
 def _report_at_the_end(tracking: Any) -> None:

@@ -217,7 +217,8 @@ def test_the_baseline_composes_with_one_word_and_has_no_second_step(compose: Any
     assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
     assert dict(reward.reward_kwargs) == {"format_weight": 1.0, "answer_weight": 1.0}
     assert config.data.custom_cls.name == "DiveKDataset"
-    assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136}
+    records = {"run_dir": config.trainer.default_local_dir}
+    assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136, **records}
     assert "divek" not in config
     assert "agent_loop_manager_class" not in config.actor_rollout_ref.rollout.agent
     assert config.trainer.v1.sampler.custom_sampler.path is None

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from wandb_file import history, tables
 
 from divek_verl.records import Visit, append_line, summarize
@@ -214,6 +215,19 @@ def test_a_report_that_cannot_be_written_costs_a_line(
 ) -> None:
     module.Tracking("p", "e", config={"divek": {"run_dir": str(tmp_path)}}).finish()
     assert "no report (SetupError: " in capsys.readouterr().out
+
+
+def test_the_baseline_is_recorded_as_well(
+    module: SimpleNamespace, tmp_path: Path, compose: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the configuration that verl hands to its trackers."""
+    composed = compose("reward=virft", f"trainer.default_local_dir={tmp_path}")
+    tracking = module.Tracking("p", "e", config=OmegaConf.to_container(composed, resolve=True))
+    tracking.log({f"val-core/{SOURCE}/acc/mean@1": 0.5}, 1)
+    tracking.finish()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"step": 1, "data": {f"val-core/{SOURCE}/acc/mean@1": 0.5}}
+    assert "divek_verl: report: " in capsys.readouterr().out
 
 
 def test_a_run_without_divek_is_left_alone(
