@@ -1,14 +1,19 @@
 """Says what a recipe needs and does not have, and the command that makes it; run_*.sh call it before they start verl.
 
 python recipes/check.py qwen25vl_7b_cub method=paper
+
+Where all is there, it prints the overrides that the environment and the prepared data set, one a line.
 """
 
+import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from composing import compose_recipe
+from composing import compose_recipe, environment_settings, files
 from omegaconf import DictConfig, OmegaConf
+from steps import counted_steps
 
 from divek_verl.errors import SetupError
 
@@ -22,12 +27,6 @@ ORIGINAL = {
 }
 
 
-def files(config: DictConfig, option: str) -> list[Path]:
-    """The parquet files of ``data.train_files`` or ``data.val_files``."""
-    named = config.data[option]
-    return [Path(file) for file in ([named] if isinstance(named, str) else named)]
-
-
 def missing(config: DictConfig) -> Iterator[tuple[str, str]]:
     """What is not there and the command that makes it, in the order in which to run them."""
     yield from _missing_model(config)
@@ -38,7 +37,7 @@ def missing(config: DictConfig) -> Iterator[tuple[str, str]]:
 def _missing_model(config: DictConfig) -> Iterator[tuple[str, str]]:
     folder = Path(config.actor_rollout_ref.model.path)
     if not (folder / "config.json").is_file():
-        yield f"the model in {folder}", f"hf download {config.recipe.hub_name} --local-dir {folder}"
+        yield f"the model in {folder}", _command("hf", "download", config.recipe.hub_name, "--local-dir", folder)
 
 
 def _missing_data(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -50,15 +49,22 @@ def _missing_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         seen.add(file.parent)
         dataset = file.parent.name.removesuffix("_4shot")
         root = f"/path/to/{ORIGINAL.get(dataset, dataset)}"
-        yield f"{file}", f"divek prepare {dataset} --data-root {root} --setting {setting} --out {file.parent}"
+        prepare = ("divek", "prepare", dataset, "--data-root", root, "--setting", setting, "--out", file.parent)
+        yield f"{file}", _command(*prepare)
 
 
 def _missing_votes(config: DictConfig) -> Iterator[tuple[str, str]]:
     votes = OmegaConf.select(config, "divek.votes_file")
     if votes is None or Path(votes).is_file():
         return
-    data = " ".join(f"--data {file}" for file in files(config, "train_files"))
-    yield f"the votes in {votes}", f"divek mine {data} --model {config.actor_rollout_ref.model.path} --out {votes}"
+    data = [part for file in files(config, "train_files") for part in ("--data", file)]
+    mine = ("divek", "mine", *data, "--model", config.actor_rollout_ref.model.path, "--out", votes)
+    yield f"the votes in {votes}", _command(*mine)
+
+
+def _command(*parts: object) -> str:
+    """To be pasted into a shell, whatever the paths are called."""
+    return shlex.join(map(str, parts))
 
 
 def check_division(config: DictConfig) -> None:
@@ -83,17 +89,26 @@ def check_division(config: DictConfig) -> None:
         )
 
 
+def print_missing(found: Sequence[tuple[str, str]]) -> None:
+    """What ``missing`` found, with its commands."""
+    for what, command in found:
+        print(f"missing: {what}\n  make it with:  {command}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0 where all is there, 2 otherwise."""
+    name, *given = arguments
+    settings = environment_settings(os.environ)
     try:
-        config = compose_recipe(*arguments)
+        config = compose_recipe(name, *settings, *given)
         check_division(config)
+        found = list(missing(config))
+        print_missing(found)
+        if not found:
+            print(*settings, f"trainer.total_training_steps={counted_steps(config)}", sep="\n")
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    found = list(missing(config))
-    for what, command in found:
-        print(f"missing: {what}\n  make it with:  {command}", file=sys.stderr)
     return 2 if found else 0
 
 

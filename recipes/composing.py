@@ -1,5 +1,6 @@
 """Composes a recipe as verl's entry point does, without importing verl (which would load torch)."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,11 +13,32 @@ from divek_verl.errors import SetupError
 RECIPES = Path(__file__).resolve().parent
 METHODS = tuple(sorted(path.stem for path in (RECIPES / "method").glob("*.yaml")))
 TASKS = tuple(sorted(path.stem for path in (RECIPES / "task").glob("*.yaml")))
+VLMS = tuple(sorted(path.stem for path in (RECIPES / "vlm").glob("*.yaml")))
+# Variable of the environment -> what it sets in a recipe.
+ENVIRONMENT = {
+    "NNODES": "trainer.nnodes",
+    "N_GPUS_PER_NODE": "trainer.n_gpus_per_node",
+    "MODEL_PATH": "recipe.model_path",
+    "DATA_DIR": "recipe.data_dir",
+    "CKPT_DIR": "recipe.ckpt_dir",
+}
 
 
 def names() -> list[str]:
     """All recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != "base")
+
+
+def environment_settings(environment: Mapping[str, str]) -> list[str]:
+    """Overrides for what the environment sets; all else stays as the recipe has it."""
+    given = {option: environment.get(name, "") for name, option in ENVIRONMENT.items()}
+    return [f"{option}={_quoted(value)}" for option, value in given.items() if value]
+
+
+def _quoted(value: str) -> str:
+    """A path may hold what Hydra's grammar has a meaning for; a number has to stay one."""
+    escaped = value.replace("'", "\\'")
+    return value if value.isdecimal() else f"'{escaped}'"
 
 
 def package_folder(package: str) -> Path:
@@ -47,3 +69,9 @@ def compose_recipe(name: str, *overrides: str) -> DictConfig:
         except HydraException as error:
             reason = str(error).strip().splitlines()[0]
             raise SetupError(f"The recipe {name} does not compose with {list(overrides)}: {reason}") from error
+
+
+def files(config: DictConfig, option: str) -> list[Path]:
+    """The parquet files of ``data.train_files`` or ``data.val_files``."""
+    named = config.data[option]
+    return [Path(file) for file in ([named] if isinstance(named, str) else named)]

@@ -6,23 +6,21 @@
 set -euo pipefail
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
-recipe=$1
+recipe=${1:?launch.sh needs the name of a recipe}
 shift
 
-if [[ "${1:-}" == --toy ]]; then
-    shift
-    exec "$python" "$recipes/toy.py" "$recipe" "$@"
+toy=
+given=()
+for each in "$@"; do
+    if [[ "$each" == --toy ]]; then toy=yes; else given+=("$each"); fi
+done
+if [[ -n "$toy" ]]; then
+    exec "$python" "$recipes/toy.py" "$recipe" ${given[@]+"${given[@]}"}
 fi
 
-settings=()
-[[ -z "${NNODES:-}" ]] || settings+=("trainer.nnodes=$NNODES")
-[[ -z "${N_GPUS_PER_NODE:-}" ]] || settings+=("trainer.n_gpus_per_node=$N_GPUS_PER_NODE")
-[[ -z "${MODEL_PATH:-}" ]] || settings+=("recipe.model_path=$MODEL_PATH")
-[[ -z "${DATA_DIR:-}" ]] || settings+=("recipe.data_dir=$DATA_DIR")
-[[ -z "${CKPT_DIR:-}" ]] || settings+=("recipe.ckpt_dir=$CKPT_DIR")
-settings+=("$@")
-
 set -x
-"$python" "$recipes/check.py" "$recipe" ${settings[@]+"${settings[@]}"}
+# What the environment and the prepared data set, an override a line. A failed check ends the script here.
+found=$("$python" "$recipes/check.py" "$recipe" ${given[@]+"${given[@]}"})
+mapfile -t settings <<< "$found"
 exec "$python" -m verl.trainer.main_ppo --config-dir "$recipes" --config-name "$recipe" \
-    ${settings[@]+"${settings[@]}"}
+    "${settings[@]}" ${given[@]+"${given[@]}"}

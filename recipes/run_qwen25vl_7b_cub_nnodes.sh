@@ -5,5 +5,4 @@ set -xeuo pipefail
 exec bash "$(dirname "$0")/launch.sh" qwen25vl_7b_cub \
     recipe.variant="_${NNODES}nodes" \
     data.train_batch_size=$((6 * NNODES)) \
-    trainer.total_training_steps=$(((600 + NNODES - 1) / NNODES)) \
     "$@"

@@ -15,8 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from check import files
-from composing import compose_recipe, package_folder
+from composing import compose_recipe, files, package_folder
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 

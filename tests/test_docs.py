@@ -63,6 +63,17 @@ def test_every_message_that_is_raised_has_an_entry_with_a_cure(generate: ModuleT
     raised = generate.messages()
     assert raised and set(entries) == set(raised)
     assert not [message for message, cure in entries.items() if not cure]
+    # A command is not a sentence: with a capital it would not run.
+    assert not [cure for cure in entries.values() if re.match(r"(Pip|Npm|Divek|Python|Hf) ", cure)]
+
+
+def test_every_reason_that_is_counted_is_listed() -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    counted = re.compile(r"""(?:\bfailure=|\bfailure = |UnreadablePicture\(|CannotAsk\(|Skip\()"(\w+)\"""")
+    sources = (path.read_text(encoding="utf-8") for path in (REPOSITORY / "divek_verl").rglob("*.py"))
+    reasons = {reason for source in sources for reason in counted.findall(source)}
+    assert {"easy", "mining_timeout", "server_error", "host_not_allowed"} <= reasons
+    assert not {reason for reason in reasons if f"`{reason}`" not in text}
 
 
 def test_messages_are_found_in_every_form_in_which_they_are_raised(generate: ModuleType) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from composing import METHODS, compose_recipe, names
+from composing import METHODS, compose_recipe, files, names
 from toy import NAMES, STEPS, as_override, flatten, run_toy, toy_settings, write_data
 
 from divek_verl.labels import ClassNames
@@ -23,12 +23,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_run(name: str, method: str, home: Path) -> None:
-    lines = [json.loads(line) for line in run_toy(name, [f"method={method}"], home).read_text().splitlines()]
+    logged = run_toy(name, [f"method={method}"], home)
+    lines = [json.loads(line) for line in logged.read_text().splitlines()]
     last = next(line["data"] for line in lines if line["step"] == STEPS)
     # The paper's top_k=50 cuts much off an untrained model's flat distribution.
     assert last["training/rollout_actor_probs_pearson_corr"] >= (0.9 if method == "paper" else 0.98)
     assert any(key.startswith("val-core/divek/") and key.endswith("/acc/mean@1") for key in last)
     assert ("divek/images_mined" in last) is (method != "virft")
+    # What `divek report` compares runs by, the baseline's included.
+    assert (logged.parent / "metrics.jsonl").is_file()
 
 
 @pytest.mark.slow
@@ -73,8 +76,6 @@ def test_toy_data_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
 
 
 def _folders(config: object) -> set[str]:
-    from check import files
-
     return {file.parent.name for file in files(config, "train_files")}  # type: ignore[arg-type]
 
 
