@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from composing import VLMS
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,7 @@ PAPER: dict[str, dict[str, tuple[float | None, float | None, float]]] = {
     "table2": {"paper": (None, None, 78.7)},
     "table3": {"base": (None, None, 63.9), "virft": (None, None, 67.02), "paper": (None, None, 74.75)},
 }
+PAPERS_MODEL = "qwen25vl_7b"
 # Models that answer the open question alone are measured by it.
 ONE_STEP = ("base", "virft")
 
@@ -46,17 +48,18 @@ class Scores:
         return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def read(folder: Path) -> dict[str, Scores]:
-    """Method -> scores, from every evaluation in a folder.
+def read(folder: Path) -> dict[tuple[str, str], Scores]:
+    """Model and method -> scores, from every evaluation in a folder.
 
     Raises:
         SetupError: there is none, or a file is no results file of `divek eval`.
     """
-    found: dict[str, Scores] = {}
+    found: dict[tuple[str, str], Scores] = {}
     for path in sorted(folder.glob("*/results.json")):
-        method = path.parent.name.rpartition("_")[2]
+        name = path.parent.name
+        vlm, method = next((each for each in VLMS if name.startswith(f"{each}_")), ""), name.rpartition("_")[2]
         for side, value in _groups(path, "one_step" if method in ONE_STEP else "two_step"):
-            found.setdefault(method, Scores()).sides.setdefault(side, []).append(100 * value)
+            found.setdefault((vlm, method), Scores()).sides.setdefault(side, []).append(100 * value)
     if not found:
         raise SetupError(f"{folder} holds no results.json of `divek eval`: run the table first.")
     return found
@@ -72,16 +75,16 @@ def _groups(path: Path, measure: str) -> Iterator[tuple[str, float]]:
 
 def print_results(folder: Path, console: Console) -> None:
     """The table of a folder of evaluations."""
-    reported = PAPER.get(folder.name, {})
+    reported = {(PAPERS_MODEL, method): numbers for method, numbers in PAPER.get(folder.name, {}).items()}
     table = Table(title=f"{folder.name}: average accuracy, %")
-    for column in ("method", "measure", "sets", "base", "new", "harmonic mean / all", "the paper's"):
+    for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "the paper's"):
         table.add_column(column)
-    for method, scores in read(folder).items():
+    for (vlm, method), scores in read(folder).items():
         numbers = (scores.mean("base"), scores.mean("new"), scores.overall)
         count = max(len(values) for values in scores.sides.values())
         measure = "one-step" if method in ONE_STEP else "two-step"
-        paper = " / ".join(map(_shown, reported[method])) if method in reported else ""
-        table.add_row(method, measure, str(count), *map(_shown, numbers), paper)
+        paper = " / ".join(map(_shown, reported.get((vlm, method), ())))
+        table.add_row(vlm, method, measure, str(count), *map(_shown, numbers), paper)
     console.print(table)
 
 

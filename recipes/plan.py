@@ -6,6 +6,8 @@ What is done already is skipped, so that the same command goes on where it was s
 from the assumptions that are printed with them; none of them was measured.
 """
 
+import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from check import missing, print_missing
 from collect import RESULTS, print_results
-from composing import RECIPES, compose_recipe
+from composing import RECIPES, compose_recipe, environment_settings, files
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from steps import counted_steps
 
 from divek_verl.errors import SetupError
 
@@ -31,8 +35,8 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "table2": (("mixed",), ("base", "virft", "paper", "online")),
     # Four images of each class.
     "table3": (tuple(f"{name}_4shot" for name in SETS), ("base", "virft", "paper", "online")),
-    # Where the options come from, and how many there are.
-    "ablations": (SETS, ("random", "text", "two", "auto")),
+    # Where the options come from, and how many there are; `online` is what the others are compared with.
+    "ablations": (SETS, ("online", "random", "text", "two", "auto")),
 }
 # Held-out images of the reference's splits, base and new together.
 HELD_OUT = {"cub": 1200, "flowers": 2106, "pets": 736, "cars": 1635, "aircraft": 3333}
@@ -122,20 +126,28 @@ def jobs(table: str, vlm: str, settings: Sequence[str], results: Path, assumed: 
 
 
 def _training(name: str, config: DictConfig, settings: list[str], assumed: Assumed) -> Iterator[Job]:
-    run_dir, steps = Path(config.trainer.default_local_dir), config.trainer.total_training_steps
+    run_dir, steps = Path(config.trainer.default_local_dir), _steps(config, settings)
+    counted = [*settings, f"trainer.total_training_steps={steps}"]
     votes = OmegaConf.select(config, "divek.votes_file")
     model = config.actor_rollout_ref.model.path
     if votes is not None:
-        files = [part for file in _listed(config.data.train_files) for part in ("--data", file)]
+        data = [part for file in files(config, "train_files") for part in ("--data", str(file))]
         hours = sampling_hours(config.recipe.train_images, 20, config, assumed)
         gpus = ("--data-parallel", str(config.trainer.n_gpus_per_node))
-        command = ("divek", "mine", *files, "--model", model, *gpus, "--out", votes)
+        command = ("divek", "mine", *data, "--model", model, *gpus, "--out", votes)
         yield Job(f"mine {config.recipe.task}", command, hours, Path(votes))
     command = ("bash", str(RECIPES / f"run_{name}.sh"), *settings)
     # The baseline has no `divek` node: it is trained for the same steps without mining.
-    hours = training_hours(config, assumed) if "divek" in config else _without_mining(name, settings, assumed)
+    costing = compose_recipe(name, *counted)
+    hours = training_hours(costing, assumed) if "divek" in config else _without_mining(name, counted, assumed)
     done = run_dir / "latest_checkpointed_iteration.txt"
     yield Job(f"train {run_dir.name}", command, hours, done, str(steps))
+
+
+def _steps(config: DictConfig, settings: Sequence[str]) -> int:
+    """As run_*.sh count them; an override goes before."""
+    given = any(each.lstrip("+").startswith("trainer.total_training_steps=") for each in settings)
+    return int(config.trainer.total_training_steps) if given else counted_steps(config)
 
 
 def _without_mining(name: str, settings: list[str], assumed: Assumed) -> float:
@@ -145,32 +157,38 @@ def _without_mining(name: str, settings: list[str], assumed: Assumed) -> float:
 
 def _evaluation(config: DictConfig, method: str, results: Path, assumed: Assumed) -> Job:
     model = config.actor_rollout_ref.model.path if method == "base" else config.trainer.default_local_dir
-    files = [part for file in _listed(config.data.val_files) for part in ("--data", file)]
+    data = [part for file in files(config, "val_files") for part in ("--data", str(file))]
     out = results / f"{config.recipe.vlm}_{config.recipe.task}_{method}"
     images = sum(HELD_OUT[name] for name in config.recipe.sets)
     hours = sampling_hours(images, 21, config, assumed)
     gpus = ("--data-parallel", str(config.trainer.n_gpus_per_node))
     shown = OmegaConf.select(config, "divek.num_options")
     options = ("--options", str(shown)) if shown is not None else ()
-    command = ("divek", "eval", "--model", model, *files, "--mode", "both", *options, *gpus, "--out", str(out))
+    command = ("divek", "eval", "--model", model, *data, "--mode", "both", *options, *gpus, "--out", str(out))
     return Job(f"eval {out.name}", command, hours, out / "results.json")
 
 
-def _listed(files: object) -> list[str]:
-    return [files] if isinstance(files, str) else [str(file) for file in files]  # type: ignore[attr-defined]
-
-
 def show(planned: Sequence[Job], assumed: Assumed, console: Console) -> None:
-    """The plan, its cost, and what the cost was worked out from."""
-    table = Table("", "job", "GPU-hours", "command")
+    """The plan, its cost, what the cost was worked out from, and the commands, to be pasted as they stand."""
+    table = Table("", "job", "GPU-hours")
     for job in planned:
-        table.add_row("done" if job.is_done else "", job.name, f"{job.gpu_hours:.1f}", " ".join(job.command))
+        table.add_row("done" if job.is_done else "", job.name, f"{job.gpu_hours:.1f}")
     console.print(table)
+    for job in planned:
+        console.print(shlex.join(job.command), markup=False, highlight=False, soft_wrap=True)
+    console.print()
     left = sum(job.gpu_hours for job in planned if not job.is_done)
     console.print(f"{left:.0f} GPU-hours to go of {sum(job.gpu_hours for job in planned):.0f}.")
     console.print("Arithmetic, not measured; assumed for one GPU of the H100 class (--assume NAME=VALUE changes them):")
     for field in fields(assumed):
         console.print(f"  {field.name}={getattr(assumed, field.name):g}", markup=False)
+
+
+def lacking(table: str, vlm: str, settings: Sequence[str]) -> list[tuple[str, str]]:
+    """The model and data that no job of a table makes, and the commands that do."""
+    tasks, _ = TABLES[table]
+    found = [each for task in tasks for each in missing(compose_recipe(f"{vlm}_{task}", *settings))]
+    return list(dict.fromkeys(found))
 
 
 def parse_assumed(given: Sequence[str]) -> Assumed:
@@ -204,9 +222,17 @@ def run(planned: Sequence[Job], console: Console) -> None:
             console.print(f"[dim]{job.name}: done already[/]")
             continue
         console.rule(job.name)
-        status = subprocess.run(job.command, check=False).returncode
+        status = subprocess.run(
+            _here(job.command), check=False, env={**os.environ, "PYTHON": sys.executable}
+        ).returncode
         if status:
             raise SetupError(f"{job.name} ended with status {status}: mend what it says; the same command goes on.")
+
+
+def _here(command: Sequence[str]) -> list[str]:
+    """With the Python that runs the plan, whether or not its folder is on the path."""
+    name, *rest = command
+    return [sys.executable, "-m", "divek_verl.cli", *rest] if name == "divek" else [name, *rest]
 
 
 def main(
@@ -221,9 +247,14 @@ def main(
     console = Console()
     try:
         assumed = parse_assumed(assume or ())
-        planned = list(jobs(table, vlm, settings or [], results, assumed))
+        changed = [*environment_settings(os.environ), *(settings or [])]
+        planned = list(jobs(table, vlm, changed, results, assumed))
+        lacks = lacking(table, vlm, changed)
+        print_missing(lacks)
         if dry_run:
             return show(planned, assumed, console)
+        if lacks:
+            raise typer.Exit(2)
         run(planned, console)
         print_results(results / table, console)
     except SetupError as error:

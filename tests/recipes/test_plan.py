@@ -1,3 +1,5 @@
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ def test_a_table_evaluates_the_model_as_it_comes_and_trains_each_method(tmp_path
 def test_an_evaluation_shows_as_many_options_as_the_training_did(tmp_path: Path) -> None:
     shown = {job.name.rpartition("_")[2]: job.command for job in planned("ablations", tmp_path) if "eval" in job.name}
     assert {name: command[command.index("--options") + 1] for name, command in shown.items()} == {
-        **{"random": "5", "text": "5", "two": "2", "auto": "auto"},
+        **{"online": "5", "random": "5", "text": "5", "two": "2", "auto": "auto"},
     }
 
 
@@ -69,11 +71,55 @@ def test_what_is_done_is_skipped_and_a_failure_stops_with_its_name(tmp_path: Pat
         run([halfway], Console(quiet=True))
 
 
-def test_the_plan_prints_its_assumptions(tmp_path: Path) -> None:
-    console = Console(record=True, width=200)
-    show([Job("train x", ("bash", "x.sh"), 12.0, tmp_path / "none")], Assumed(overhead=7), console)
+def test_the_plan_prints_its_assumptions_and_commands_that_can_be_pasted(tmp_path: Path) -> None:
+    console = Console(record=True, width=80)
+    command = ("bash", "x.sh", "--data", "a folder/" + 90 * "x")
+    show([Job("train x", command, 12.0, tmp_path / "none")], Assumed(overhead=7), console)
     text = console.export_text()
+    assert shlex.join(command) in text.splitlines()
     assert "12 GPU-hours to go of 12" in text and "not measured" in text and "overhead=7" in text
+
+
+def test_a_command_of_ours_runs_with_the_plans_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be on the path."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    run([Job("shows its version", ("divek", "--version"), 1.0, tmp_path / "none")], Console(quiet=True))
+    script = tmp_path / "run.sh"
+    script.write_text(f'[[ "$PYTHON" == {shlex.quote(sys.executable)} ]]')
+    run([Job("is told", ("bash", str(script)), 1.0, tmp_path / "none")], Console(quiet=True))
+
+
+def test_the_environment_of_the_scripts_is_the_plans_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(tmp_path / "a model"))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("CKPT_DIR", str(tmp_path / "ckpt"))
+    monkeypatch.setenv("N_GPUS_PER_NODE", "4")
+    main("table2", dry_run=True)
+    shown = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in shown if line.startswith("divek eval")]
+    assert [command[command.index("--model") + 1] for command in commands] == [
+        str(tmp_path / "a model"),
+        *(str(tmp_path / "ckpt" / f"qwen25vl_7b_mixed_{method}") for method in ("virft", "paper", "online")),
+    ]
+    assert {command[command.index("--data-parallel") + 1] for command in commands} == {"4"}
+    assert all(str(tmp_path / "data") in part for command in commands for part in command if ".parquet" in part)
+
+
+def test_a_table_says_first_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from typer import Exit
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("plan.run", lambda *_: pytest.fail("started"))
+    with pytest.raises(Exit):
+        main("table3")
+    told = capsys.readouterr().err
+    assert told.count("hf download") == 1 and told.count("divek prepare") == 5
+    # The plan itself mines the votes.
+    assert "divek mine" not in told
 
 
 @pytest.mark.parametrize("given", ["overhead", "overhead=", "overhead=-1", "weather=3"])
@@ -111,12 +157,25 @@ def test_results_are_averaged_over_sets_and_stand_beside_the_papers(tmp_path: Pa
     write_results(folder, "qwen25vl_7b_pets_paper", [("base", 0.1, 0.6), ("new", 0.1, 0.4)])
     scores = read(folder)
     # A model without the second step is measured by its first.
-    assert (scores["base"].mean("base"), scores["base"].mean("new")) == (50.0, 40.0)
-    assert scores["paper"].mean("base") == pytest.approx(70.0)
-    assert scores["paper"].overall == pytest.approx(2 * 70 * 50 / 120)
+    base, paper = (scores["qwen25vl_7b", method] for method in ("base", "paper"))
+    assert (base.mean("base"), base.mean("new")) == (50.0, 40.0)
+    assert paper.mean("base") == pytest.approx(70.0)
+    assert paper.overall == pytest.approx(2 * 70 * 50 / 120)
     console = Console(record=True, width=150)
     print_results(folder, console)
     assert "80.8 / 78.8 / 79.8" in console.export_text()
+
+
+def test_another_model_has_a_row_of_its_own_without_the_papers_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "table1"
+    write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.1, 0.8), ("new", 0.1, 0.6)])
+    write_results(folder, "qwen25vl_3b_cub_paper", [("base", 0.1, 0.4), ("new", 0.1, 0.2)])
+    scores = read(folder)
+    assert scores["qwen25vl_7b", "paper"].mean("base") == pytest.approx(80)
+    assert scores["qwen25vl_3b", "paper"].mean("base") == pytest.approx(40)
+    console = Console(record=True, width=150)
+    print_results(folder, console)
+    assert console.export_text().count("80.8 / 78.8 / 79.8") == 1
 
 
 def test_the_papers_harmonic_means_are_those_of_its_averages() -> None:
