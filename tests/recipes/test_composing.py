@@ -2,20 +2,26 @@
 
 import copy
 import functools
+import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import files as installed_files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from check import check_division, files
-from composing import METHODS, RECIPES, TASKS, compose_recipe, names
+from check import check_division
+from composing import METHODS, RECIPES, TASKS, compose_recipe, files, names, package_folder
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from toy import write_data
+from toy import flatten, write_data
 
 from divek_verl.errors import SetupError
+from divek_verl.mining.options import SamplingOptions
 from divek_verl.prompts import multiple_choice, open_question
+from divek_verl.settings import read_settings
+from divek_verl.vote_origin import sampling_of
 
 from .class_lists import NAMES, class_list
 
@@ -61,6 +67,53 @@ def test_a_recipe_passes_verls_own_checks(composed: Composed, name: str, method:
     # Groups of rollouts need no critic, and skipped images a refill, wherever there is a second step.
     assert config.algorithm.adv_estimator == "grpo"
     assert config.trainer.v1.sampler.sync_refill_failed_groups is (method != "virft")
+
+
+# ------------------------------------------------------------------------------------------- options that verl reads
+
+
+def set_by_recipes() -> set[str]:
+    """Options of verl's in the bodies of all files; Hydra takes any key of a file, so that a misspelt one is silent."""
+    bodies = (OmegaConf.to_container(OmegaConf.load(path)) for path in RECIPES.rglob("*.yaml"))
+    found = {name for body in bodies if isinstance(body, dict) for name, _ in flatten(body)}
+    return {name for name in found if not name.startswith(("defaults", "recipe.", "divek."))}
+
+
+def read_by_verl(name: str) -> bool:
+    """Whether the last part of an option stands in verl's code outside its declarations."""
+    return re.search(rf"\b{name.rpartition('.')[2]}\b", verl_code()) is not None
+
+
+@functools.cache
+def verl_code() -> str:
+    folder = package_folder("verl")
+    declared = (folder / "workers" / "config", folder / "trainer" / "config")
+    paths = (path for path in folder.rglob("*.py") if not any(path.is_relative_to(each) for each in declared))
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+def test_every_option_that_a_recipe_sets_is_one_of_verls() -> None:
+    with initialize_config_dir(str(package_folder("verl") / "trainer" / "config"), version_base=None):
+        own = compose("ppo_trainer")
+    known = {name for name, _ in flatten(OmegaConf.to_container(own))}
+    assert not set_by_recipes() - known
+
+
+def test_no_recipe_sets_an_option_that_verl_reads_nowhere() -> None:
+    assert len(set_by_recipes()) > 30
+    assert not [name for name in set_by_recipes() if not read_by_verl(name)]
+    # Shows that it can fail.
+    assert not read_by_verl("actor_rollout_ref.actor.freeze_vision_tower")
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("qwen25vl_7b_cub", "fsdp2"), ("qwen25vl_7b_cub_fsdp1", "fsdp")])
+def test_the_strategy_is_the_one_that_the_workers_are_given(composed: Composed, name: str, strategy: str) -> None:
+    """They read it from their engine's configuration, not from the option that a recipe sets."""
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = composed(name, "online")
+    assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).engine.strategy == strategy
+    assert config.actor_rollout_ref.ref.strategy == strategy
 
 
 def test_there_is_a_script_for_every_recipe_and_a_recipe_for_every_script() -> None:
@@ -115,6 +168,8 @@ def test_the_optimisation_is_that_of_the_reference(composed: Composed) -> None:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (config.data.train_batch_size, rollout.n, rollout.temperature) == (6, 4, 1.0)
     assert (actor.optim.lr, actor.kl_loss_coef, actor.kl_loss_type) == (1e-6, 0.04, "low_var_kl")
+    # verl has no rate that falls in a line.
+    assert (actor.optim.weight_decay, actor.optim.lr_scheduler_type) == (0.0, "cosine")
     assert (actor.loss_agg_mode, actor.ppo_epochs) == ("seq-mean-token-mean", 1)
     # One update on all of a step: nothing to clip.
     assert actor.ppo_mini_batch_size == config.data.train_batch_size
@@ -122,6 +177,15 @@ def test_the_optimisation_is_that_of_the_reference(composed: Composed) -> None:
     assert (settings.num_samples, settings.temperature, settings.top_p) == (20, 1.0, 0.95)
     assert (settings.repetition_penalty, settings.max_pixels, settings.min_pixels) == (1.1, 401408, 3136)
     assert config.data.max_response_length == 1024
+
+
+def test_votes_mined_by_default_are_the_ones_that_the_paper_recipe_takes(composed: Composed) -> None:
+    """The command that is printed gives no sampling settings: votes drawn otherwise would be refused by the run."""
+    mined = asdict(SamplingOptions())
+    mined["num_samples"] = mined.pop("samples")
+    config = composed("qwen25vl_7b_cub", "paper")
+    wanted = sampling_of(read_settings(config.divek), config.data.max_response_length)
+    assert {name: mined.get(name, value) for name, value in wanted.items()} == wanted
 
 
 def test_validation_reads_both_sides_of_every_set_that_is_trained_on(composed: Composed) -> None:
