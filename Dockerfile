@@ -1,20 +1,21 @@
-# The GPU stack: the versions that verl 0.9.1 was released with, as in the extra `gpu` of setup.py.
+# The GPU stack: the versions that verl 0.9.1 was released with, as in the extra `gpu` of setup.py. CUDA is that of torch
+# 2.11's own wheels (13.0): flash-attn does not compile with another.
 #
 #   docker build -t divek_verl .
 #   docker run --gpus all --shm-size 16g -v $PWD:/work -w /work divek_verl divek doctor
-FROM nvidia/cuda:12.8.1-cudnn-devel-ubuntu22.04
+FROM nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04
 
 ENV DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends build-essential git ninja-build python3.10 python3.10-dev python3.10-venv \
+    && apt-get install -y --no-install-recommends build-essential git ninja-build python3.12 python3.12-dev python3.12-venv \
     && rm -rf /var/lib/apt/lists/* \
-    && python3.10 -m venv /opt/venv
+    && python3.12 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 
 RUN pip install --upgrade pip "setuptools==77.0.3" wheel packaging
-RUN pip install "torch==2.11.*" "vllm==0.24.*"
+RUN pip install "torch==2.11.0" "vllm==0.24.0"
 # Compiled against the torch above; takes long where no wheel fits.
-RUN pip install --no-build-isolation "flash-attn>=2.8,<3"
+RUN pip install --no-build-isolation "flash-attn==2.8.3"
 RUN pip install "verl==0.9.1" "ray[default]==2.60.0" "transformers==5.10.4" "tensordict==0.10.0" "TransferQueue==0.1.11"
 
 COPY setup.py pyproject.toml README.md LICENSE /src/

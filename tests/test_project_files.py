@@ -1,6 +1,7 @@
 """The files that go with the code: pinned versions fit the package's own, and what is read by machines is readable."""
 
 import re
+from importlib.metadata import metadata
 from pathlib import Path
 
 import yaml
@@ -25,6 +26,22 @@ def test_the_dockerfile_pins_what_the_gpu_extra_allows() -> None:
             assert each.specifier == allowed[each.name]
     copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
     assert all((REPOSITORY / path).exists() for line in copied for path in line.split())
+
+
+def test_the_image_has_the_cuda_of_torchs_own_wheels() -> None:
+    """flash-attn is compiled in it, and refuses a compiler of another major version than torch's."""
+    text = (REPOSITORY / "Dockerfile").read_text()
+    base = re.search(r"^FROM nvidia/cuda:(\d+\.\d+)\.\d+-cudnn-devel-ubuntu", text, re.MULTILINE)
+    torch = re.search(r"torch==(\d+\.\d+)\.", text)
+    assert base and torch
+    # torch 2.11.0 on PyPI requires cuda-toolkit==13.0.2.
+    assert {"2.11": "13.0"}[torch[1]] == base[1]
+
+
+def test_the_images_python_is_a_supported_one() -> None:
+    used = re.findall(r"python(3\.\d+)", (REPOSITORY / "Dockerfile").read_text())
+    supported = SpecifierSet(metadata("divek_verl")["Requires-Python"])
+    assert len(set(used)) == 1 and supported.contains(used[0])
 
 
 def test_the_constraints_fit_the_cpu_extra() -> None:
