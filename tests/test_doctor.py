@@ -61,8 +61,10 @@ def test_without_a_gpu_and_without_the_cpu_platform_the_lines_say_what_to_do(mon
     assert "attn_implementation=sdpa" in found["flash-attn"]
 
 
-def test_the_fallback_for_flash_attention_composes(compose: Any) -> None:
-    config = compose("reward=divek", *(f"+{each}" if "override_config" in each else each for each in FALLBACK))
+@pytest.mark.parametrize("name", ["ppo_trainer", "divek_cpu"])
+def test_the_fallback_for_flash_attention_composes_as_it_is_printed(compose: Any, name: str) -> None:
+    """verl's own configuration does not have the key, ours for a CPU has it."""
+    config = compose(*FALLBACK, name=name)
     assert config.actor_rollout_ref.model.override_config.attn_implementation == "sdpa"
     assert config.actor_rollout_ref.model.use_remove_padding is False
 
@@ -88,11 +90,12 @@ def test_a_check_that_breaks_is_a_red_line_and_the_others_still_run(monkeypatch:
 def test_red_is_status_1_and_its_cure_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", "pip install 'b'")]
+    cure = "pip install 'b' " + 90 * "x"
+    lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", cure)]
     monkeypatch.setattr(doctor, "examine", lambda model, ray: iter(lines))
     assert cli.run(["doctor"]) == 1
     shown = capsys.readouterr().out
-    assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and "-> pip install 'b'" in shown
+    assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and f"-> {cure}" in shown
 
 
 def test_green_and_yellow_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
