@@ -91,7 +91,14 @@ def main(arguments: Sequence[str]) -> int:
     table = Table("GB on each GPU", "", title=f"{config.trainer.experiment_name}: arithmetic, not measured")
     for name in ("state", "reference", "layer", "logits", "engine", "generating", "training"):
         table.add_row(name, f"{getattr(found, name):.1f}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Assumed: cards of {GPU:g} GB; {TRAINED_BYTES} bytes for a trained parameter and {FROZEN_BYTES} for a frozen "
+        f"one, sharded over all GPUs; {LOGITS_COPIES} copies of the logits in fp32. Left out: activations, "
+        "fragmentation, communication buffers.",
+        highlight=False,
+    )
     return 0
 
 

@@ -98,5 +98,6 @@ def test_the_parameter_counts_are_those_of_the_architectures() -> None:
 
 def test_it_prints_a_table_that_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["qwen25vl_3b_cub"]) == 0
-    assert "not measured" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "not measured" in shown and "Assumed: cards of 80 GB; 16 bytes for a trained parameter" in shown
     assert main(["qwen25vl_3b_nothing"]) == 2
