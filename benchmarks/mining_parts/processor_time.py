@@ -11,9 +11,9 @@ import psutil
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def seconds_by_process(processes: list[psutil.Process]) -> Counter[str]:
-    """Processor seconds so far, by the name that a process goes by."""
-    seconds: Counter[str] = Counter()
+def seconds_by_process(processes: list[psutil.Process]) -> dict[int, tuple[str, float]]:
+    """Process id -> the name that it goes by, and its processor seconds so far."""
+    seconds = {}
     for process in processes:
         try:
             times, words = process.cpu_times(), process.cmdline()
@@ -21,7 +21,7 @@ def seconds_by_process(processes: list[psutil.Process]) -> Counter[str]:
             continue
         # One that has ended, and is not yet waited for, has no words left.
         if words and words[0]:
-            seconds[Path(words[0]).name.split(".")[0]] += times.user + times.system
+            seconds[process.pid] = (Path(words[0]).name.split(".")[0], times.user + times.system)
     return seconds
 
 
@@ -35,13 +35,17 @@ class Watch:
 
     def __init__(self, processes: Callable[[], list[psutil.Process]], start: Callable[[], bool]) -> None:
         self._processes, self._start = processes, start
-        self._first: Counter[str] | None = None
-        self._last: Counter[str] = Counter()
+        self._first: dict[int, tuple[str, float]] | None = None
+        self._last: dict[int, tuple[str, float]] = {}
 
     @property
     def used(self) -> dict[str, float]:
-        first = self._first or Counter()
-        return {name: seconds - first[name] for name, seconds in self._last.items() if seconds > first[name]}
+        """By name; a process of Ray's has two (of its class, and of the class that names the running method)."""
+        used: Counter[str] = Counter()
+        for pid, (name, seconds) in self._last.items():
+            name, before = (self._first or {}).get(pid, (name, 0.0))
+            used[name] += seconds - before
+        return dict(+used)
 
     @contextmanager
     def looking(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from divek_verl.compat import register_vllm_hooks
 from divek_verl.engine import Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.mining.machine import prepare_machine, share_cores
@@ -50,6 +51,7 @@ class VllmEngine:
         if on_cpu:
             share_cores(options.data_parallel)
         _check_model(options.model)
+        register_vllm_hooks()
         from transformers import AutoProcessor
         from vllm import AsyncEngineArgs
         from vllm.usage.usage_lib import UsageContext
