@@ -23,6 +23,7 @@ from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_over
 from divek_verl.evaluation.results import Results, read_results
 from divek_verl.judge import JudgeSettings
+from divek_verl.prepared import load_classes
 from divek_verl.two_step import TwoStepSettings
 
 from .fabricated_set import BASE, NEW, row, write_rows, write_set
@@ -207,6 +208,25 @@ def test_changed_data_are_refused(data: list[Path], tmp_path: Path) -> None:
         Run(data, tmp_path / "out")()
 
 
+def test_a_changed_class_list_is_refused_for_the_answers_were_counted_by_it(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    path = data[0].parent / "classes.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "aliases": {"Romania": ["something else"]}}))
+    load_classes.cache_clear()
+    with pytest.raises(SetupError, match="another class list"):
+        Run(data, tmp_path / "out")()
+
+
+def test_a_fresh_start_keeps_what_is_there_until_the_input_fits(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    with pytest.raises(SetupError, match="does not exist"):
+        Run([tmp_path / "typo.parquet"], tmp_path / "out")(fresh=True)
+    again = Run(data, tmp_path / "out", resamples=20)
+    again(fresh=True, compare=tmp_path / "out")
+    assert again.asked == 32
+
+
 def test_a_folder_of_a_training_run_is_left_alone(data: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "questions.jsonl").write_text('{"step": 1}\n')
@@ -297,8 +317,10 @@ def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Pa
 
 def test_a_comparison_with_nothing_in_common_is_refused(data: list[Path], tmp_path: Path) -> None:
     Run(data[:1], tmp_path / "before")()
+    other = Run(data[1:], tmp_path / "after")
     with pytest.raises(SetupError, match="evaluated none of these images"):
-        Run(data[1:], tmp_path / "after")(compare=tmp_path / "before")
+        other(compare=tmp_path / "before")
+    assert other.asked == 0
 
 
 def test_a_comparison_with_no_evaluation_is_refused_before_anything_is_asked(data: list[Path], tmp_path: Path) -> None:
