@@ -47,6 +47,7 @@ class ClassScore(_Model):
     name: str
     images: int
     means: dict[str, float] = Field(description="measure -> mean over the images of the class")
+    unjudged: dict[str, float] = Field({}, description="measure -> how much higher if all that is unjudged were right")
 
 
 class Group(_Model):
@@ -132,6 +133,8 @@ class Difference(_Model):
     images: int
     before: float
     after: float
+    before_unjudged: float = Field(0.0, description="how much higher 'before' if all that is unjudged were right")
+    after_unjudged: float = Field(0.0, description="the same of 'after'; the difference counts both as not right")
     difference: float
     low: float
     high: float

@@ -173,7 +173,9 @@ def _by_class(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit
 
 def _class_score(name: str, visits: list[EvaluatedVisit], measures: Sequence[str]) -> ClassScore:
     means = {measure: mean(getattr(visit, measure) for visit in visits) for measure in measures}
-    return ClassScore(name=name, images=len(visits), means=means)
+    unjudged = {measure: mean(visit.unjudged.get(measure, 0.0) for visit in visits) for measure in measures}
+    left_open = {measure: share for measure, share in unjudged.items() if share}
+    return ClassScore(name=name, images=len(visits), means=means, unjudged=left_open)
 
 
 def _average(
