@@ -1,6 +1,5 @@
 """The page in a real browser: it draws, filters work, hostile text does nothing, light and dark."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,35 +7,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 
 from divek_verl.report import write_comparison, write_report
 
 from .fabricated import Record, fabricate_run, read_lines, write_lines
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
 ALERT = "window.hacked = true"
 HOSTILE = f"</script></template><script>{ALERT}</script><img src=x onerror='{ALERT}'>\u202egpj"
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+def browser() -> Iterator[Any]:
+    with chromium.launched() as started:
         yield started
-        started.close()
 
 
 @dataclass
@@ -72,12 +59,12 @@ class Opened:
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Any]:
+def open_page(browser: Any) -> Iterator[Any]:
     """Opens a file in a window of its own; at the end, no page may have complained or asked the network."""
     opened: list[Opened] = []
 
     def open_file(path: Path, scheme: str = "light") -> Opened:
-        context = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
         one = Opened(context.new_page())
         one.page.set_default_timeout(60_000)
         one.page.on("console", lambda message: one.complaints.append(f"{message.type}: {message.text}"))
