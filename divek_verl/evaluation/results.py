@@ -133,8 +133,12 @@ class Difference(_Model):
     images: int
     before: float
     after: float
-    before_unjudged: float = Field(0.0, description="how much higher 'before' if all that is unjudged were right")
-    after_unjudged: float = Field(0.0, description="the same of 'after'; the difference counts both as not right")
+    before_unjudged: float = Field(
+        default=0.0, description="how much higher 'before' if all that is unjudged were right"
+    )
+    after_unjudged: float = Field(
+        default=0.0, description="the same of 'after'; the difference counts both as not right"
+    )
     difference: float
     low: float
     high: float
