@@ -75,6 +75,9 @@ class Group(_Model):
         "votes named fewer than two classes; two_step counts it, recall does not"
     )
     failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
+    sample_failures: dict[str, int] = Field(
+        default={}, description="reason -> samples that did not come, of images that have others and so did not fail"
+    )
     per_class: list[ClassScore]
 
 

@@ -156,12 +156,21 @@ def _group(source: str, visits: list[EvaluatedVisit], measures: Sequence[str], d
         output_tokens_per_image=mean(visit.output_tokens for visit in visits),
         right_by_filler=mean(visit.two_step * (visit.chosen not in visit.votes) for visit in visits),
         failures=dict(sorted(Counter(_reason(visit) for visit in visits if visit.failure is not None).items())),
+        sample_failures=_sample_failures(visits),
         per_class=[_class_score(name, own, measures) for name, own in classes.items()],
     )
 
 
 def _reason(visit: EvaluatedVisit) -> str:
     return f"{visit.failed_step}: {visit.failure}"
+
+
+def _sample_failures(visits: Iterable[EvaluatedVisit]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for visit in visits:
+        if visit.sample_failure is not None:
+            counted[visit.sample_failure] += visit.failed_samples
+    return dict(sorted(counted.items()))
 
 
 def _by_class(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit]]:

@@ -1,6 +1,7 @@
 """A whole evaluation with a scripted policy: what is written, kept and refused; and a kill -9, for real."""
 
 import asyncio
+import io
 import json
 import os
 import random
@@ -10,11 +11,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mining.server import completion, serving
+from rich.console import Console
 from scripted_engine import Answer, ScriptedEngine, says, seeded_policy
 
 from divek_verl import cli
@@ -22,6 +25,7 @@ from divek_verl.engine import Engine, Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_over
 from divek_verl.evaluation.results import Results, read_results
+from divek_verl.evaluation.tables import show
 from divek_verl.judge import JudgeSettings
 from divek_verl.prepared import load_classes
 from divek_verl.two_step import TwoStepSettings
@@ -263,6 +267,25 @@ def test_failures_are_wrong_listed_by_reason_and_stay_in_the_denominator(data: l
         ("base-003", "unreadable_image", "cut short"),
         ("base-004", "timeout", None),
     ]
+
+
+def test_samples_that_did_not_come_are_counted_by_reason_where_others_did(data: list[Path], tmp_path: Path) -> None:
+    def loses(request: Request, sampling: Sampling) -> Reply:
+        reply = POLICY(request, sampling)
+        lost = {"base-003": "rate_limited", "base-004": None}
+        name = next((name for name in lost if name in request.key and request.key.endswith("/open")), None)
+        return reply if name is None else replace(reply, texts=reply.texts[:4], failure=lost[name])
+
+    results, _ = Run(data[:1], tmp_path / "out", loses)()
+    (group,) = results.groups
+    assert (group.failures, results.failures) == ({}, [])
+    assert group.sample_failures == {"fewer_than_asked": 2, "rate_limited": 2}
+    assert group.failed == pytest.approx(4 / 54)
+    shown = "divek/flags/base: 2 samples failed, rate_limited"
+    assert shown in (tmp_path / "out" / "results.html").read_text()
+    console = Console(file=io.StringIO(), width=200)
+    show(results, console)
+    assert shown in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_failed_images_are_asked_again_where_that_is_wanted(data: list[Path], tmp_path: Path) -> None:
