@@ -21,7 +21,7 @@ TITLES = {
 MEANINGS = {
     "two_step": "the option chosen in the second step is the true class",
     "one_step": "share of the K samples that name the true class",
-    "consistency": "the most frequent answer is the true class",
+    "consistency": "the most frequent answer of the class list is the true class",
     "recall": "the true class is an option for its votes",
     "pass_at_k": "at least one of the K samples names the true class",
 }

@@ -60,8 +60,8 @@ class Group(_Model):
     classes: int = Field(description="classes that have an image")
     averages: dict[str, Average] = Field(
         description="two_step: the option chosen is the true class (absent with --mode one-step); one_step: share of "
-        "the K samples that name it; consistency: the most frequent answer is it; recall: it is an option for its "
-        "votes; pass_at_k: any sample names it"
+        "the K samples that name it; consistency: the most frequent answer of the class list is it; recall: it is an "
+        "option for its votes; pass_at_k: any sample names it"
     )
     unanswered: float = Field(description="share of the K samples without an answer")
     unknown: float = Field(description="share of the K samples that answer a name outside the class list")
