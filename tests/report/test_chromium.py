@@ -16,6 +16,15 @@ from .fabricated import Record, fabricate_run, read_lines, write_lines
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
+LINES_OF_THE_FIRST_WORD = """header => {
+    const text = document.createTreeWalker(header, NodeFilter.SHOW_TEXT)
+    let node = text.nextNode()
+    while (!node.data.includes("divek/")) node = text.nextNode()
+    const word = document.createRange()
+    word.setStart(node, node.data.indexOf("divek/"))
+    word.setEnd(node, node.data.trimEnd().length)
+    return new Set([...word.getClientRects()].map(rectangle => rectangle.top)).size
+}"""
 ALERT = "window.hacked = true"
 HOSTILE = f"</script></template><script>{ALERT}</script><img src=x onerror='{ALERT}'>\u202egpj"
 
@@ -121,6 +130,20 @@ def test_a_narrow_window_stacks_what_stood_side_by_side(report: Path, open_page:
     drawn = page.locator("#matrix-after .main-svg").first.bounding_box()
     assert drawn["y"] + drawn["height"] <= boxes[2]["y"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("width", [1160, 700, 400])
+def test_the_final_table_breaks_no_source_inside_a_word_and_pushes_no_page_wide(
+    width: int, report: Path, open_page: Any
+) -> None:
+    opened = open_page(report)
+    opened.page.set_viewport_size({"width": width, "height": 800})
+    # The charts follow the window a moment later.
+    opened.wait_until(f"document.documentElement.scrollWidth <= {width}", seconds=10)
+    sources = opened.page.locator(".scores tbody th")
+    assert sources.count() == 2
+    for source in sources.all():
+        assert source.evaluate(LINES_OF_THE_FIRST_WORD) == 1
 
 
 def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> None:
