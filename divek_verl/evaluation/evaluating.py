@@ -274,10 +274,19 @@ def _compared(
 
 def _changed(before: Results, after: Results) -> list[str]:
     """Settings and versions of the two that are not equal, as ``name: before -> after``."""
-    old = {**before.settings, **before.versions, "judge": before.judge and before.judge.model}
-    new = {**after.settings, **after.versions, "judge": after.judge and after.judge.model}
+    old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
+    new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
     names = sorted({*old, *new})
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One setting a name, such as ``open_sampling.seed``: of a whole sampling, the one number could not be found."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = _flat(value) if isinstance(value, Mapping) else {"": value}
+        found |= {f"{name}.{inner}" if inner else name: each for inner, each in nested.items()}
+    return found
 
 
 def _write(results: Results, out: Path) -> None:

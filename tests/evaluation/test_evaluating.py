@@ -332,10 +332,10 @@ def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path)
 
 def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Path) -> None:
     Run(data, tmp_path / "before")()
-    other = TwoStepSettings(num_samples=6, num_options=2, open_sampling=Sampling(seed=0))
+    other = TwoStepSettings(num_samples=6, num_options=2, open_sampling=Sampling(top_p=0.9, seed=0))
     after, _ = Run(data, tmp_path / "after", two_step=other)(compare=tmp_path / "before" / "results.json")
     assert after.comparison is not None
-    assert after.comparison.other_settings == ["num_options: 3 -> 2"]
+    assert after.comparison.other_settings == ["num_options: 3 -> 2", "open_sampling.top_p: 0.95 -> 0.9"]
 
 
 def test_a_comparison_with_nothing_in_common_is_refused(data: list[Path], tmp_path: Path) -> None:
