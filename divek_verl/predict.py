@@ -119,6 +119,8 @@ class AsyncTwoStepClassifier:
 
     async def classify_all(self, pictures: Iterable[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
         """The predictions in the order of ``pictures``, ``in_flight`` of them at work at a time."""
+        if in_flight < 1:
+            raise SetupError(f"in_flight is {in_flight}: let at least 1 picture be at work.")
         slots = asyncio.Semaphore(in_flight)
 
         async def one(picture: PictureSource) -> Prediction:
