@@ -12,13 +12,14 @@ import socket
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from PIL import Image
 
 from divek_verl.images import upright_rgb
 
+Content = TypeVar("Content", bytes, bytearray)
 PictureSource = str | Path | bytes | Image.Image
 
 # Formats whose readers Pillow has itself; others hand files to outside programs or read further files.
@@ -88,7 +89,7 @@ def _read(path: Path, limits: PictureLimits) -> bytes:
         raise UnreadablePicture("unreadable_file", f"{path}: {error.strerror or error}") from error
 
 
-def _within(content: bytes, limits: PictureLimits, what: str) -> bytes:
+def _within(content: Content, limits: PictureLimits, what: str) -> Content:
     if len(content) > limits.max_bytes:
         raise UnreadablePicture("too_many_bytes", f"{what} has more than {limits.max_bytes} bytes")
     return content
@@ -150,15 +151,23 @@ async def _follow(url: str, limits: PictureLimits) -> bytes:
                 raise UnreadablePicture("fetch_failed", f"{url}: {type(error).__name__}: {error}") from error
             if location is None:
                 return content
-            url = urljoin(url, location)
+            url = _joined(url, location)
     raise UnreadablePicture("too_many_redirects", f"{url}: more than {limits.max_redirects} redirects")
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; what a server writes there may be anything."""
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise UnreadablePicture("fetch_failed", f"{url}: redirected to no address ({error})") from None
 
 
 async def _get(client: Any, url: str, limits: PictureLimits) -> tuple[bytes, str | None]:
     """The content, or where to look instead."""
     target, headers, extensions = await _pinned(url, limits)
     async with client.stream("GET", target, headers=headers, extensions=extensions) as response:
-        if response.is_redirect:
+        if response.has_redirect_location:
             return b"", response.headers["location"]
         if response.status_code != 200:
             raise UnreadablePicture("fetch_failed", f"{url}: status {response.status_code}")
@@ -166,14 +175,14 @@ async def _get(client: Any, url: str, limits: PictureLimits) -> tuple[bytes, str
         # Raw: a small compressed answer must not unpack into a large one.
         async for block in response.aiter_raw():
             content += block
-            _within(bytes(content[: limits.max_bytes + 1]), limits, url)
+            _within(content, limits, url)
         return bytes(content), None
 
 
 async def _pinned(url: str, limits: PictureLimits) -> tuple[str, dict[str, str], dict[str, Any]]:
     """The address with the host's checked number in it, and what the server needs to know of its name."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
     except (KeyError, ValueError):
         raise UnreadablePicture("url_not_allowed", f"{url}: only http and https addresses are fetched") from None

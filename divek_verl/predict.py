@@ -97,9 +97,7 @@ class AsyncTwoStepClassifier:
         max_pixels: int = 401408,
     ) -> None:
         self.engine = engine
-        self.classes = classes if isinstance(classes, ClassNames) else ClassNames(classes)
-        if len(self.classes) < 2:
-            raise SetupError("A question needs two classes: add classes to the list.")
+        self.classes = _two_or_more(classes)
         self.dataset = dataset
         self.settings = settings
         self.limits = limits
@@ -121,6 +119,8 @@ class AsyncTwoStepClassifier:
 
     async def classify_all(self, pictures: Iterable[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
         """The predictions in the order of ``pictures``, ``in_flight`` of them at work at a time."""
+        if in_flight < 1:
+            raise SetupError(f"in_flight is {in_flight}: let at least 1 picture be at work.")
         slots = asyncio.Semaphore(in_flight)
 
         async def one(picture: PictureSource) -> Prediction:
@@ -196,7 +196,8 @@ class TwoStepClassifier:
         """
         from divek_verl.mining.engines import open_engine
 
-        names = classes if isinstance(classes, ClassNames) else ClassNames(classes)
+        # Before the model is loaded, which may take minutes.
+        names = _two_or_more(classes)
         loop, closing = _LoopThread(), AsyncExitStack()
         try:
             opened = loop.run(closing.enter_async_context(open_engine(engine)))
@@ -222,6 +223,13 @@ class TwoStepClassifier:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _two_or_more(classes: ClassNames | Iterable[str]) -> ClassNames:
+    names = classes if isinstance(classes, ClassNames) else ClassNames(classes)
+    if len(names) < 2:
+        raise SetupError("A question needs two classes: add classes to the list.")
+    return names
 
 
 class _LoopThread:

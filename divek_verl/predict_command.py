@@ -122,13 +122,17 @@ def read_class_file(path: Path) -> list[str]:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} cannot be read ({error}): give --classes a text file, one name a line.") from None
-    if not text.lstrip().startswith("["):
+    if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         names = json.loads(text)
     except ValueError as error:
         raise SetupError(f"{path} is no JSON list ({error}): correct it, or write one name a line.") from None
-    return list(names)
+    if not isinstance(names, list):
+        raise SetupError(
+            f"{path} is a JSON object: give --data the folder of a prepared set, or --classes a JSON list of names."
+        )
+    return names
 
 
 def _dataset_of(folder: Path) -> str:

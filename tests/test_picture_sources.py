@@ -270,6 +270,19 @@ def test_a_redirect_to_another_scheme_is_refused(target: str) -> None:
         assert refused(f"{address}/old", HERE) == "url_not_allowed"
 
 
+@pytest.mark.parametrize("status", [302, 304])
+def test_a_redirect_that_leads_nowhere_is_a_server_without_a_picture(status: int) -> None:
+    with serving(lambda handler: send(handler, b"", status)) as (address, _):
+        assert refused(f"{address}/old", HERE) == "fetch_failed"
+
+
+@pytest.mark.parametrize("target", ["http://[::1", "http://[oops]/"])
+def test_what_is_no_address_is_refused_by_name_here_and_in_a_redirect(target: str) -> None:
+    assert refused(target, HERE) == "url_not_allowed"
+    with serving(redirect(lambda handler: target)) as (address, _):
+        assert refused(f"{address}/old", HERE) == "fetch_failed"
+
+
 def test_redirects_without_end_are_given_up() -> None:
     with serving(redirect(lambda handler: f"{handler.path}x")) as (address, paths):
         assert refused(f"{address}/old", HERE) == "too_many_redirects"

@@ -87,6 +87,14 @@ def test_predictions_come_in_the_order_of_the_pictures(classifier: TwoStepClassi
     assert [each.failure for each in found] == [None] * 20 + ["no_picture"]
 
 
+def test_no_picture_in_flight_is_refused_and_does_not_hang(engine: ScriptedEngine) -> None:
+    async def run() -> None:
+        await asyncio.wait_for(AsyncTwoStepClassifier(engine, NAMES).classify_all([picture()], in_flight=0), timeout=5)
+
+    with pytest.raises(SetupError, match="in_flight is 0"):
+        asyncio.run(run())
+
+
 def test_a_name_can_be_given(classifier: TwoStepClassifier) -> None:
     assert classifier.classify(picture(), name="my flag").source == "my flag"
 

@@ -85,9 +85,21 @@ def test_files_that_hold_no_class_names(tmp_path: Path) -> None:
     (tmp_path / "list").write_text('["Chad", ')
     with pytest.raises(SetupError, match="is no JSON list"):
         read_class_file(tmp_path / "list")
+    (tmp_path / "classes.json").write_text('{"base": ["Chad", "Romania"]}')
+    with pytest.raises(SetupError, match="JSON object: give --data the folder"):
+        read_class_file(tmp_path / "classes.json")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(SetupError, match="cannot be read"):
         read_class_file(tmp_path / "bytes")
+
+
+def test_a_list_of_one_class_is_refused_before_a_model_is_loaded(
+    flag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.txt").write_text("Chad")
+    # Nothing answers at this address, and nobody asks.
+    assert predict("http://127.0.0.1:9/v1", str(flag), "--classes", str(tmp_path / "one.txt")) == 2
+    assert "A question needs two classes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [[], ["--classes", "a", "--data", "b"]])

@@ -88,7 +88,7 @@ def _run(
 
     prepare_machine()
     from divek_verl.checkpoints import model_folder
-    from divek_verl.evaluation.evaluating import Evaluation, evaluate, start_over
+    from divek_verl.evaluation.evaluating import Evaluation, evaluate
     from divek_verl.evaluation.tables import show
 
     if not model.base_url:
@@ -105,11 +105,15 @@ def _run(
         resamples=resamples,
         in_flight=model.max_images_in_flight,
     )
-    if fresh:
-        start_over(out)
     started = time.monotonic()
     work = evaluate(
-        evaluation, lambda: _open(model), out, compare=compare, retry_failures=retry_failures, show_progress=True
+        evaluation,
+        lambda: _open(model),
+        out,
+        compare=compare,
+        retry_failures=retry_failures,
+        fresh=fresh,
+        show_progress=True,
     )
     try:
         results, speed = asyncio.run(work)

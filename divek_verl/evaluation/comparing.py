@@ -40,7 +40,11 @@ def differences(
             old = [float(getattr(earlier[visit.key], first)) for visit in visits]
             new = [float(getattr(visit, second)) for visit in visits]
             random = generator(seed, source, first, second)
-            found.append(_difference(second, source, old, new, random, resamples))
+            compared = _difference(second, source, old, new, random, resamples)
+            # Not right and not wrong: a reader has to see how much of either side is open.
+            compared.before_unjudged = mean(earlier[visit.key].unjudged.get(first, 0.0) for visit in visits)
+            compared.after_unjudged = mean(visit.unjudged.get(second, 0.0) for visit in visits)
+            found.append(compared)
     return found
 
 

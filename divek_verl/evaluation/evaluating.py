@@ -1,6 +1,6 @@
 """An evaluation from prepared rows to results: ask, measure, have judged, summarize. Goes on where it was stopped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from divek_verl.engine import Engine
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.asking import ASKED_FILE, QUESTIONS_FILE, Progress, ask_all, fingerprint
 from divek_verl.evaluation.comparing import differences
-from divek_verl.evaluation.items import DataFile, Item, read_items
+from divek_verl.evaluation.items import DataFile, Item, class_list_hash, read_items
 from divek_verl.evaluation.judging import all_pairs, describe, judge_pairs
 from divek_verl.evaluation.measuring import TITLES, measure, measure_judged
 from divek_verl.evaluation.results import (
@@ -98,18 +98,20 @@ async def evaluate(
     *,
     compare: Path | None = None,
     retry_failures: bool = False,
+    fresh: bool = False,
     show_progress: bool = False,
 ) -> tuple[Results, Speed]:
     """Evaluate, and write ``questions.jsonl``, ``results.json`` and ``results.html`` into ``out``.
 
     What ``out`` holds already of the very same evaluation is kept; the engine is opened only where an image is left.
+    With ``fresh`` nothing is kept, but nothing is removed either until all input has been read and fits.
 
     Raises:
         SetupError: data, settings or the folder do not fit, or the engine cannot be started.
     """
-    before = None if compare is None else read_results(compare)
     items, files = _read(evaluation)
-    progress = Progress(out, _asked(evaluation, files))
+    earlier = None if compare is None else _read_earlier(compare, items)
+    progress = _open_folder(out, _asked(evaluation, items, files), fresh)
     speed = Speed(kept=len(progress.visits), torn=progress.torn)
     left = progress.remaining(items, retry_failures=retry_failures)
     if left:
@@ -119,8 +121,8 @@ async def evaluate(
     judged, speed.judging = await _measure(evaluation, items, progress, show_progress)
     visits = progress.finish()
     results = _results(evaluation, files, visits, judged)
-    if compare is not None and before is not None:
-        results.comparison = _compared(compare, before, results, visits, evaluation)
+    if earlier is not None:
+        results.comparison = _compared(earlier, results, visits, evaluation)
     _write(results, out)
     return results, speed
 
@@ -129,6 +131,15 @@ def start_over(out: Path) -> None:
     """Remove what an evaluation wrote into ``out``, and nothing else."""
     for name in (ASKED_FILE, QUESTIONS_FILE, RESULTS_FILE, PAGE_FILE):
         (out / name).unlink(missing_ok=True)
+
+
+def _open_folder(out: Path, asked: Mapping[str, Any], fresh: bool) -> Progress:
+    try:
+        if fresh:
+            start_over(out)
+        return Progress(out, asked)
+    except OSError as error:
+        raise SetupError(f"{out} cannot be written ({error.strerror}): name another folder with --out.") from None
 
 
 def _read(evaluation: Evaluation) -> tuple[list[Item], list[DataFile]]:
@@ -140,14 +151,18 @@ def _read(evaluation: Evaluation) -> tuple[list[Item], list[DataFile]]:
     )
 
 
-def _asked(evaluation: Evaluation, files: Sequence[DataFile]) -> dict[str, Any]:
-    """What must be equal for answers to be kept; paths may change, contents may not."""
+def _asked(evaluation: Evaluation, items: Sequence[Item], files: Sequence[DataFile]) -> dict[str, Any]:
+    """What must be equal for answers to be kept; paths may change, contents may not.
+
+    The class lists are part of it: by their names and aliases the answers were counted.
+    """
     served = evaluation.base_url is not None
     return {
         "model": evaluation.model,
         "model's files": "served" if served else fingerprint(evaluation.model),
         "address": evaluation.base_url,
         "data": sorted(file.sha256 for file in files),
+        "class list": class_list_hash(items),
         "settings": evaluation.settings(),
     }
 
@@ -215,24 +230,40 @@ def _failure(visit: EvaluatedVisit) -> Failure:
     )
 
 
-def _compared(
-    run: Path, before: Results, results: Results, visits: Sequence[EvaluatedVisit], evaluation: Evaluation
-) -> Comparison:
-    """This evaluation (after) against the one in the folder ``run`` (before), on the images of both."""
+@dataclass(frozen=True)
+class _Earlier:
+    """The evaluation to compare with."""
+
+    run: Path
+    results: Results
+    visits: list[EvaluatedVisit]
+
+
+def _read_earlier(run: Path, items: Sequence[Item]) -> _Earlier:
+    """Read before anything is asked, so that a wrong folder costs nothing."""
+    results = read_results(run)
     folder = run if run.is_dir() else run.parent
-    earlier = [EvaluatedVisit.from_json(record) for record in read_lines(folder / QUESTIONS_FILE)[0]]
-    shared = {visit.key for visit in earlier} & {visit.key for visit in visits}
-    if not shared:
+    visits = [EvaluatedVisit.from_json(record) for record in read_lines(folder / QUESTIONS_FILE)[0]]
+    if not {visit.key for visit in visits} & {item.key for item in items}:
         raise SetupError(f"{run} evaluated none of these images: compare evaluations of the same data.")
+    return _Earlier(run, results, visits)
+
+
+def _compared(
+    earlier: _Earlier, results: Results, visits: Sequence[EvaluatedVisit], evaluation: Evaluation
+) -> Comparison:
+    """This evaluation (after) against an earlier one (before), on the images of both."""
+    before = earlier.results
+    shared = {visit.key for visit in earlier.visits} & {visit.key for visit in visits}
     measures = evaluation.measures if before.mode != "one-step" else [m for m in evaluation.measures if m != "two_step"]
     return Comparison(
-        run=str(run),
+        run=str(earlier.run),
         model=before.model,
         only_here=len(visits) - len(shared),
-        only_there=len(earlier) - len(shared),
+        only_there=len(earlier.visits) - len(shared),
         other_settings=_changed(before, results),
         differences=differences(
-            earlier,
+            earlier.visits,
             visits,
             [(name, name) for name in measures],
             seed=evaluation.two_step.seed,
@@ -243,10 +274,19 @@ def _compared(
 
 def _changed(before: Results, after: Results) -> list[str]:
     """Settings and versions of the two that are not equal, as ``name: before -> after``."""
-    old = {**before.settings, **before.versions, "judge": before.judge and before.judge.model}
-    new = {**after.settings, **after.versions, "judge": after.judge and after.judge.model}
+    old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
+    new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
     names = sorted({*old, *new})
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One setting a name, such as ``open_sampling.seed``: of a whole sampling, the one number could not be found."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = _flat(value) if isinstance(value, Mapping) else {"": value}
+        found |= {f"{name}.{inner}" if inner else name: each for inner, each in nested.items()}
+    return found
 
 
 def _write(results: Results, out: Path) -> None:

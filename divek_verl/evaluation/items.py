@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,13 @@ def read_items(
             f"{', '.join(map(str, paths))} hold no row of DiVE-k: give the parquet files of a prepared set."
         )
     return [items[key] for key in sorted(items)], files
+
+
+def class_list_hash(items: Sequence[Item]) -> str:
+    """Of the names and aliases that the answers about ``items`` are counted by."""
+    lists = {id(item.question.classes): (item.data_source, item.question.classes) for item in items}
+    facts = sorted([source, classes.names, sorted(classes.aliases.items())] for source, classes in lists.values())
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _read_table(path: Path) -> pa.Table:

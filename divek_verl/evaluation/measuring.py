@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from divek_verl.evaluation.visits import EvaluatedVisit
 from divek_verl.judge import Pair, Verdict
-from divek_verl.labels import ClassNames
+from divek_verl.labels import ClassNames, canonical
 from divek_verl.measures import measure_votes
 from divek_verl.question import Question
 from divek_verl.reward import compute_score
@@ -21,7 +21,7 @@ TITLES = {
 MEANINGS = {
     "two_step": "the option chosen in the second step is the true class",
     "one_step": "share of the K samples that name the true class",
-    "consistency": "the most frequent answer is the true class",
+    "consistency": "the most frequent answer of the class list is the true class",
     "recall": "the true class is an option for its votes",
     "pass_at_k": "at least one of the K samples names the true class",
 }
@@ -40,11 +40,14 @@ def measure(visit: EvaluatedVisit) -> None:
 
 
 def pairs_to_judge(visit: EvaluatedVisit, classes: ClassNames) -> set[Pair]:
-    """What the class list cannot decide: answers outside it and, where the truth is outside it, every answer."""
+    """What the class list cannot decide: answers outside it and, where the truth is outside it, every answer.
+
+    Two spellings of one name need no judge, in the list or out of it.
+    """
     names = set(visit.unknown)
     if visit.truth not in classes.names:
         names |= set(visit.votes) | set(visit.options)
-    return {Pair(visit.truth, name) for name in names}
+    return {Pair(visit.truth, name) for name in names if canonical(name) != canonical(visit.truth)}
 
 
 def measure_judged(visit: EvaluatedVisit, classes: ClassNames, verdicts: Mapping[Pair, Verdict]) -> None:
@@ -56,7 +59,7 @@ def measure_judged(visit: EvaluatedVisit, classes: ClassNames, verdicts: Mapping
         return
 
     def known(name: str) -> bool:
-        return name == visit.truth or (name in asked and asked[name].same is True)
+        return canonical(name) == canonical(visit.truth) or (name in asked and asked[name].same is True)
 
     def possible(name: str) -> bool:
         return known(name) or (name in asked and asked[name].same is None)

@@ -47,6 +47,7 @@ class ClassScore(_Model):
     name: str
     images: int
     means: dict[str, float] = Field(description="measure -> mean over the images of the class")
+    unjudged: dict[str, float] = Field({}, description="measure -> how much higher if all that is unjudged were right")
 
 
 class Group(_Model):
@@ -59,8 +60,8 @@ class Group(_Model):
     classes: int = Field(description="classes that have an image")
     averages: dict[str, Average] = Field(
         description="two_step: the option chosen is the true class (absent with --mode one-step); one_step: share of "
-        "the K samples that name it; consistency: the most frequent answer is it; recall: it is an option for its "
-        "votes; pass_at_k: any sample names it"
+        "the K samples that name it; consistency: the most frequent answer of the class list is it; recall: it is an "
+        "option for its votes; pass_at_k: any sample names it"
     )
     unanswered: float = Field(description="share of the K samples without an answer")
     unknown: float = Field(description="share of the K samples that answer a name outside the class list")
@@ -74,6 +75,9 @@ class Group(_Model):
         "votes named fewer than two classes; two_step counts it, recall does not"
     )
     failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
+    sample_failures: dict[str, int] = Field(
+        default={}, description="reason -> samples that did not come, of images that have others and so did not fail"
+    )
     per_class: list[ClassScore]
 
 
@@ -132,6 +136,12 @@ class Difference(_Model):
     images: int
     before: float
     after: float
+    before_unjudged: float = Field(
+        default=0.0, description="how much higher 'before' if all that is unjudged were right"
+    )
+    after_unjudged: float = Field(
+        default=0.0, description="the same of 'after'; the difference counts both as not right"
+    )
     difference: float
     low: float
     high: float

@@ -156,12 +156,21 @@ def _group(source: str, visits: list[EvaluatedVisit], measures: Sequence[str], d
         output_tokens_per_image=mean(visit.output_tokens for visit in visits),
         right_by_filler=mean(visit.two_step * (visit.chosen not in visit.votes) for visit in visits),
         failures=dict(sorted(Counter(_reason(visit) for visit in visits if visit.failure is not None).items())),
+        sample_failures=_sample_failures(visits),
         per_class=[_class_score(name, own, measures) for name, own in classes.items()],
     )
 
 
 def _reason(visit: EvaluatedVisit) -> str:
     return f"{visit.failed_step}: {visit.failure}"
+
+
+def _sample_failures(visits: Iterable[EvaluatedVisit]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for visit in visits:
+        if visit.sample_failure is not None:
+            counted[visit.sample_failure] += visit.failed_samples
+    return dict(sorted(counted.items()))
 
 
 def _by_class(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit]]:
@@ -173,7 +182,9 @@ def _by_class(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit
 
 def _class_score(name: str, visits: list[EvaluatedVisit], measures: Sequence[str]) -> ClassScore:
     means = {measure: mean(getattr(visit, measure) for visit in visits) for measure in measures}
-    return ClassScore(name=name, images=len(visits), means=means)
+    unjudged = {measure: mean(visit.unjudged.get(measure, 0.0) for visit in visits) for measure in measures}
+    left_open = {measure: share for measure, share in unjudged.items() if share}
+    return ClassScore(name=name, images=len(visits), means=means, unjudged=left_open)
 
 
 def _average(

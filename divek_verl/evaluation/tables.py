@@ -38,7 +38,11 @@ def show(results: Results, console: Console) -> None:
 def percent(estimate: Estimate) -> str:
     """A share in percent with its interval, and what is unjudged beside it."""
     text = f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-    return f"{text} +{100 * estimate.unjudged:.1f}?" if estimate.unjudged else text
+    return _with_unjudged(text, estimate.unjudged)
+
+
+def _with_unjudged(text: str, share: float) -> str:
+    return f"{text} +{100 * share:.1f}?" if share else text
 
 
 def _add_source_column(table: Table) -> None:
@@ -109,8 +113,8 @@ def _difference_cells(each: Difference) -> Iterator[str]:
     yield plain(each.data_source)
     yield TITLES[each.measure]
     yield str(each.images)
-    yield f"{100 * each.before:.1f}"
-    yield f"{100 * each.after:.1f}"
+    yield _with_unjudged(f"{100 * each.before:.1f}", each.before_unjudged)
+    yield _with_unjudged(f"{100 * each.after:.1f}", each.after_unjudged)
     yield f"{100 * each.difference:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]"
     test = each.mcnemar
     yield from ("", "", "") if test is None else (str(test.gained), str(test.lost), f"{test.p_value:.2g}")
@@ -129,6 +133,8 @@ def _notes(results: Results) -> Iterator[str]:
     for group in results.groups:
         for reason, count in group.failures.items():
             yield f"{group.data_source}: {count} of {group.images} images failed, {reason}"
+        for reason, count in group.sample_failures.items():
+            yield f"{group.data_source}: {count} samples failed, {reason}, of images that have others"
     for failure in results.failures[:SHOWN_FAILURES]:
         yield f"  {failure.data_source} {failure.image_id}: {failure.reason} ({failure.detail or 'no detail'})"
     if len(results.failures) > SHOWN_FAILURES:

@@ -12,6 +12,7 @@ from divek_verl.two_step import TwoStepAnswer
 from divek_verl.votes import Votes
 
 NO_COMPLETION = "no_completion"
+FEWER = "fewer_than_asked"
 STEPS = ("open question", "multiple choice")
 
 
@@ -26,6 +27,7 @@ class EvaluatedVisit(Visit):
         num_samples: K that were asked for; a failed image has them all failed.
         chosen: class that the second step chose.
         two_step: 1.0 where it is the true one.
+        sample_failure: why some of the K samples did not come, where others did.
         failed_step: the question that ``failure`` ended.
         input_tokens: of both prompts, that of the K samples once: they share it.
         output_tokens: of the K samples and the choice.
@@ -37,6 +39,7 @@ class EvaluatedVisit(Visit):
     num_samples: int = 0
     chosen: str | None = None
     two_step: float = 0.0
+    sample_failure: str | None = None
     failed_step: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
@@ -93,6 +96,8 @@ def _copy_open_step(answer: TwoStepAnswer, visit: EvaluatedVisit) -> None:
     visit.votes, visit.unknown, visit.unanswered = dict(votes.counts), dict(votes.unknown), votes.unanswered
     visit.truncated = reply.truncated
     visit.failed_samples = visit.num_samples - len(reply.texts)
+    if reply.texts and visit.failed_samples > 0:
+        visit.sample_failure = reply.failure or FEWER
     _add_tokens(reply, visit)
     if answer.question is not None:
         visit.options = list(answer.question.options)

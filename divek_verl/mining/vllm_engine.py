@@ -21,6 +21,8 @@ from divek_verl.mining.watchdog import start_watchdog
 CPU_BLOCK_SIZE = 16
 # Unless --max-model-len says otherwise; a model's own length can need more memory than there is.
 CPU_MODEL_LEN = 4096
+# Of an error at the start: its first words name the cause, and a configuration's goes on for pages.
+LONGEST_SAID = 300
 
 
 class VllmEngine:
@@ -57,17 +59,20 @@ class VllmEngine:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(
-            **{**engine_arguments(options, on_cpu), **(more_arguments or {})},
-            disable_log_stats="stat_loggers" not in llm_options,
-        )
-        # The context decides on batch sizes: those of offline use, not those of a server.
-        config = arguments.create_engine_config(UsageContext.LLM_CLASS)
         try:
+            arguments = AsyncEngineArgs(
+                **{**engine_arguments(options, on_cpu), **(more_arguments or {})},
+                disable_log_stats="stat_loggers" not in llm_options,
+            )
+            # The context decides on batch sizes: those of offline use, not those of a server.
+            config = arguments.create_engine_config(UsageContext.LLM_CLASS)
             processor = AutoProcessor.from_pretrained(options.model)
             llm = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats, **llm_options)
         except Exception as error:
-            raise SetupError(f"vLLM did not start with {options.model} ({error}): see its messages above.") from error
+            raise SetupError(
+                f"vLLM did not start with {options.model} ({_on_one_line(error)}): see its messages above, "
+                "or give --model the folder of a model."
+            ) from error
         return cls(llm, PromptBuilder(processor), options)
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
@@ -200,6 +205,11 @@ def _cpu_arguments(options: EngineOptions) -> dict[str, Any]:
         "max_model_len": length,
         "max_num_batched_tokens": max(CPU_MODEL_LEN, length),
     }
+
+
+def _on_one_line(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return said if len(said) <= LONGEST_SAID else f"{said[:LONGEST_SAID]}..."
 
 
 def _own_length(model: str) -> int:

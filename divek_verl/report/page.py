@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
+from divek_verl.json_lines import write_aside
 from divek_verl.report.browser import browser
 from divek_verl.report.charts import Chart, charts
 from divek_verl.report.choosing import choose_examples
@@ -52,11 +53,11 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def _write(page: str, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Aside and renamed, so that a reader never sees half a page.
-    aside = target.with_name(f".{target.name}.part")
-    aside.write_text(page, encoding="utf-8")
-    aside.replace(target)
+    try:
+        # Aside and renamed, so that a reader never sees half a page.
+        write_aside(target, page)
+    except OSError as error:
+        raise SetupError(f"{target} cannot be written ({error.strerror}): name another file with --out.") from None
     return target
 
 

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from divek_verl.images import open_picture, upright_rgb
 
 # Longest side in pixels and WebP quality, the best first.
 SIZES = ((256, 70), (192, 62), (144, 55), (112, 50), (88, 45), (72, 40), (56, 34), (40, 30))
@@ -39,19 +41,16 @@ def thumbnail(path: str, pixels: int, quality: int, form: str = "WEBP") -> bytes
 def _load(path: str, pixels: int) -> Image.Image:
     if not Path(path).is_file():  # opening a pipe would wait for ever
         raise FileNotFoundError(path)
-    with Image.open(path) as file:
+    with open_picture(path) as file:
         if file.width * file.height > MOST_PIXELS:
             raise ValueError(f"{path} has more than {MOST_PIXELS} pixels")
         # A JPEG can be decoded at a fraction of its size, which is most of the time saved.
         file.draft("RGB", (pixels, pixels))
-        see_through = "A" in file.getbands() or "transparency" in file.info
-        return ImageOps.exif_transpose(file).convert("RGBA" if see_through else "RGB")
+        return upright_rgb(file)
 
 
 def _encode(picture: Image.Image, pixels: int, quality: int, form: str) -> bytes:
     picture.thumbnail((pixels, pixels))
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     encoded = io.BytesIO()
     picture.save(encoded, form, quality=quality)
     return encoded.getvalue()

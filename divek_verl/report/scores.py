@@ -11,7 +11,7 @@ from divek_verl.report.reading import Points, Run, is_number
 # Key in the metrics -> (title, what it says), in the order of the table.
 MEASURES = {
     "one_step": ("One-step", "share of the K samples that name the true class"),
-    "consistency": ("Consistency", "the most frequent answer is the true class"),
+    "consistency": ("Consistency", "the most frequent answer of the class list is the true class"),
     "acc": ("Two-step", "the option chosen from the policy's own answers is the true class"),
     "recall": ("Recall", "the true class is among the options"),
     "pass_at_k": ("Pass@K", "at least one of the K samples names the true class"),

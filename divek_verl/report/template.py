@@ -9,15 +9,16 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from divek_verl.report.text import percent, points_changed, visible
+from divek_verl.pages import environment
+from divek_verl.report.text import percent, points_changed
 
 OWN_SCRIPTS = ("charts.js", "browser.js")
 
 
 def fill(template: str, context: dict[str, Any]) -> str:
     """The page of ``template``."""
-    environment = _environment()
-    return environment.get_template(template).render(context | _assets(environment))
+    made = environment(percent=percent, points=points_changed)
+    return made.get_template(template).render(context | _assets(made))
 
 
 @functools.cache
@@ -31,31 +32,17 @@ def csp_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
-def _assets(environment: jinja2.Environment) -> dict[str, Any]:
+def _assets(made: jinja2.Environment) -> dict[str, Any]:
     """The style and the scripts; a script that is not one of these, the browser does not run."""
-    scripts = [plotly(), *(_asset(environment, name) for name in OWN_SCRIPTS)]
+    scripts = [plotly(), *(_asset(made, name) for name in OWN_SCRIPTS)]
     return {
-        "style": Markup(_asset(environment, "report.css")),
+        "style": Markup(_asset(made, "report.css")),
         "scripts": [Markup(script) for script in scripts],
         "script_hashes": " ".join(f"'{csp_hash(script)}'" for script in scripts),
         "plotly_megabytes": len(scripts[0].encode()) / 1e6,
     }
 
 
-def _asset(environment: jinja2.Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _environment() -> jinja2.Environment:
-    """Autoescaping, and every text that is printed made visible first."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("divek_verl"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    environment.filters |= {"percent": percent, "points": points_changed}
-    return environment
+def _asset(made: jinja2.Environment, name: str) -> str:
+    assert made.loader is not None
+    return made.loader.get_source(made, name)[0]

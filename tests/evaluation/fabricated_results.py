@@ -44,7 +44,7 @@ def group(side: str, value: float, dataset: str = "flags") -> Group:
         right_by_filler=0.0,
         failures={"open question: unreadable_image": 1},
         per_class=[
-            ClassScore(name="Chad", images=80, means=dict.fromkeys(TITLES, value)),
+            ClassScore(name="Chad", images=80, means=dict.fromkeys(TITLES, value), unjudged={"one_step": 0.015}),
             ClassScore(name=HOSTILE, images=80, means=dict.fromkeys(TITLES, value)),
         ],
     )
@@ -57,6 +57,7 @@ def difference(measure: str, test: McNemar | None) -> Difference:
         images=160,
         before=0.5,
         after=0.625,
+        before_unjudged=0.025,
         difference=0.125,
         low=0.05,
         high=0.2,

@@ -12,6 +12,8 @@ from divek_verl.evaluation.options import AnsweringModel, JudgeOptions, TwoStepO
 from divek_verl.mining.options import Backend
 from divek_verl.two_step import TwoStepSettings
 
+from .fabricated_set import write_set
+
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
@@ -36,6 +38,14 @@ def test_wrong_input_ends_with_a_sentence(
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_one_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = write_set(tmp_path / "data", {"base": 1})
+    (tmp_path / "file").touch()
+    server = ["--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--data", str(path)]
+    assert cli.run(["eval", *server, "--out", str(tmp_path / "file")]) == 2
+    assert "file cannot be written (Not a directory): name another folder with --out" in capsys.readouterr().err
 
 
 def test_the_schema_is_printed_without_any_other_option(capsys: pytest.CaptureFixture[str]) -> None:

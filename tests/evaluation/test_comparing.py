@@ -90,6 +90,13 @@ def test_two_measures_of_one_run_can_be_compared() -> None:
     assert (found.measure, found.difference) == ("two_step", 0.5)
 
 
+def test_what_is_unjudged_on_either_side_is_said() -> None:
+    before, after = scored({"a": 0, "b": 1}), scored({"a": 0, "b": 1})
+    before[0].unjudged = {"two_step": 1.0, "one_step": 0.25}
+    (found,) = compare(before, after)
+    assert (found.difference, found.before_unjudged, found.after_unjudged) == (0.0, 0.5, 0.0)
+
+
 def test_the_order_of_images_changes_nothing() -> None:
     before, after = scored({"a": 0, "b": 1, "c": 0}), scored({"a": 1, "b": 0, "c": 1})
     assert compare(before, after) == compare(before[::-1], after[::-1])

@@ -1,6 +1,7 @@
 """A whole evaluation with a scripted policy: what is written, kept and refused; and a kill -9, for real."""
 
 import asyncio
+import io
 import json
 import os
 import random
@@ -10,11 +11,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mining.server import completion, serving
+from rich.console import Console
 from scripted_engine import Answer, ScriptedEngine, says, seeded_policy
 
 from divek_verl import cli
@@ -22,7 +25,9 @@ from divek_verl.engine import Engine, Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_over
 from divek_verl.evaluation.results import Results, read_results
+from divek_verl.evaluation.tables import show
 from divek_verl.judge import JudgeSettings
+from divek_verl.prepared import load_classes
 from divek_verl.two_step import TwoStepSettings
 
 from .fabricated_set import BASE, NEW, row, write_rows, write_set
@@ -207,6 +212,25 @@ def test_changed_data_are_refused(data: list[Path], tmp_path: Path) -> None:
         Run(data, tmp_path / "out")()
 
 
+def test_a_changed_class_list_is_refused_for_the_answers_were_counted_by_it(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    path = data[0].parent / "classes.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "aliases": {"Romania": ["something else"]}}))
+    load_classes.cache_clear()
+    with pytest.raises(SetupError, match="another class list"):
+        Run(data, tmp_path / "out")()
+
+
+def test_a_fresh_start_keeps_what_is_there_until_the_input_fits(data: list[Path], tmp_path: Path) -> None:
+    Run(data, tmp_path / "out")()
+    with pytest.raises(SetupError, match="does not exist"):
+        Run([tmp_path / "typo.parquet"], tmp_path / "out")(fresh=True)
+    again = Run(data, tmp_path / "out", resamples=20)
+    again(fresh=True, compare=tmp_path / "out")
+    assert again.asked == 32
+
+
 def test_a_folder_of_a_training_run_is_left_alone(data: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "questions.jsonl").write_text('{"step": 1}\n')
@@ -243,6 +267,25 @@ def test_failures_are_wrong_listed_by_reason_and_stay_in_the_denominator(data: l
         ("base-003", "unreadable_image", "cut short"),
         ("base-004", "timeout", None),
     ]
+
+
+def test_samples_that_did_not_come_are_counted_by_reason_where_others_did(data: list[Path], tmp_path: Path) -> None:
+    def loses(request: Request, sampling: Sampling) -> Reply:
+        reply = POLICY(request, sampling)
+        lost = {"base-003": "rate_limited", "base-004": None}
+        name = next((name for name in lost if name in request.key and request.key.endswith("/open")), None)
+        return reply if name is None else replace(reply, texts=reply.texts[:4], failure=lost[name])
+
+    results, _ = Run(data[:1], tmp_path / "out", loses)()
+    (group,) = results.groups
+    assert (group.failures, results.failures) == ({}, [])
+    assert group.sample_failures == {"fewer_than_asked": 2, "rate_limited": 2}
+    assert group.failed == pytest.approx(4 / 54)
+    shown = "divek/flags/base: 2 samples failed, rate_limited"
+    assert shown in (tmp_path / "out" / "results.html").read_text()
+    console = Console(file=io.StringIO(), width=200)
+    show(results, console)
+    assert shown in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_failed_images_are_asked_again_where_that_is_wanted(data: list[Path], tmp_path: Path) -> None:
@@ -289,16 +332,18 @@ def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path)
 
 def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Path) -> None:
     Run(data, tmp_path / "before")()
-    other = TwoStepSettings(num_samples=6, num_options=2, open_sampling=Sampling(seed=0))
+    other = TwoStepSettings(num_samples=6, num_options=2, open_sampling=Sampling(top_p=0.9, seed=0))
     after, _ = Run(data, tmp_path / "after", two_step=other)(compare=tmp_path / "before" / "results.json")
     assert after.comparison is not None
-    assert after.comparison.other_settings == ["num_options: 3 -> 2"]
+    assert after.comparison.other_settings == ["num_options: 3 -> 2", "open_sampling.top_p: 0.95 -> 0.9"]
 
 
 def test_a_comparison_with_nothing_in_common_is_refused(data: list[Path], tmp_path: Path) -> None:
     Run(data[:1], tmp_path / "before")()
+    other = Run(data[1:], tmp_path / "after")
     with pytest.raises(SetupError, match="evaluated none of these images"):
-        Run(data[1:], tmp_path / "after")(compare=tmp_path / "before")
+        other(compare=tmp_path / "before")
+    assert other.asked == 0
 
 
 def test_a_comparison_with_no_evaluation_is_refused_before_anything_is_asked(data: list[Path], tmp_path: Path) -> None:

@@ -85,6 +85,15 @@ def test_where_the_list_does_not_know_the_truth_the_judge_is_asked_about_every_n
     assert pairs_to_judge(asked, CLASSES) == {Pair("Tschad", name) for name in ("Chad", "X", "Moldova")}
 
 
+def test_two_spellings_of_a_truth_outside_the_list_need_no_judge() -> None:
+    asked = visit(
+        truth="Tschad", votes={"Romania": 1}, unknown={"Tschad": 2, "tschad.": 1}, options=("Romania", "Chad")
+    )
+    assert pairs_to_judge(asked, CLASSES) == {Pair("Tschad", "Romania"), Pair("Tschad", "Chad")}
+    measure_judged(asked, CLASSES, dict.fromkeys(pairs_to_judge(asked, CLASSES), DIFFERENT))
+    assert (asked.one_step, asked.consistency, asked.pass_at_k) == (0.75, 1.0, 1.0)
+
+
 def test_an_answer_that_is_judged_the_same_counts_as_the_truth() -> None:
     asked = visit(
         votes={"Romania": 2}, unknown={"Republic of Chad": 3}, options=("Romania", "Andorra"), chosen="Andorra"

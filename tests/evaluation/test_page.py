@@ -49,6 +49,7 @@ def test_every_measure_of_every_data_source_is_shown(page: Parsed) -> None:
 
 def test_what_is_unjudged_the_comparison_and_the_failures_are_shown(page: Parsed) -> None:
     assert "+ 5.0 unjudged" in page.text
+    assert "50.0 + 2.5 unjudged" in page.text and "60.0 + 1.5 unjudged" in page.text
     assert "+12.5" in page.text and "0.0022" in page.text
     assert "num_options: 3 -> 5" in page.text
     assert "10 pairs that the class list could not: 3 same, 5 different, 2 unjudged (2 timeout)" in page.text

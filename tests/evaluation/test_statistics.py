@@ -232,6 +232,7 @@ def test_what_is_unjudged_is_averaged_beside_the_value() -> None:
     visits[3].unjudged = {"two_step": 1.0}
     (group,) = summarize(visits, ["two_step"], seed=0, resamples=20).groups
     assert (group.averages["two_step"].micro.value, group.averages["two_step"].micro.unjudged) == (0.25, 0.25)
+    assert group.per_class[0].unjudged == {"two_step": 0.25}
 
 
 def test_the_folder_of_tests_is_no_part_of_the_results() -> None:

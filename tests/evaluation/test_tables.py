@@ -33,6 +33,7 @@ def test_averages_intervals_harmonic_means_and_samples() -> None:
 def test_differences_with_the_test() -> None:
     text = shown()
     assert "+12.5 [+5.0, +20.0]" in text and "0.0022" in text
+    assert "50.0 +2.5?" in text
     assert "also different: num_options: 3 -> 5" in text
     assert "left out: 1 images only here, 2 only there" in text
 

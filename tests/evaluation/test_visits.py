@@ -29,6 +29,7 @@ def test_everything_that_came_back_is_in_the_record() -> None:
     assert (visit.options, visit.answer, visit.choices, visit.chosen) == (["Romania", "Chad"], "B", ["B"], "Chad")
     assert (visit.input_tokens, visit.output_tokens, visit.truncated) == (220, 49, 1)
     assert (visit.failed_samples, visit.silent, visit.failure) == (1, 1, None)
+    assert visit.sample_failure == "rate_limited"
 
 
 def test_a_record_reads_back_as_it_was() -> None:

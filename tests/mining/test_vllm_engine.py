@@ -48,6 +48,19 @@ def test_a_folder_without_a_model_stops_with_a_sentence(tmp_path: Path) -> None:
         asyncio.run(VllmEngine.start(EngineOptions(str(tmp_path))))
 
 
+@pytest.mark.parametrize("wrong", ["name", "length"])
+def test_what_vllm_refuses_before_it_starts_is_one_sentence(
+    wrong: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    options = (
+        EngineOptions("no-such-model") if wrong == "name" else EngineOptions(str(home / "model"), max_model_len=10**7)
+    )
+    with pytest.raises(SetupError, match="vLLM did not start with") as stopped:
+        asyncio.run(VllmEngine.start(options))
+    assert "\n" not in str(stopped.value) and len(str(stopped.value)) < 600
+
+
 def test_our_options_become_vllms() -> None:
     options = EngineOptions("m", tensor_parallel=2, data_parallel=4, dtype="bfloat16", max_model_len=900)
     arguments = engine_arguments(options, on_cpu=False)

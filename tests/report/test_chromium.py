@@ -1,6 +1,5 @@
 """The page in a real browser: it draws, filters work, hostile text does nothing, light and dark."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,35 +7,32 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 
 from divek_verl.report import write_comparison, write_report
 
 from .fabricated import Record, fabricate_run, read_lines, write_lines
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
+LINES_OF_THE_FIRST_WORD = """header => {
+    const text = document.createTreeWalker(header, NodeFilter.SHOW_TEXT)
+    let node = text.nextNode()
+    while (!node.data.includes("divek/")) node = text.nextNode()
+    const word = document.createRange()
+    word.setStart(node, node.data.indexOf("divek/"))
+    word.setEnd(node, node.data.trimEnd().length)
+    return new Set([...word.getClientRects()].map(rectangle => rectangle.top)).size
+}"""
 ALERT = "window.hacked = true"
 HOSTILE = f"</script></template><script>{ALERT}</script><img src=x onerror='{ALERT}'>\u202egpj"
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+def browser() -> Iterator[Any]:
+    with chromium.launched() as started:
         yield started
-        started.close()
 
 
 @dataclass
@@ -72,12 +68,12 @@ class Opened:
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Any]:
+def open_page(browser: Any) -> Iterator[Any]:
     """Opens a file in a window of its own; at the end, no page may have complained or asked the network."""
     opened: list[Opened] = []
 
     def open_file(path: Path, scheme: str = "light") -> Opened:
-        context = chromium.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
         one = Opened(context.new_page())
         one.page.set_default_timeout(60_000)
         one.page.on("console", lambda message: one.complaints.append(f"{message.type}: {message.text}"))
@@ -134,6 +130,20 @@ def test_a_narrow_window_stacks_what_stood_side_by_side(report: Path, open_page:
     drawn = page.locator("#matrix-after .main-svg").first.bounding_box()
     assert drawn["y"] + drawn["height"] <= boxes[2]["y"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("width", [1160, 700, 400])
+def test_the_final_table_breaks_no_source_inside_a_word_and_pushes_no_page_wide(
+    width: int, report: Path, open_page: Any
+) -> None:
+    opened = open_page(report)
+    opened.page.set_viewport_size({"width": width, "height": 800})
+    # The charts follow the window a moment later.
+    opened.wait_until(f"document.documentElement.scrollWidth <= {width}", seconds=10)
+    sources = opened.page.locator(".scores tbody th")
+    assert sources.count() == 2
+    for source in sources.all():
+        assert source.evaluate(LINES_OF_THE_FIRST_WORD) == 1
 
 
 def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> None:

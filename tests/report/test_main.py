@@ -24,5 +24,9 @@ def test_several_runs_make_one_page(run_dir: Path, tmp_path: Path, capsys: pytes
 def test_wrong_input_ends_with_status_2_and_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["report", str(tmp_path / "nothing")]) == 2
     assert "give the directory that a run wrote to" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    (tmp_path / "questions.jsonl").touch()
+    assert cli.run(["report", str(tmp_path), "--out", str(tmp_path / "file" / "page.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
     assert cli.run(["report", "--no-such-option"]) == 2
     assert cli.run(["report"]) == 2

@@ -39,6 +39,19 @@ def test_what_is_no_picture_gives_none(tmp_path: Path, name: str) -> None:
     assert thumbnail(str(tmp_path / name) if name else "", 64, 50) is None
 
 
+def test_a_picture_looks_as_the_model_saw_it(tmp_path: Path) -> None:
+    """Pillow's own conversion clips 16 bits to white."""
+    Image.new("I;16", (32, 32), 20_000).save(tmp_path / "deep.png")
+    grey = opened(thumbnail(str(tmp_path / "deep.png"), 16, 90)).convert("RGB").getpixel((8, 8))
+    assert grey == pytest.approx((20_000 // 257,) * 3, abs=3)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "drawing.eps")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given: pytest.fail("Ghostscript was started"))
+    assert thumbnail(str(tmp_path / "drawing.eps"), 16, 50) is None
+
+
 def test_a_picture_too_large_to_decode_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
     assert thumbnail(noise(tmp_path / "large.jpg", 0), 64, 50) is None
