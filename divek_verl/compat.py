@@ -175,7 +175,7 @@ def send_pictures_once(module: Any) -> None:
     """``vllm.v1.engine.async_llm``: a request for n completions sends the pixels of its picture once, not n times.
 
     vLLM makes n requests of it, and each carries the processed picture to the engine's process, although that process
-    keeps the picture that it got with the first. No upstream issue is known for it (2026-11).
+    keeps the picture that it got with the first. vLLM #16373 asked for one message, and was closed as stale.
     """
     from vllm.multimodal.cache import MultiModalProcessorSenderCache
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import jinja2
 
+from divek_verl.visible_text import visible
+
 
 def environment(**filters: Callable[[Any], str]) -> jinja2.Environment:
     """The package's templates with autoescaping; marks that turn or hide text are written out before it is printed."""
-    # Here, because the report's package loads plotly.
-    from divek_verl.report.text import visible
-
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("divek_verl"),
         autoescape=True,

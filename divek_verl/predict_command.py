@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from divek_verl.console_text import plain
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.options import AnsweringModel, TwoStepOptions
 from divek_verl.labels import ClassNames
 from divek_verl.mining.options import with_options
 from divek_verl.picture_sources import PictureLimits
 from divek_verl.predict import Prediction, TwoStepClassifier
+from divek_verl.visible_text import plain
 
 FAILED = 1
 

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.answers import has_format, parse_answer, parse_option
@@ -51,7 +51,6 @@ def test_the_answer_is_the_last_complete_element(completion: str, answer: str | 
     assert parse_answer(completion) == answer
 
 
-@settings(deadline=None)
 @given(HOSTILE, st.text().filter(lambda text: "<" not in text))
 def test_whatever_comes_before_the_last_element_counts(before: str, answer: str) -> None:
     assert parse_answer(f"{before}<answer>{answer}</answer>") == answer.strip()
@@ -193,7 +192,6 @@ def test_the_last_element_decides_even_when_it_names_no_option() -> None:
     assert parse_option("<answer>A</answer><answer>C</answer>", 5) == 2
 
 
-@settings(deadline=None)
 @given(st.integers(2, 26))
 def test_letters_count_up_to_the_number_of_options(num_options: int) -> None:
     letters = [chr(ord("A") + index) for index in range(26)]
@@ -201,7 +199,6 @@ def test_letters_count_up_to_the_number_of_options(num_options: int) -> None:
     assert parsed == [*range(num_options), *[None] * (26 - num_options)]
 
 
-@settings(deadline=None)
 @given(HOSTILE, st.integers(2, 26))
 def test_any_completion_gives_an_option_in_range_or_none(completion: str, num_options: int) -> None:
     option = parse_option(completion, num_options)
@@ -252,7 +249,6 @@ def test_anything_else_breaks_the_format(completion: str) -> None:
     assert not has_format(completion)
 
 
-@settings(deadline=None)
 @given(HOSTILE)
 def test_a_completion_in_format_has_an_answer(completion: str) -> None:
     assert isinstance(has_format(completion), bool)

@@ -286,3 +286,83 @@ def test_groups_are_served_where_the_server_is_patched_and_aborts_nothing(
     compose: Any, overrides: tuple[str, ...], serves: bool
 ) -> None:
     assert compat.serves_groups(compose(*overrides, name="divek_cpu")) is serves
+
+
+# ---------------------------------------------------------------- a picture of several completions
+
+ENGINE_MODULE = "vllm.v1.engine.async_llm"
+SAMPLES = 3
+
+
+def picture_features() -> list[Any]:
+    from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+
+    return [MultiModalFeatureSpec("pixels", "image", "id", PlaceholderRange(0, 2), "hash")]  # type: ignore[arg-type]
+
+
+def sent_pixels(module: Any, cache: Any) -> list[Any]:
+    """The pixels that each of ``SAMPLES`` requests for one prompt carries to the engine's process."""
+    from vllm import SamplingParams
+    from vllm.v1.engine import EngineCoreRequest
+
+    sent: list[Any] = []
+
+    class Process:
+        async def add_request_async(self, request: Any) -> None:
+            (feature,) = request.mm_features
+            assert feature.mm_hash == "hash"
+            sent.append(feature.data)
+
+    class Engine(module.AsyncLLM):  # type: ignore[misc]
+        errored = False
+
+    def give_id(request: Any) -> None:
+        request.external_req_id, request.request_id = request.request_id, f"{request.request_id}-0"
+
+    engine = Engine.__new__(Engine)
+    vars(engine).update(
+        vllm_config=SimpleNamespace(cache_config=SimpleNamespace(kv_sharing_fast_prefill=False)),
+        model_config=None,
+        renderer=SimpleNamespace(mm_processor_cache=cache),
+        input_processor=SimpleNamespace(assign_request_id=give_id),
+        output_processor=SimpleNamespace(add_request=lambda *_: None),
+        engine_core=Process(),
+        log_requests=False,
+        _run_output_handler=lambda: None,
+    )
+    params = SamplingParams(n=SAMPLES)
+    request = EngineCoreRequest("a", [1, 2], picture_features(), params, None, 0.0, None, None, None)
+    asyncio.run(engine.add_request("a", request, params, prompt_text=""))
+    return sent
+
+
+@pytest.fixture
+def shared_cache() -> Any:
+    """The cache whose other half lies in the engine's process."""
+    from vllm.multimodal.cache import MultiModalProcessorSenderCache
+
+    return MultiModalProcessorSenderCache.__new__(MultiModalProcessorSenderCache)
+
+
+def test_vllm_sends_the_pixels_with_each_completion(shared_cache: Any) -> None:
+    sent = sent_pixels(as_verl_ships_it(ENGINE_MODULE), shared_cache)
+    assert sent == ["pixels"] * SAMPLES, "vLLM sends a picture once now: send_pictures_once is no longer needed"
+
+
+def test_the_patched_engine_sends_them_with_the_first(shared_cache: Any) -> None:
+    module = as_verl_ships_it(ENGINE_MODULE)
+    compat.send_pictures_once(module)
+    assert sent_pixels(module, shared_cache) == ["pixels", None, None]
+
+
+def test_they_are_sent_each_time_where_the_other_side_keeps_none() -> None:
+    module = as_verl_ships_it(ENGINE_MODULE)
+    compat.send_pictures_once(module)
+    assert sent_pixels(module, cache=None) == ["pixels"] * SAMPLES
+
+
+def test_the_hook_of_vllm_is_set_for_the_installed_version() -> None:
+    from vllm.v1.engine import async_llm
+
+    compat.register_vllm_hooks()
+    assert hasattr(async_llm.AsyncLLM._add_request, "__wrapped__")

@@ -1,7 +1,7 @@
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
@@ -100,7 +100,6 @@ _HOSTILE = st.text(
 )
 
 
-@settings(deadline=None)
 @given(st.text() | _HOSTILE)
 def test_canonical_is_idempotent(text: str) -> None:
     assert canonical(canonical(text)) == canonical(text)
@@ -112,7 +111,6 @@ def test_canonical_is_idempotent_on_every_character_between_letters() -> None:
         assert canonical(text) == text, hex(code)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(categories=["L", "N", "Zs"])))
 def test_case_and_outer_white_space_never_count(text: str) -> None:
     assert canonical(f" {text}\n") == canonical(text)

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
@@ -37,7 +37,6 @@ def _rank(source: OptionSource, votes: Votes = NO_VOTES, **arguments: object) ->
 
 
 @EVERY_SOURCE
-@settings(deadline=None)
 @given(ANY_VOTES, st.sampled_from([None, *NAMES, "wren"]), st.integers(2, 26) | st.just("auto"), st.integers())
 def test_no_held_out_name_can_appear(
     source: OptionSource, votes: Votes, truth: str | None, num_options: int, seed: int
@@ -73,7 +72,6 @@ def test_a_question_has_all_its_options_with_the_truth_among_them(name: str, vot
 # ---------------------------------------------------------------- policy
 
 
-@settings(deadline=None)
 @given(ANY_VOTES, st.sampled_from([None, *NAMES]), st.integers(2, 26) | st.just("auto"), st.integers())
 def test_the_policy_asks_what_is_asked_without_a_source(
     votes: Votes, truth: str | None, num_options: int, seed: int

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
@@ -97,7 +97,6 @@ def test_everything_else_is_a_question(votes: Votes, arguments: dict[str, object
     assert len(_question(votes, **arguments).options) == 2
 
 
-@settings(deadline=None)
 @given(st.sampled_from([None, *NAMES]), st.integers())
 def test_too_few_options_are_filled_up_to_two_from_the_class_list(truth: str | None, seed: int) -> None:
     held_in = ClassNames(["Ant", "Bee", truth or "Cat"]) if truth not in ("Ant", "Bee") else ClassNames(["Ant", "Bee"])
@@ -114,7 +113,6 @@ def test_the_filler_differs_from_seed_to_seed() -> None:
     assert len(fillers) > 3
 
 
-@settings(deadline=None)
 @given(
     VOTES_STRATEGY,
     st.sampled_from([None, *NAMES]),
@@ -247,7 +245,6 @@ def test_an_empty_ranking_is_filled_up() -> None:
     assert len(_question(VOTES, ranking=[]).options) == 2
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from([*NAMES, "Held Out", "ant"]), st.integers(1, 20)),
     st.sampled_from([None, *NAMES]),
@@ -274,7 +271,6 @@ def test_every_automatic_question_is_sound(
     assert question.answer is None if truth is None else question.options[question.answer or 0] == truth
 
 
-@settings(deadline=None)
 @given(st.permutations(NAMES), st.permutations(NAMES), st.integers() | st.text())
 def test_the_shuffle_depends_on_the_seed_alone(one: list[str], other: list[str], seed: int | str) -> None:
     """The rank of the option at each letter is the same, whatever the names and the truth."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
@@ -143,7 +143,6 @@ _FRAGMENTS = ["<think>", "</think>", "<answer>", "</answer>", "B", "(", ". ", "\
 _COMPLETIONS = st.text() | st.lists(st.sampled_from(_FRAGMENTS) | st.text(max_size=3)).map("".join)
 
 
-@settings(deadline=None)
 @given(
     _COMPLETIONS,
     st.sampled_from([TRAIN, {**TRAIN, "failure": "x"}, {}, None]),

@@ -265,7 +265,7 @@ FAILURES = [
     (cannot_sample, "sampling_failed", "ConnectionError: engine is gone"),
     (takes_too_long, "mining_timeout", None),
     (has_no_class_list, "SetupError", "classes.json is missing"),
-    (has_too_long_a_prompt, "overlong_prompt", "exceeding rollout.prompt_length=256"),
+    (has_too_long_a_prompt, "overlong_prompt", "data.max_prompt_length=256"),
     (has_too_long_a_question, "overlong_question", "data.max_prompt_length=60"),
 ]
 

@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
@@ -63,7 +63,6 @@ def test_no_completions_are_no_votes() -> None:
     assert votes.one_step_accuracy("Sooty Tern") == 0.0
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*_answers("Sooty Tern", "Mew Gull", "Kiwi", "Emu", ""), "nothing"])))
 def test_json_round_trip_is_exact(completions: list[str]) -> None:
     votes = count_votes(completions, CLASSES)

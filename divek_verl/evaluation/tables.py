@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from divek_verl.console_text import plain, visible
 from divek_verl.evaluation.measuring import TITLES
 from divek_verl.evaluation.results import Average, Comparison, Difference, Estimate, Group, Results
+from divek_verl.visible_text import plain, visible
 
 SHOWN_FAILURES = 10
 SAMPLE_COLUMNS = (

@@ -4,14 +4,13 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow.parquet as pq
 
 from divek_verl.images import open_picture, upright_rgb
+from divek_verl.pages import environment
 from divek_verl.prepare.stored import picture_of
 
 THUMBNAIL = (112, 84)
@@ -42,9 +41,7 @@ def write_sheet(folder: Path, names: Sequence[str], out: Path, per_class: int = 
     for name in names:
         sections[name] = _groups(folder, name, per_class, left)
         left -= sum(len(group.pictures) for groups in sections[name].values() for group in groups)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = (package_files("divek_verl") / "templates" / "sheet.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(title=folder.resolve().name, sections=sections)
+    page = environment().get_template("sheet.html.j2").render(title=folder.resolve().name, sections=sections)
     out.write_text(page, encoding="utf-8")
     return out
 

@@ -13,7 +13,8 @@ from divek_verl.report.lines import RecordedVisit
 from divek_verl.report.pictures import Thumbnails, thumbnails
 from divek_verl.report.reading import Run
 from divek_verl.report.scores import source_order
-from divek_verl.report.text import cut, shown, visible
+from divek_verl.report.text import cut, shown
+from divek_verl.visible_text import visible
 
 MOST_QUESTIONS = 20_000
 # Of a visit: so many different answers by name, the others as one number.

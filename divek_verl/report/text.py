@@ -1,24 +1,8 @@
 """How text and numbers are written on the page."""
 
-import unicodedata
+from divek_verl.visible_text import visible
 
 NAME_CHARACTERS = 120
-_LAYOUT = str.maketrans("", "", "\n\t")
-
-
-def visible(text: str) -> str:
-    """``text`` with the marks that turn or hide text (bidi, control, zero width) written as ``\\u202e``."""
-    if text.translate(_LAYOUT).isprintable():  # nearly all texts, and a hundred times as fast
-        return text
-    return "".join(character if _is_plain(character) else _escape(character) for character in text)
-
-
-def _is_plain(character: str) -> bool:
-    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def cut(text: str, characters: int) -> str:
