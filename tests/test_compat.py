@@ -316,6 +316,9 @@ def sent_pixels(module: Any, cache: Any) -> list[Any]:
     class Engine(module.AsyncLLM):  # type: ignore[misc]
         errored = False
 
+        def shutdown(self, timeout: float | None = None) -> None:
+            """Nothing was started."""
+
     def give_id(request: Any) -> None:
         request.external_req_id, request.request_id = request.request_id, f"{request.request_id}-0"
 
@@ -361,8 +364,20 @@ def test_they_are_sent_each_time_where_the_other_side_keeps_none() -> None:
     assert sent_pixels(module, cache=None) == ["pixels"] * SAMPLES
 
 
-def test_the_hook_of_vllm_is_set_for_the_installed_version() -> None:
+def test_the_engine_is_patched_once_however_often_it_is_asked_for() -> None:
     from vllm.v1.engine import async_llm
 
     compat.register_vllm_hooks()
-    assert hasattr(async_llm.AsyncLLM._add_request, "__wrapped__")
+    compat.register_hooks()
+    assert not hasattr(async_llm.AsyncLLM._add_request.__wrapped__, "__wrapped__")
+
+
+@pytest.mark.parametrize(("version", "hooks"), [("0.28.1", [ENGINE_MODULE]), ("0.24.0", []), ("0.29.0", [])])
+def test_the_engine_is_patched_in_the_versions_that_need_it(
+    version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
+    compat.register_vllm_hooks()
+    assert [module for _, module in registered] == hooks
