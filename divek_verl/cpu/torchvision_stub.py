@@ -7,10 +7,11 @@ Image processors need torchvision's Python code only, so the operators' schemas 
 torch is imported inside the functions: ``import torch`` itself calls ``autoload``, so this module must be whole before.
 """
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from divek_verl.cpu import is_chosen
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -65,6 +66,5 @@ def autoload() -> None:
     """
     import torch
 
-    asked = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
-    if asked or not any(getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")):
+    if is_chosen() or not any(getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")):
         define_missing_operators()

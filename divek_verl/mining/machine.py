@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 
+from divek_verl.cpu import is_chosen
+
 # Variables of the environment, where the user has set no other value.
 CPU_PLATFORM = {
     "VERL_PLATFORM": "cpu",
@@ -44,7 +46,7 @@ def prepare_machine() -> bool:
     Without an accelerator, and where vLLM's CPU build is installed, the CPU settings apply by themselves: nothing else
     could run.
     """
-    asked = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+    asked = is_chosen()
     on_cpu = asked or (not has_accelerator() and has_cpu_engine())
     wanted = {**QUIET_ENVIRONMENT, **(CPU_ENVIRONMENT if on_cpu else {})}
     for name, value in wanted.items():
