@@ -1,7 +1,7 @@
 """An evaluation from prepared rows to results: ask, measure, have judged, summarize. Goes on where it was stopped."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from divek_verl.evaluation.statistics import summarize
 from divek_verl.evaluation.visits import EvaluatedVisit
 from divek_verl.json_lines import read_lines
 from divek_verl.judge import JudgeCount, JudgeSettings
+from divek_verl.locks import only_writer
 from divek_verl.two_step import TwoStepSettings
 
 Mode = Literal["one-step", "two-step", "both"]
@@ -111,20 +112,21 @@ async def evaluate(
     """
     items, files = _read(evaluation)
     earlier = None if compare is None else _read_earlier(compare, items)
-    progress = _open_folder(out, _asked(evaluation, items, files), fresh)
-    speed = Speed(kept=len(progress.visits), torn=progress.torn)
-    left = progress.remaining(items, retry_failures=retry_failures)
-    if left:
-        speed.kept, speed.asked = len(items) - len(left), len(left)
-        with tqdm(total=len(items), initial=speed.kept, desc="ask", unit="image", disable=not show_progress) as bar:
-            await _ask(left, evaluation, open_engine, progress, bar)
-    judged, speed.judging = await _measure(evaluation, items, progress, show_progress)
-    visits = progress.finish()
-    results = _results(evaluation, files, visits, judged)
-    if earlier is not None:
-        results.comparison = _compared(earlier, results, visits, evaluation)
-    _write(results, out)
-    return results, speed
+    with _writing(out):
+        progress = _open_folder(out, _asked(evaluation, items, files), fresh)
+        speed = Speed(kept=len(progress.visits), torn=progress.torn)
+        left = progress.remaining(items, retry_failures=retry_failures)
+        if left:
+            speed.kept, speed.asked = len(items) - len(left), len(left)
+            with tqdm(total=len(items), initial=speed.kept, desc="ask", unit="image", disable=not show_progress) as bar:
+                await _ask(left, evaluation, open_engine, progress, bar)
+        judged, speed.judging = await _measure(evaluation, items, progress, show_progress)
+        visits = progress.finish()
+        results = _results(evaluation, files, visits, judged)
+        if earlier is not None:
+            results.comparison = _compared(earlier, results, visits, evaluation)
+        _write(results, out)
+        return results, speed
 
 
 def start_over(out: Path) -> None:
@@ -133,13 +135,23 @@ def start_over(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _open_folder(out: Path, asked: Mapping[str, Any], fresh: bool) -> Progress:
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Be the one writer of ``out``; a folder that cannot be written, or stops being so, is named."""
     try:
-        if fresh:
-            start_over(out)
-        return Progress(out, asked)
+        with only_writer(out):
+            yield
     except OSError as error:
+        place = None if error.filename is None else Path(error.filename)
+        if place is None or not (place.is_relative_to(out) or out.is_relative_to(place)):
+            raise
         raise SetupError(f"{out} cannot be written ({error.strerror}): name another folder with --out.") from None
+
+
+def _open_folder(out: Path, asked: Mapping[str, Any], fresh: bool) -> Progress:
+    if fresh:
+        start_over(out)
+    return Progress(out, asked)
 
 
 def _read(evaluation: Evaluation) -> tuple[list[Item], list[DataFile]]:

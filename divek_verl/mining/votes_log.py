@@ -1,12 +1,12 @@
 """The votes file of a mining run: it grows by a line an image, and a killed run goes on with it."""
 
-import fcntl
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
+from divek_verl.locks import lock
 from divek_verl.votes_file import MinedVotes, Origin, read_votes_file, write_votes_file
 
 
@@ -28,7 +28,7 @@ class VotesLog:
             write_votes_file(path, origin, [])
         self._file: Any = path.open("r+b")
         try:
-            self._lock()
+            lock(self._file.fileno(), path)
             found = read_votes_file(path)
             self._refuse_other(found.origin, origin)
             self._drop_torn_line()
@@ -52,14 +52,6 @@ class VotesLog:
             ordered = {key: self.done[key] for key in order if key in self.done}
             write_votes_file(self.path, self.origin, {**ordered, **self.done}.values())
         self._file.close()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"{self.path} is being written by another process: wait for it, or give another --out."
-            ) from None
 
     def _refuse_other(self, held: Origin, wanted: Origin) -> None:
         differences = held.differences(wanted)

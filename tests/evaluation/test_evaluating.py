@@ -27,6 +27,7 @@ from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_
 from divek_verl.evaluation.results import Results, read_results
 from divek_verl.evaluation.tables import show
 from divek_verl.judge import JudgeSettings
+from divek_verl.locks import only_writer
 from divek_verl.prepared import load_classes
 from divek_verl.two_step import TwoStepSettings
 
@@ -229,6 +230,12 @@ def test_a_fresh_start_keeps_what_is_there_until_the_input_fits(data: list[Path]
     again = Run(data, tmp_path / "out", resamples=20)
     again(fresh=True, compare=tmp_path / "out")
     assert again.asked == 32
+
+
+def test_two_evaluations_do_not_write_into_one_folder(data: list[Path], tmp_path: Path) -> None:
+    with only_writer(tmp_path / "out"), pytest.raises(SetupError, match="is being written by another process"):
+        Run(data, tmp_path / "out")()
+    Run(data, tmp_path / "out")()
 
 
 def test_a_folder_of_a_training_run_is_left_alone(data: list[Path], tmp_path: Path) -> None:
