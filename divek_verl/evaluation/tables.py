@@ -1,6 +1,6 @@
 """Results on the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -45,23 +45,25 @@ def _with_unjudged(text: str, share: float) -> str:
     return f"{text} +{100 * share:.1f}?" if share else text
 
 
-def _add_source_column(table: Table) -> None:
-    """The first column of each table; a name cut short on a narrow terminal could be that of either side.
+def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Table:
+    """A table by data source that is read on a narrow terminal too: what does not fit goes on below, nothing is cut.
 
-    It has no least width: that would push the last numbers off the terminal.
+    No column has a least width: that would push the last numbers off the terminal.
     """
-    table.add_column("data source", overflow="fold")
+    table = Table(title=title, title_justify="left")
+    for name in ("data source", *words):
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
 
 
 def score_table(results: Results, kind: str) -> Table:
     """Every measure of every data source and each harmonic mean; ``kind`` is micro or macro."""
     weighed = {"micro": "every image weighs the same", "macro": "every class weighs the same"}[kind]
-    table = Table(title=f"{kind} average, % [95 % interval]: {weighed}", title_justify="left")
-    _add_source_column(table)
-    table.add_column("images", justify="right")
     names = list(results.groups[0].averages)
-    for name in names:
-        table.add_column(TITLES[name], justify="right")
+    titles = [TITLES[name] for name in names]
+    table = _table(f"{kind} average, % [95 % interval]: {weighed}", ["images", *titles])
     for group in results.groups:
         table.add_row(plain(group.data_source), str(group.images), *_cells(group.averages, names, kind))
     for mean in results.harmonic_means:
@@ -79,10 +81,7 @@ def _cells(averages: dict[str, Average], names: list[str], kind: str) -> Iterato
 
 def sample_table(results: Results) -> Table:
     """What the samples and the questions were like."""
-    table = Table(title="samples and questions", title_justify="left")
-    _add_source_column(table)
-    for title in SAMPLE_COLUMNS:
-        table.add_column(title, justify="right")
+    table = _table("samples and questions", SAMPLE_COLUMNS)
     for group in results.groups:
         table.add_row(plain(group.data_source), *_sample_cells(group))
     return table
@@ -99,11 +98,8 @@ def _sample_cells(group: Group) -> Iterator[str]:
 
 def difference_table(title: str, differences: list[Difference]) -> Table:
     """Paired differences in points, with McNemar's test where it applies."""
-    table = Table(title=f"{title}, points [95 % interval]", title_justify="left")
-    _add_source_column(table)
-    table.add_column("measure")
-    for name in ("images", "before", "after", "difference", "gained", "lost", "McNemar p"):
-        table.add_column(name, justify="right")
+    numbers = ("images", "before", "after", "difference", "gained", "lost", "McNemar p")
+    table = _table(f"{title}, points [95 % interval]", numbers, words=["measure"])
     for each in differences:
         table.add_row(*_difference_cells(each))
     return table

@@ -59,6 +59,7 @@ def test_a_narrow_terminal_cuts_no_source_and_no_number() -> None:
     text = shown(width=80)
     rows = [line for line in text.splitlines() if line.startswith("│")]
     assert all(len(line) <= 80 and line.rstrip().endswith("│") for line in rows)
+    assert "…" not in text
     first_cells = "".join(line.split("│")[1].strip() for line in rows)
     assert "divek/flags/base" in first_cells and "divek/flags/new" in first_cells
     assert not any("…" in line.split("│")[1] for line in rows)
