@@ -186,15 +186,12 @@ def send_pictures_once(module: Any) -> None:
     @functools.wraps(original)
     async def add_request(self: Any, request: Any, prompt: Any, parent: Any, index: int, queue: Any) -> None:
         # Without this cache (several copies behind one address), the other side keeps nothing.
-        if index > 0 and request.mm_features and isinstance(_sender_cache(self), MultiModalProcessorSenderCache):
+        kept = isinstance(self.renderer.mm_processor_cache, MultiModalProcessorSenderCache)
+        if index > 0 and request.mm_features and kept:
             request.mm_features = [dataclasses.replace(feature, data=None) for feature in request.mm_features]
         await original(self, request, prompt, parent, index, queue)
 
     module.AsyncLLM._add_request = add_request
-
-
-def _sender_cache(engine: Any) -> Any:
-    return getattr(getattr(engine, "renderer", None), "mm_processor_cache", None)
 
 
 def register_hooks() -> None:

@@ -13,7 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from divek_verl.cpu import is_chosen
+from divek_verl import cpu
 
 
 class DivekSearchPath(SearchPathPlugin):
@@ -53,9 +53,7 @@ def install() -> None:
     from divek_verl import compat
 
     compat.register_hooks()
-    if is_chosen():
-        from divek_verl import cpu
-
+    if cpu.is_chosen():
         cpu.register_hooks()
     install.done = True  # type: ignore[attr-defined]
 

@@ -46,6 +46,11 @@ class Skip:
     reason: str
 
 
+def skipped_as_easy(votes: Votes, classes: ClassNames, truth: str) -> bool:
+    """Whether ``build_question`` skips an image in training because all of its votes are right already."""
+    return build_question(votes, classes, truth=truth, seed=0) == Skip("easy")
+
+
 def build_question(
     votes: Votes,
     classes: ClassNames,

@@ -12,7 +12,7 @@ from divek_verl.engine import Engine
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.asking import ASKED_FILE, QUESTIONS_FILE, Progress, ask_all, fingerprint
 from divek_verl.evaluation.comparing import differences
-from divek_verl.evaluation.items import DataFile, Item, class_list_hash, read_items
+from divek_verl.evaluation.items import DataFile, Item, class_lists, read_items
 from divek_verl.evaluation.judging import all_pairs, describe, judge_pairs
 from divek_verl.evaluation.measuring import TITLES, measure, measure_judged
 from divek_verl.evaluation.results import (
@@ -174,7 +174,7 @@ def _asked(evaluation: Evaluation, items: Sequence[Item], files: Sequence[DataFi
         "model's files": "served" if served else fingerprint(evaluation.model),
         "address": evaluation.base_url,
         "data": sorted(file.sha256 for file in files),
-        "class list": class_list_hash(items),
+        "class list": class_lists(items),
         "settings": evaluation.settings(),
     }
 

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from divek_verl.errors import SetupError
 from divek_verl.images import is_data_url
 from divek_verl.prepared import classes_of, image_root
 from divek_verl.two_step import OpenQuestion, with_pictures
+from divek_verl.votes_file import class_list_hash
 
 BLOCK = 1 << 20
 
@@ -80,11 +80,10 @@ def read_items(
     return [items[key] for key in sorted(items)], files
 
 
-def class_list_hash(items: Sequence[Item]) -> str:
-    """Of the names and aliases that the answers about ``items`` are counted by."""
+def class_lists(items: Sequence[Item]) -> list[list[str]]:
+    """Data source and hash of each class list that the answers about ``items`` are counted by, in order."""
     lists = {id(item.question.classes): (item.data_source, item.question.classes) for item in items}
-    facts = sorted([source, classes.names, sorted(classes.aliases.items())] for source, classes in lists.values())
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return sorted([source, class_list_hash(classes)] for source, classes in lists.values())
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -7,8 +7,8 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare.classes import Classes
 from divek_verl.prepare.examples import Example
 from divek_verl.prompts import parse_data_source
-from divek_verl.question import Skip, build_question
-from divek_verl.votes_file import MinedVotes, class_list_hash, read_votes_file
+from divek_verl.question import skipped_as_easy
+from divek_verl.votes_file import class_list_hash, read_votes_file
 
 
 def easy_by_votes(path: Path, dataset: str, classes: Classes) -> Callable[[str, Example], bool]:
@@ -28,13 +28,10 @@ def easy_by_votes(path: Path, dataset: str, classes: Classes) -> Callable[[str, 
     if file.torn or not file.complete:
         print(f"{path} was cut short: {file.torn} torn lines; images without votes are kept")
 
-    def is_easy(data_source: str, example: Example) -> bool:
+    def easy(data_source: str, example: Example) -> bool:
         mined = by_key.get((data_source, example.image_id))
-        return mined is not None and _is_easy(mined, example.truth, classes)
+        if mined is None:
+            return False
+        return skipped_as_easy(mined.votes, classes.of(parse_data_source(data_source)[1]), example.truth)
 
-    return is_easy
-
-
-def _is_easy(mined: MinedVotes, truth: str, classes: Classes) -> bool:
-    side = parse_data_source(mined.data_source)[1]
-    return build_question(mined.votes, classes.of(side), truth=truth, seed=0) == Skip("easy")
+    return easy
