@@ -68,6 +68,8 @@ setup(
     entry_points={
         "console_scripts": ["divek = divek_verl.cli:main"],
         "verl.plugins": ["divek = divek_verl.plugin"],
+        # Called by vLLM in each of its processes; idle except on the CPU platform.
+        "vllm.general_plugins": ["divek_cpu = divek_verl.cpu.sampling:register"],
         # Called by `import torch` in every process, vLLM's helpers included; idle where torch has an accelerator.
         "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
     },

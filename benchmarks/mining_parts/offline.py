@@ -52,8 +52,9 @@ class DivekMine:
         return self.loop.run_until_complete(self._rate(images, sampling))
 
     async def _rate(self, images: int, sampling: SamplingOptions) -> float:
-        await self.engine._llm.reset_prefix_cache()
-        await self.engine._llm.reset_mm_cache()
+        for llm in self.engine._llms:
+            await llm.reset_prefix_cache()
+            await llm.reset_mm_cache()
         rows = dataclasses.replace(self.rows, keys=self.rows.keys[:images])
         with tempfile.TemporaryDirectory() as folder:
             log = VotesLog(Path(folder) / "votes.jsonl", Origin("benchmark"))

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ class VllmEngine:
     the model, all of them go to one copy.
     """
 
-    def __init__(self, llm: Any, prompts: PromptBuilder, options: EngineOptions) -> None:
+    def __init__(self, llms: Sequence[Any], prompts: PromptBuilder, options: EngineOptions) -> None:
         self.model = options.model
-        self._llm = llm
+        self._llms = llms
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
         self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
@@ -64,16 +64,19 @@ class VllmEngine:
                 **{**engine_arguments(options, on_cpu), **(more_arguments or {})},
                 disable_log_stats="stat_loggers" not in llm_options,
             )
-            # The context decides on batch sizes: those of offline use, not those of a server.
-            config = arguments.create_engine_config(UsageContext.LLM_CLASS)
             processor = AutoProcessor.from_pretrained(options.model)
-            llm = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats, **llm_options)
+            llms = []
+            for _ in range(options.data_parallel if on_cpu else 1):
+                # The context decides on batch sizes: those of offline use, not those of a server.
+                config = arguments.create_engine_config(UsageContext.LLM_CLASS)
+                quiet = arguments.disable_log_stats
+                llms.append(AsyncLLM.from_vllm_config(config, disable_log_stats=quiet, **llm_options))
         except Exception as error:
             raise SetupError(
                 f"vLLM did not start with {options.model} ({_on_one_line(error)}): see its messages above, "
                 "or give --model the folder of a model."
             ) from error
-        return cls(llm, PromptBuilder(processor), options)
+        return cls(llms, PromptBuilder(processor), options)
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
         """The samples of one request.
@@ -85,7 +88,8 @@ class VllmEngine:
 
     async def close(self) -> None:
         """End vLLM's processes."""
-        self._llm.shutdown()
+        for llm in self._llms:
+            llm.shutdown()
         self._watchdog.communicate()
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
@@ -109,8 +113,11 @@ class VllmEngine:
         given: dict[str, Any] = {"prompt_token_ids": self._prompts.tokenize(prompt)}
         if prompt.images:
             given["multi_modal_data"] = {"image": prompt.images}
-        rank = copy if len(self._at_work) > 1 else None
-        async for output in self._llm.generate(given, parameters, request.key, data_parallel_rank=rank):
+        if len(self._llms) > 1:
+            llm, rank = self._llms[copy], None
+        else:
+            llm, rank = self._llms[0], copy if len(self._at_work) > 1 else None
+        async for output in llm.generate(given, parameters, request.key, data_parallel_rank=rank):
             last = output
         return self._reply(request, last)
 
@@ -140,7 +147,7 @@ class VllmEngine:
     def _is_overlong(self, prompt: Prompt) -> bool:
         """vLLM's own message does not always say so, where a picture is part of the prompt."""
         inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
-        return len(inputs["input_ids"][0]) >= self._llm.model_config.max_model_len
+        return len(inputs["input_ids"][0]) >= self._llms[0].model_config.max_model_len
 
 
 def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> Any:
@@ -179,7 +186,7 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": options.model,
         "tensor_parallel_size": options.tensor_parallel,
-        "data_parallel_size": options.data_parallel,
+        "data_parallel_size": 1 if on_cpu else options.data_parallel,
         "dtype": options.dtype,
         "max_model_len": options.max_model_len,
         "enable_prefix_caching": True,

@@ -1,0 +1,122 @@
+"""The faster sampler draws what vLLM's own draws, and is needed as long as that one sorts and draws noise twice."""
+
+import copy
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from test_compat import as_verl_ships_it
+
+from divek_verl.cpu import sampling
+
+ROWS, VOCABULARY = 64, 300
+
+
+@pytest.fixture(scope="module")
+def vllms_own() -> ModuleType:
+    return as_verl_ships_it(sampling.MODULE)
+
+
+@pytest.fixture(scope="module")
+def faster() -> ModuleType:
+    module = as_verl_ships_it(sampling.MODULE)
+    sampling.speed_up_sampling(module)
+    return module
+
+
+def logits(scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(ROWS, VOCABULARY, generator=torch.Generator().manual_seed(0)) * scale
+
+
+def seeded() -> dict[int, torch.Generator]:
+    return {row: torch.Generator().manual_seed(row) for row in range(ROWS)}
+
+
+def rows_of(value: Any) -> torch.Tensor:
+    return torch.full((ROWS,), value)
+
+
+MASKS = [
+    (None, rows_of(0.95)),
+    (None, rows_of(1.0)),
+    (None, rows_of(1e-6)),
+    (None, torch.linspace(0.05, 1.0, ROWS)),
+    (rows_of(10), rows_of(0.9)),
+    (torch.arange(1, ROWS + 1), torch.linspace(0.05, 1.0, ROWS)),
+    (rows_of(10), None),
+    (None, None),
+]
+
+
+@pytest.mark.parametrize(("k", "p"), MASKS)
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, 30.0])
+def test_seeds_draw_the_same(
+    vllms_own: ModuleType, faster: ModuleType, k: torch.Tensor | None, p: torch.Tensor | None, scale: float
+) -> None:
+    """A scale of 0 makes all tokens as likely as each other, and their places in the sort decide."""
+    theirs, ours = seeded(), seeded()
+    for _ in range(20):
+        expected, _ = vllms_own.TopKTopPSampler()(logits(scale), theirs, copy.deepcopy(k), p)
+        found, processed = faster.TopKTopPSampler()(logits(scale), ours, copy.deepcopy(k), p)
+        assert torch.equal(found, expected) and processed is None
+
+
+def test_only_draws_at_the_border_and_beyond_are_looked_at_again() -> None:
+    probs = torch.tensor([0.4, 0.3, 0.2, 0.1]).expand(4, 4)
+    drawn = torch.arange(4)
+    assert sampling.may_be_outside(probs, drawn, torch.full((4,), 0.7)).tolist() == [2, 3]
+    assert sampling.may_be_outside(probs, drawn, torch.full((4,), 0.8)).tolist() == [3]
+
+
+def test_tokens_as_likely_as_the_drawn_one_are_looked_at_again() -> None:
+    assert sampling.may_be_outside(torch.full((1, 4), 0.25), torch.tensor([0]), torch.tensor([0.5])).tolist() == [0]
+
+
+def test_batches_that_are_not_all_seeded_are_left_to_vllm(faster: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faster, "compiled_random_sample", lambda logits: logits.argmax(dim=-1))
+    drawn, _ = faster.TopKTopPSampler()(logits(), {0: torch.Generator()}, None, rows_of(0.9))
+    assert torch.equal(drawn, logits().argmax(dim=-1))
+
+
+@pytest.mark.parametrize("mode", ["processed_logits", "processed_logprobs"])
+def test_what_was_sampled_from_is_handed_back_where_it_is_asked_for(
+    vllms_own: ModuleType, faster: ModuleType, mode: str
+) -> None:
+    expected = vllms_own.TopKTopPSampler(mode)(logits(), seeded(), None, rows_of(0.9))
+    found = faster.TopKTopPSampler(mode)(logits(), seeded(), None, rows_of(0.9))
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+def test_vllms_own_sampler_still_does_more(
+    vllms_own: ModuleType, faster: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_sorted: list[int] = []
+    noise_drawn: list[int] = []
+    own_sort, own_exponential = torch.Tensor.sort, torch.Tensor.exponential_
+
+    def sort(values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        rows_sorted.append(len(values))
+        return own_sort(values, *args, **kwargs)
+
+    def exponential(values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        noise_drawn.append(values.numel())
+        return own_exponential(values, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "sort", sort)
+    monkeypatch.setattr(torch.Tensor, "exponential_", exponential)
+    vllms_own.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
+    assert sum(rows_sorted) == ROWS and sum(noise_drawn) == 2 * ROWS * VOCABULARY, (
+        "vLLM's sampler has changed: speed_up_sampling may no longer be needed"
+    )
+    rows_sorted.clear(), noise_drawn.clear()
+    faster.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
+    assert sum(rows_sorted) < ROWS / 4 and sum(noise_drawn) == ROWS * VOCABULARY
+
+
+def test_vllm_has_it_after_loading_its_plugins() -> None:
+    from vllm.plugins import load_general_plugins
+    from vllm.v1.sample.ops import topk_topp_sampler
+
+    load_general_plugins()
+    assert hasattr(topk_topp_sampler.TopKTopPSampler.forward_cpu, "__wrapped__")
