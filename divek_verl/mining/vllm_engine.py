@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +152,8 @@ class VllmEngine:
 def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> Any:
     """vLLM's parameters for all samples of a request; with ``vllm.LLM`` they give the same draws."""
     from vllm import SamplingParams
-    from vllm.platforms import current_platform
     from vllm.sampling_params import RequestOutputKind
 
-    if current_platform.is_cpu():
-        sampling = keep_seeds(sampling)
     return SamplingParams(
         n=request.count,
         temperature=sampling.temperature,
@@ -169,16 +165,6 @@ def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> An
         output_kind=RequestOutputKind.FINAL_ONLY,
         **more,
     )
-
-
-def keep_seeds(sampling: Sampling) -> Sampling:
-    """The same distribution, in a form that takes no seed from requests in the same batch.
-
-    vLLM 0.28's CPU sampler ignores every seed of a batch in which one request has none, and at temperature 0 a request
-    has none. To draw from the one most likely token alone is the same, and has one.
-    """
-    greedy = sampling.temperature == 0 and sampling.seed is not None
-    return replace(sampling, temperature=1.0, top_p=1.0, top_k=1) if greedy else sampling
 
 
 def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:

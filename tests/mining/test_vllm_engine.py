@@ -29,7 +29,7 @@ from divek_verl.mining.engines import open_engine
 from divek_verl.mining.machine import prepare_machine
 from divek_verl.mining.options import Backend, EngineOptions, SamplingOptions
 from divek_verl.mining.rows import read_open_questions
-from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments, keep_seeds
+from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments
 from divek_verl.mining.votes_log import VotesLog
 from divek_verl.prepare import write_set
 from divek_verl.votes_file import read_votes_file
@@ -108,14 +108,6 @@ def _executor_of(arguments: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
 
     return EngineArgs(**arguments).create_engine_config().parallel_config.distributed_executor_backend
-
-
-def test_the_most_likely_token_is_asked_for_in_a_way_that_costs_no_other_request_its_seed() -> None:
-    """tests/evaluation/test_real_engines.py mixes both kinds of requests in one engine."""
-    greedy = Sampling(temperature=0.0, top_p=0.9, repetition_penalty=1.1, max_new_tokens=6, seed=3)
-    assert keep_seeds(greedy) == Sampling(1.0, 1.0, 1, 1.1, 6, 3)
-    assert keep_seeds(Sampling(temperature=0.0)) == Sampling(temperature=0.0)
-    assert keep_seeds(Sampling(seed=3)) == Sampling(seed=3)
 
 
 class Running:
