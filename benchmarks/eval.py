@@ -129,7 +129,7 @@ async def _evaluate(evaluation: Any, recording: Recording) -> float:
         yield recording
 
     # The engine's own cache would spare the second round its prefills.
-    await recording.engine._llms[0].reset_prefix_cache()  # type: ignore[attr-defined]
+    await recording.engine.llms[0].reset_prefix_cache()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         await evaluate(evaluation, opened, Path(folder) / "out")

@@ -52,7 +52,7 @@ class DivekMine:
         return self.loop.run_until_complete(self._rate(images, sampling))
 
     async def _rate(self, images: int, sampling: SamplingOptions) -> float:
-        for llm in self.engine._llms:
+        for llm in self.engine.llms:
             await llm.reset_prefix_cache()
             await llm.reset_mm_cache()
         rows = dataclasses.replace(self.rows, keys=self.rows.keys[:images])

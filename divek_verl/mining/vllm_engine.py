@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from divek_verl.mining.machine import prepare_machine, share_cores
 from divek_verl.mining.options import EngineOptions
 from divek_verl.mining.pictures import Prompt, PromptBuilder, UnreadableImage
 from divek_verl.mining.requests import Slots, says_overlong, seed_of
-from divek_verl.mining.watchdog import start_watchdog
+from divek_verl.mining.watchdog import running_children, start_watchdog
 
 # The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
@@ -28,16 +29,20 @@ class VllmEngine:
     """Answers through vLLM's asynchronous engine, which batches all requests in flight.
 
     The n samples of a request share the prefill of its prompt and one encoding of its picture; with several copies of
-    the model, all of them go to one copy.
+    the model, all of them go to one copy. On GPUs the copies are vLLM's data parallelism. On a CPU each is an engine of
+    its own: vLLM's copies keep no picture, so that its pixels would be sent n times.
     """
 
-    def __init__(self, llms: Sequence[Any], prompts: PromptBuilder, options: EngineOptions) -> None:
+    def __init__(
+        self, llms: Sequence[Any], prompts: PromptBuilder, options: EngineOptions, watchdog: subprocess.Popen[bytes]
+    ) -> None:
         self.model = options.model
-        self._llms = llms
+        self.llms = llms
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
+        self._copies = _copies(llms, options.data_parallel)
         self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
-        self._watchdog = start_watchdog()
+        self._watchdog = watchdog
 
     @classmethod
     async def start(
@@ -54,28 +59,18 @@ class VllmEngine:
         _check_model(options.model)
         register_vllm_hooks()
         from transformers import AutoProcessor
-        from vllm import AsyncEngineArgs
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
 
+        others = running_children()
         try:
-            arguments = AsyncEngineArgs(
-                **{**engine_arguments(options, on_cpu), **(more_arguments or {})},
-                disable_log_stats="stat_loggers" not in llm_options,
-            )
+            arguments = {**engine_arguments(options, on_cpu), **(more_arguments or {})}
             processor = AutoProcessor.from_pretrained(options.model)
-            llms = []
-            for _ in range(options.data_parallel if on_cpu else 1):
-                # The context decides on batch sizes: those of offline use, not those of a server.
-                config = arguments.create_engine_config(UsageContext.LLM_CLASS)
-                quiet = arguments.disable_log_stats
-                llms.append(AsyncLLM.from_vllm_config(config, disable_log_stats=quiet, **llm_options))
+            llms = _start_llms(arguments, options.data_parallel if on_cpu else 1, llm_options)
         except Exception as error:
             raise SetupError(
                 f"vLLM did not start with {options.model} ({_on_one_line(error)}): see its messages above, "
                 "or give --model the folder of a model."
             ) from error
-        return cls(llms, PromptBuilder(processor), options)
+        return cls(llms, PromptBuilder(processor), options, start_watchdog(others))
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
         """The samples of one request.
@@ -87,8 +82,7 @@ class VllmEngine:
 
     async def close(self) -> None:
         """End vLLM's processes."""
-        for llm in self._llms:
-            llm.shutdown()
+        _shut_down(self.llms)
         self._watchdog.communicate()
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
@@ -112,10 +106,7 @@ class VllmEngine:
         given: dict[str, Any] = {"prompt_token_ids": self._prompts.tokenize(prompt)}
         if prompt.images:
             given["multi_modal_data"] = {"image": prompt.images}
-        if len(self._llms) > 1:
-            llm, rank = self._llms[copy], None
-        else:
-            llm, rank = self._llms[0], copy if len(self._at_work) > 1 else None
+        llm, rank = self._copies[copy]
         async for output in llm.generate(given, parameters, request.key, data_parallel_rank=rank):
             last = output
         return self._reply(request, last)
@@ -146,7 +137,38 @@ class VllmEngine:
     def _is_overlong(self, prompt: Prompt) -> bool:
         """vLLM's own message does not always say so, where a picture is part of the prompt."""
         inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
-        return len(inputs["input_ids"][0]) >= self._llms[0].model_config.max_model_len
+        return len(inputs["input_ids"][0]) >= self.llms[0].model_config.max_model_len
+
+
+def _start_llms(arguments: Mapping[str, Any], count: int, llm_options: Mapping[str, Any]) -> list[Any]:
+    """All of so many engines, or none: those that have started are ended where another one does not start."""
+    from vllm import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    silent = "stat_loggers" not in llm_options
+    llms: list[Any] = []
+    try:
+        for _ in range(count):
+            # The context decides on batch sizes: those of offline use, not those of a server.
+            config = AsyncEngineArgs(**arguments, disable_log_stats=silent).create_engine_config(UsageContext.LLM_CLASS)
+            llms.append(AsyncLLM.from_vllm_config(config, disable_log_stats=silent, **llm_options))
+    except BaseException:
+        _shut_down(llms)
+        raise
+    return llms
+
+
+def _shut_down(llms: Sequence[Any]) -> None:
+    for llm in llms:
+        llm.shutdown()
+
+
+def _copies(llms: Sequence[Any], count: int) -> list[tuple[Any, int | None]]:
+    """Each copy's engine, and its rank in there: an engine a copy, or all copies within one engine."""
+    if len(llms) == count:
+        return [(llm, None) for llm in llms]
+    return [(llms[0], rank) for rank in range(count)]
 
 
 def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> Any:

@@ -6,18 +6,24 @@ the other end of the pipe dies or closes it.
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import psutil
 
 
-def start_watchdog() -> subprocess.Popen[bytes]:
-    """Watch over all processes that this one has started so far; they are ended once its ``stdin`` is closed.
+def running_children() -> set[psutil.Process]:
+    """The processes that this one has started, and theirs."""
+    return set(psutil.Process().children(recursive=True))
 
-    To be called after the engine is up, so that none of its processes inherits the pipe.
+
+def start_watchdog(others: Collection[psutil.Process] = ()) -> subprocess.Popen[bytes]:
+    """Watch over all processes that this one has started so far, except ``others``, which were there before.
+
+    They are ended once its ``stdin`` is closed. To be called after the engine is up, so that none of its processes
+    inherits the pipe.
     """
     # The tracker of shared memory ends by itself, after it has cleaned up behind the others.
-    started = [child for child in psutil.Process().children(recursive=True) if not _is_tracker(child)]
+    started = [child for child in running_children().difference(others) if not _is_tracker(child)]
     names = [f"{child.pid}:{child.create_time()}" for child in started]
     # A session of its own, because Ctrl-C is not meant for it.
     return subprocess.Popen([sys.executable, __file__, *names], stdin=subprocess.PIPE, start_new_session=True)

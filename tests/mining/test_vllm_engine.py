@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from divek_verl.mining.engines import open_engine
 from divek_verl.mining.machine import prepare_machine
 from divek_verl.mining.options import Backend, EngineOptions, SamplingOptions
 from divek_verl.mining.rows import read_open_questions
-from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments
+from divek_verl.mining.vllm_engine import VllmEngine, _copies, _start_llms, engine_arguments
 from divek_verl.mining.votes_log import VotesLog
 from divek_verl.prepare import write_set
 from divek_verl.votes_file import read_votes_file
@@ -66,6 +66,47 @@ def test_our_options_become_vllms() -> None:
     arguments = engine_arguments(options, on_cpu=False)
     assert arguments["tensor_parallel_size"] == 2 and arguments["data_parallel_size"] == 4
     assert arguments["dtype"] == "bfloat16" and arguments["max_model_len"] == 900
+
+
+def test_copies_on_gpus_are_one_engines_and_on_a_cpu_engines_of_their_own() -> None:
+    options = EngineOptions("m", data_parallel=2, max_model_len=900)
+    assert engine_arguments(options, on_cpu=True)["data_parallel_size"] == 1
+    assert _copies(["one"], 1) == [("one", None)]
+    assert _copies(["one", "other"], 2) == [("one", None), ("other", None)]
+    assert _copies(["all"], 2) == [("all", 0), ("all", 1)]
+
+
+def test_vllms_own_copies_still_keep_no_pictures(home: Path) -> None:
+    """Where they do, a copy on a CPU needs no engine of its own any more."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
+    kept = [
+        MULTIMODAL_REGISTRY._get_cache_type(
+            EngineArgs(**{**arguments, "data_parallel_size": copies}).create_engine_config()
+        )
+        for copies in (1, 2)
+    ]
+    assert kept == ["lru", "processor_only"]
+
+
+def test_a_copy_that_does_not_start_ends_those_that_have(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    class Started:
+        running = True
+
+        def shutdown(self) -> None:
+            self.running = False
+
+    first = Started()
+    outcomes = iter([first])
+    monkeypatch.setattr(AsyncLLM, "from_vllm_config", lambda *_, **__: next(outcomes))
+    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
+    with pytest.raises(StopIteration):
+        _start_llms(arguments, 2, {})
+    assert not first.running
 
 
 @pytest.mark.parametrize("on_cpu", [False, True])
@@ -113,10 +154,10 @@ def _executor_of(arguments: dict[str, Any]) -> Any:
 class Running:
     """A started engine, and the event loop that it lives on."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, copies: int = 1) -> None:
         self.home = home
         self.rows = read_open_questions([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
-        self.options = EngineOptions(str(home / "model"), max_images_in_flight=8)
+        self.options = EngineOptions(str(home / "model"), max_images_in_flight=8, data_parallel=copies)
         self.loop = asyncio.new_event_loop()
         self.engine = self.wait_for(VllmEngine.start(self.options))
 
@@ -124,10 +165,17 @@ class Running:
         return self.loop.run_until_complete(awaitable)
 
     def ask(self, *requests: Request, sampling: Sampling = SAMPLING) -> list[Reply]:
+        return self.ask_all(*((request, sampling) for request in requests))
+
+    def ask_all(self, *requests: tuple[Request, Sampling]) -> list[Reply]:
         async def all_at_once() -> list[Reply]:
-            return await asyncio.gather(*(self.engine.generate(request, sampling) for request in requests))
+            return await asyncio.gather(*(self.engine.generate(*request) for request in requests))
 
         return list(self.wait_for(all_at_once()))
+
+    def close(self) -> None:
+        self.wait_for(self.engine.close())
+        self.loop.close()
 
     def request(self, index: int, count: int = SAMPLES) -> Request:
         key = self.rows.keys[index]
@@ -183,8 +231,7 @@ def engine(home: Path, killed: Killed) -> Iterator[Running]:
     prepare_machine()
     started = Running(home)
     yield started
-    started.wait_for(started.engine.close())
-    started.loop.close()
+    started.close()
 
 
 slow = pytest.mark.slow
@@ -243,6 +290,33 @@ def test_the_same_seed_gives_the_same_samples_whatever_else_is_asked(engine: Run
     assert len(set(alone.texts)) > 1
     (other,) = engine.ask(engine.request(1), sampling=Sampling(max_new_tokens=6, repetition_penalty=1.0, seed=2))
     assert other.texts != alone.texts
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_two_copies_share_the_images_and_answer_as_one_does(engine: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds decide, and neither the copy nor greedy requests, which have no seed, in the same batch."""
+    requests = [engine.request(index) for index in range(12)]
+    greedy = replace(SAMPLING, temperature=0.0)
+    expected = [*engine.ask(*requests), *engine.ask(replace(requests[0], key="greedy", count=1), sampling=greedy)]
+    copies = Running(engine.home, copies=2)
+    asked: list[int] = []
+    for index, llm in enumerate(copies.engine.llms):
+        monkeypatch.setattr(llm, "generate", noting(llm.generate, asked, index))
+    found = copies.ask_all(
+        *((request, SAMPLING) for request in requests), (replace(requests[0], key="greedy", count=1), greedy)
+    )
+    copies.close()
+    assert [reply.texts for reply in found] == [reply.texts for reply in expected]
+    assert min(asked.count(0), asked.count(1)) >= 4
+
+
+def noting(generate: Any, asked: list[int], index: int) -> Any:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(index)
+        return generate(*args, **kwargs)
+
+    return noted
 
 
 @slow

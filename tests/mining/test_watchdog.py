@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from divek_verl.mining.watchdog import end
+from divek_verl.mining.watchdog import end, running_children, start_watchdog
 
 STARTS_A_CHILD = """
 import subprocess, sys, time
@@ -34,6 +34,17 @@ def test_a_killed_process_takes_its_children_with_it() -> None:
         process.kill()
         process.wait()
         wait_until_gone(pids)
+
+
+def test_what_another_engine_has_started_is_let_alone() -> None:
+    """Two engines in one process: the end of one is not the end of the other."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        others = running_children()
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as own:
+            start_watchdog(others).communicate()
+            own.wait(timeout=30)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_number_that_belongs_to_another_process_by_now_is_let_alone() -> None:
