@@ -69,7 +69,7 @@ setup(
         "console_scripts": ["divek = divek_verl.cli:main"],
         "verl.plugins": ["divek = divek_verl.plugin"],
         # Called by vLLM in each of its processes; idle except on the CPU platform.
-        "vllm.general_plugins": ["divek_cpu = divek_verl.cpu.sampling:register"],
+        "vllm.general_plugins": ["divek_cpu = divek_verl.cpu.vllm_plugin:register"],
         # Called by `import torch` in every process, vLLM's helpers included; idle where torch has an accelerator.
         "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
     },

