@@ -21,6 +21,12 @@ from divek_verl.mining.watchdog import running_children, start_watchdog
 CPU_BLOCK_SIZE = 16
 # Unless --max-model-len says otherwise; a model's own length can need more memory than there is.
 CPU_MODEL_LEN = 4096
+# vLLM imports it by these names (divek_verl/cpu/prompt_ends.py).
+PROMPT_ENDS = {
+    "kv_connector": "PromptEnds",
+    "kv_connector_module_path": "divek_verl.cpu.prompt_ends",
+    "kv_role": "kv_both",
+}
 # Of an error at the start: its first words name the cause, and a configuration's goes on for pages.
 LONGEST_SAID = 300
 
@@ -208,6 +214,7 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
 
 def _cpu_arguments(options: EngineOptions) -> dict[str, Any]:
     from divek_verl.cpu.executor import executor
+    from divek_verl.cpu.vllm_plugin import is_known_vllm
 
     length = options.max_model_len or min(CPU_MODEL_LEN, _own_length(options.model))
     return {
@@ -217,6 +224,7 @@ def _cpu_arguments(options: EngineOptions) -> dict[str, Any]:
         # A prompt that is prefilled in two steps takes back a random number of its seeded generator, which CPU
         # generators cannot: vLLM 0.28 dies of it. So no prompt is split, and a step holds the longest one.
         "enable_chunked_prefill": False,
+        "kv_transfer_config": PROMPT_ENDS if is_known_vllm() else None,
         "max_model_len": length,
         "max_num_batched_tokens": max(CPU_MODEL_LEN, length),
     }

@@ -47,11 +47,17 @@ class VotesLog:
         self.done[mined.key] = mined
 
     def close(self, order: Iterable[tuple[str, str]] | None = None) -> None:
-        """Let go of the file; with ``order``, rewrite it first: its keys in this order, then all others."""
+        """Let go of the file; with ``order``, rewrite it first: its keys in this order, then all others.
+
+        A file without votes is removed.
+        """
         if order is not None:
             ordered = {key: self.done[key] for key in order if key in self.done}
             write_votes_file(self.path, self.origin, {**ordered, **self.done}.values())
         self._file.close()
+        if not self.done:
+            # No votes of one model would only stop the run that asks another one.
+            self.path.unlink(missing_ok=True)
 
     def _refuse_other(self, held: Origin, wanted: Origin) -> None:
         differences = held.differences(wanted)

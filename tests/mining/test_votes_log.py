@@ -18,6 +18,23 @@ def mined(image: str, count: int = 1) -> MinedVotes:
     return MinedVotes("divek/flags/base", image, Votes({"Chad": count}))
 
 
+def filled(path: Path) -> Path:
+    """A file that holds a vote."""
+    log = VotesLog(path, ORIGIN)
+    log.add(mined("a"))
+    log.close()
+    return path
+
+
+def test_a_file_without_votes_does_not_stay_to_stop_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    VotesLog(path, ORIGIN).close()
+    log = VotesLog(path, Origin("another model", ORIGIN.sampling, ORIGIN.class_lists))
+    assert read_votes_file(path).origin.model == "another model"
+    log.close([("divek/flags/base", "a")])
+    assert not path.exists()
+
+
 def test_each_line_is_there_as_soon_as_it_is_added(tmp_path: Path) -> None:
     log = VotesLog(tmp_path / "votes.jsonl", ORIGIN)
     log.add(mined("a"))
@@ -62,8 +79,7 @@ def test_a_line_torn_by_a_kill_is_cut_off_and_the_others_stay(tmp_path: Path, ke
     ],
 )
 def test_votes_of_another_origin_are_refused(tmp_path: Path, other: Origin, difference: str) -> None:
-    path = tmp_path / "votes.jsonl"
-    VotesLog(path, ORIGIN).close()
+    path = filled(tmp_path / "votes.jsonl")
     before = path.read_bytes()
     with pytest.raises(SetupError) as refused:
         VotesLog(path, other)
@@ -80,8 +96,7 @@ def test_a_file_that_is_no_votes_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_another_data_source_can_be_added(tmp_path: Path) -> None:
-    path = tmp_path / "votes.jsonl"
-    VotesLog(path, ORIGIN).close()
+    path = filled(tmp_path / "votes.jsonl")
     log = VotesLog(path, Origin("m", ORIGIN.sampling, {"divek/cub/base": "3"}))
     log.close([])
     assert read_votes_file(path).origin.class_lists == {"divek/flags/base": "1", "divek/cub/base": "3"}
