@@ -114,7 +114,7 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
         # Every step has the same images whatever the policy says, so that arms can be compared.
         "divek.skip_easy": "false",
         # Rounding the time up to polls would hide what is measured.
-        "divek.poll_interval": 0.1,
+        "divek.poll_interval": 0.02,
         "trainer.n_gpus_per_node": 1,
         "trainer.total_epochs": 1000,
         "trainer.total_training_steps": STEPS + 1,

@@ -29,7 +29,7 @@ from divek_verl.mining.engines import open_engine
 from divek_verl.mining.machine import prepare_machine
 from divek_verl.mining.options import Backend, EngineOptions, SamplingOptions
 from divek_verl.mining.rows import read_open_questions
-from divek_verl.mining.vllm_engine import VllmEngine, _copies, _start_llms, engine_arguments
+from divek_verl.mining.vllm_engine import PROMPT_ENDS, VllmEngine, _copies, _start_llms, engine_arguments
 from divek_verl.mining.votes_log import VotesLog
 from divek_verl.prepare import write_set
 from divek_verl.votes_file import read_votes_file
@@ -139,10 +139,11 @@ def test_processes_that_share_a_model_are_several(home: Path) -> None:
     assert arguments["distributed_executor_backend"] == "mp"
 
 
-def test_verls_rollouts_run_in_the_same_executor() -> None:
-    """The YAML file cannot import the name."""
-    config = OmegaConf.load(resources.files("divek_verl") / "config" / "divek_cpu.yaml")
-    assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend == IN_PROCESS
+def test_verls_rollouts_run_in_the_same_executor_and_copy_ends_of_prompts_too() -> None:
+    """The YAML file cannot import the names."""
+    rollout = OmegaConf.load(resources.files("divek_verl") / "config" / "divek_cpu.yaml").actor_rollout_ref.rollout
+    assert rollout.engine_kwargs.vllm.distributed_executor_backend == IN_PROCESS
+    assert rollout.engine_kwargs.vllm.kv_transfer_config == PROMPT_ENDS and not rollout.enable_chunked_prefill
 
 
 def _executor_of(arguments: dict[str, Any]) -> Any:
