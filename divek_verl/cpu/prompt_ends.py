@@ -138,7 +138,8 @@ class PromptEnds(KVConnectorBase_V1):
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         copies = self._get_connector_metadata()
-        self._sources, self._targets = torch.tensor(copies.sources), torch.tensor(copies.targets)
+        self._sources = torch.tensor(copies.sources, dtype=torch.long)
+        self._targets = torch.tensor(copies.targets, dtype=torch.long)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         """Called between the writing of a layer's keys and values, sources' included, and its attention.

@@ -155,15 +155,14 @@ def _executor_of(arguments: dict[str, Any]) -> Any:
 class Running:
     """A started engine, and the event loop that it lives on."""
 
-    def __init__(self, home: Path, copies: int = 1, max_model_len: int | None = None, **more: Any) -> None:
+    def __init__(self, home: Path, copies: int = 1, max_model_len: int | None = None, **start: Any) -> None:
         self.home = home
         self.rows = read_open_questions([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
         self.options = EngineOptions(
             str(home / "model"), max_images_in_flight=8, data_parallel=copies, max_model_len=max_model_len
         )
         self.loop = asyncio.new_event_loop()
-        llm_options = {"stat_loggers": more.pop("stat_loggers")} if "stat_loggers" in more else {}
-        self.engine = self.wait_for(VllmEngine.start(self.options, more, **llm_options))
+        self.engine = self.wait_for(VllmEngine.start(self.options, **start))
 
     def wait_for(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(awaitable)
@@ -339,7 +338,7 @@ def test_ends_of_prompts_are_copied_and_the_answers_stay_the_same(engine: Runnin
     """Where vLLM finds all but the last token without our connector, divek_verl.cpu.prompt_ends is not needed."""
     requests = [engine.request(index) for index in range(12)]
     copied = engine.ask(*requests)
-    plain = Running(engine.home, kv_transfer_config=None)
+    plain = Running(engine.home, more_arguments={"kv_transfer_config": None})
     computed = plain.ask(*requests)
     plain.close()
     assert {reply.prompt_tokens - reply.cached_tokens for reply in copied} == {1}
@@ -354,7 +353,12 @@ def test_answers_stay_the_same_where_requests_give_their_blocks_back(engine: Run
     sampling = replace(SAMPLING, max_new_tokens=48)
     requests = [engine.request(index, count=16) for index in range(8)]
     expected = engine.ask(*requests, sampling=sampling)
-    small = Running(engine.home, max_model_len=512, num_gpu_blocks_override=160, stat_loggers=[PreemptionLog])
+    small = Running(
+        engine.home,
+        max_model_len=512,
+        more_arguments={"num_gpu_blocks_override": 160},
+        stat_loggers=[PreemptionLog],
+    )
     found = small.ask(*requests, sampling=sampling)
     small.close()
     assert PreemptionLog.seen > 0
