@@ -87,7 +87,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
                 await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": "failure"})
 
     async def _visit(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> None:
-        await tq.async_kv_put(key=prompt["uid"], partition_id=_partition(trajectory), tag={"status": "running"})
+        # The prompt stays "pending" until its rollouts start: a message to the queue less, and verl tells the two
+        # apart nowhere.
         visit = self._new_visit(prompt, trajectory)
         rewritten = await self._ask(prompt, visit)
         await self.recorder.note_mined.remote(visit)

@@ -52,7 +52,7 @@ def test_the_votes_become_the_options_and_the_group_answers_one_question(
     assert (visit.step, visit.split, visit.policy_version) == (4, "train", 9)
     assert (visit.image_id, visit.image) == ("chad-1", str(folder / "a.png"))
     # n rollouts of the one question, published by verl.
-    assert queue.statuses == {"train/u1": ["running", "running", "finished"]}
+    assert queue.statuses == {"train/u1": ["running", "finished"]}
     assert sorted(queue.trajectories) == ["train/u1_0_0", "train/u1_1_0", "train/u1_2_0"]
     assert len({tuple(request["prompt_ids"]) for request in worker.llm_client.rollouts}) == 1
     assert worker._visits == {}
@@ -200,7 +200,7 @@ def test_validation_asks_the_same_question_at_each_visit(build: Any) -> None:
 
 # ------------------------------------------------------------------------------------------ images without a question
 
-CLOSED = {"train/u1": ["running", "failure"]}
+CLOSED = {"train/u1": ["failure"]}
 
 
 def test_an_easy_image_is_published_once_as_a_failure_and_recorded_once(
@@ -293,7 +293,7 @@ def test_in_validation_it_scores_nothing_and_does_not_vanish(
     breaks(worker, prompt)
     run(worker, prompt, VALIDATE)
     assert worker.recorder.written[0].failure == reason
-    assert queue.statuses == {"val/u1": ["running", "finished"]}
+    assert queue.statuses == {"val/u1": ["finished"]}
     assert sorted(queue.trajectories) == ["val/u1_0_0", "val/u1_1_0"]
     for trajectory in queue.trajectories.values():
         assert trajectory["rm_scores"].sum() == 0.0
@@ -326,7 +326,7 @@ def test_validation_asks_the_easy_image_too_and_never_adds_the_truth(
     assert (visit.split, visit.skip, visit.injected) == ("val", None, False)
     assert len(visit.options) == 2 and "Chad" in visit.options
     assert (visit.one_step, visit.recall, visit.rewards) == (1.0, 1.0, [2.0])
-    assert queue.statuses == {"val/u1": ["running", "running", "finished"]}
+    assert queue.statuses == {"val/u1": ["running", "finished"]}
     assert [graded["ground_truth"] for graded in worker.reward_loop_worker_handles[0].graded] == [""]
 
 

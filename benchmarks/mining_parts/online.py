@@ -1,8 +1,8 @@
 """Mining inside a training step: verl's own trainer, Ray, TransferQueue and rollout engine, beside the bare engine.
 
 Each arm is a short training run of verl's entry point; what is timed is the rollout phase of its steps
-(``timing_s/gen``): from handing out the prompts until a whole batch is there. The first step pays for kernels and
-caches and is not counted.
+(``timing_s/gen``): from handing out the prompts until a whole batch is there. The first steps pay for kernels, caches
+and the start of processes and are not counted.
 """
 
 import os
@@ -39,7 +39,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "mining and rollouts": (),
 }
 ROLLOUTS = 8
-STEPS = 3
+FIRST_STEPS = 2
+# A step without rollouts takes seconds, one with them half a minute.
+STEPS = {MINING: 9, SINGLY: 6, "rollouts": 3, "mining and rollouts": 3}
 ALL_CORES = "vllm.LLM.generate, all cores"
 SECONDS_OF_ONE_RUN = 1800
 LEAST_SHARE_OF_THE_ENGINE = 0.80
@@ -64,8 +66,9 @@ def run_arm(name: str, workload: Workload, seed: int) -> Steps:
     with tempfile.TemporaryDirectory(prefix="divek-online-") as scratch:
         folder, log = Path(scratch) / "run", Path(scratch) / "log"
         with running(_command(name, workload, folder, seed), log, _environment(folder)) as process:
-            # The images of the first step are not counted.
-            watch = Watch(lambda: _family(process.pid), lambda: _visits(folder) >= workload.images)
+            # The images of the first steps are not counted.
+            first = workload.images * FIRST_STEPS
+            watch = Watch(lambda: _family(process.pid), lambda: _visits(folder) >= first)
             with watch.looking():
                 status = process.wait(timeout=SECONDS_OF_ONE_RUN)
         if status:
@@ -113,11 +116,11 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
         "divek.max_images_in_flight": workload.images,
         # Every step has the same images whatever the policy says, so that arms can be compared.
         "divek.skip_easy": "false",
-        # Rounding the time up to polls would hide what is measured.
-        "divek.poll_interval": 0.02,
+        # Shorter, and the trainer's polls take the processor from the engine than a longer one wastes.
+        "divek.poll_interval": 0.05,
         "trainer.n_gpus_per_node": 1,
         "trainer.total_epochs": 1000,
-        "trainer.total_training_steps": STEPS + 1,
+        "trainer.total_training_steps": FIRST_STEPS + STEPS[name],
         "trainer.val_before_train": "false",
         "trainer.test_freq": -1,
         "trainer.save_freq": -1,
@@ -132,10 +135,10 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
 
 def _read(folder: Path, processor_seconds: dict[str, float]) -> Steps:
     metrics = read_metrics(folder)
-    visits = [visit for visit in read_lines(folder / "questions.jsonl") if visit["step"] > 1]
+    visits = [visit for visit in read_lines(folder / "questions.jsonl") if visit["step"] > FIRST_STEPS]
     shares = [visit["cached_share"] for visit in visits if visit["cached_share"] is not None]
     return Steps(
-        seconds=[metrics[step]["timing_s/gen"] for step in sorted(metrics) if step > 1],
+        seconds=[metrics[step]["timing_s/gen"] for step in sorted(metrics) if step > FIRST_STEPS],
         mining_seconds=statistics.mean(visit["mining_seconds"] for visit in visits),
         cached_share=statistics.mean(shares) if shares else None,
         processor_seconds=processor_seconds,
@@ -155,9 +158,9 @@ def measure(workload: Workload, section: Section, arms: Sequence[str] = tuple(AR
     for engine in (bare, unshared):
         engine.rate(len(rows))
     found: dict[str, list[Steps]] = {}
-    for repetition in range(max(1, workload.repetitions // STEPS)):
+    for repetition in range(max(1, workload.repetitions // min(STEPS.values()))):
         for name in arms:
-            for _ in range(STEPS):
+            for _ in range(STEPS[name]):
                 section.add(bare.name, len(rows) / bare.rate(len(rows)))
                 section.add(ALL_CORES, len(rows) / unshared.rate(len(rows)))
             found.setdefault(name, []).append(run_arm(name, workload, repetition))
@@ -175,7 +178,7 @@ def _breakdown(runs: list[Steps], images: int) -> dict[str, float]:
     total: Counter[str] = Counter()
     for run in runs:
         total.update(run.processor_seconds)
-    counted = images * STEPS * len(runs)
+    counted = images * sum(len(run.seconds) for run in runs)
     each = {name: round(1000 * seconds / counted, 1) for name, seconds in total.most_common()}
     return {name: milliseconds for name, milliseconds in each.items() if milliseconds >= 1}
 
