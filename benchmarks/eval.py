@@ -125,7 +125,7 @@ async def _evaluate(evaluation: Any, recording: Recording) -> float:
     from divek_verl.evaluation.evaluating import evaluate
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[Engine]:
+    async def opened(_: int) -> AsyncIterator[Engine]:
         yield recording
 
     # The engine's own cache would spare the second round its prefills.

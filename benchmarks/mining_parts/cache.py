@@ -37,7 +37,9 @@ class PrefixCacheLog:
 
 async def _mine(workload: Workload, section: Section) -> None:
     extension = {"worker_extension_cls": "mining_parts.encoder_count.EncoderCount"}
-    engine = await VllmEngine.start(engine_options(workload.model), extension, stat_loggers=[PrefixCacheLog])
+    engine = await VllmEngine.start(
+        engine_options(workload.model), more_arguments=extension, stat_loggers=[PrefixCacheLog]
+    )
     try:
         rows = read_rows(workload.data, workload.images)
         sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed).sampling()

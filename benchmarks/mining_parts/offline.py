@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from divek_verl.engine import Request
 from divek_verl.errors import SetupError
 from divek_verl.mining.command import mine
+from divek_verl.mining.copies import copies_on_a_cpu
 from divek_verl.mining.machine import prepare_machine, share_cores
 from divek_verl.mining.options import SamplingOptions
 from divek_verl.mining.pictures import PromptBuilder
@@ -36,15 +38,15 @@ GROWTH = (1, 4, 16)
 class DivekMine:
     """What ``divek mine`` does between start and end: rows, pictures, requests, counting, a line for each image."""
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, copies: int = 1) -> None:
-        more = {} if copies == 1 else {"data_parallel": copies, "compile": True}
-        self.name = "divek mine" if copies == 1 else f"divek mine --data-parallel {copies} --compile"
+    def __init__(self, workload: Workload, rows: OpenQuestions, *given: str, **options: Any) -> None:
+        self.name = " ".join(("divek mine", *given))
         self.rows = rows
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
-        self.options = engine_options(workload.model, **more)
+        self.options = engine_options(workload.model, **options)
         self.loop = asyncio.new_event_loop()
-        with threads(copies):
-            self.engine = self.loop.run_until_complete(VllmEngine.start(self.options))
+        images = min(workload.images, len(rows))
+        with threads(self.options.data_parallel or copies_on_a_cpu(self.options, images)):
+            self.engine = self.loop.run_until_complete(VllmEngine.start(self.options, images))
 
     def rate(self, images: int, seeded: bool = True) -> float:
         """Images a second, with empty caches at the start."""
@@ -174,13 +176,14 @@ def measure(workload: Workload, section: Section) -> Section:
     rows = read_rows(workload.data, workload.images)
     prompts = PromptBuilder(AutoProcessor.from_pretrained(workload.model))
     few = max(1, workload.images // SHARE_OF_IMAGES_FOR_TRANSFORMERS)
-    ours, bare = [DivekMine(workload, rows, copies) for copies in _copies()], BareEngine(workload, rows, prompts)
+    default, single, *more = ours = _ways_to_mine(workload, rows)
+    bare = BareEngine(workload, rows, prompts)
     usual = Transformers(workload, rows, prompts)
     for arm, images in (*((arm, few) for arm in ours), (bare, few), (usual, 1)):
         arm.rate(images)
     arms = {
         **{arm.name: partial(_rate_of, arm, len(rows)) for arm in ours},
-        f"{ours[0].name}, no seeds": lambda _: ours[0].rate(len(rows), seeded=False),
+        f"{single.name}, no seeds": lambda _: single.rate(len(rows), seeded=False),
         bare.name: lambda _: bare.rate(len(rows)),
         usual.name: lambda _: usual.rate(few),
     }
@@ -188,20 +191,27 @@ def measure(workload: Workload, section: Section) -> Section:
     for arm in ours:
         arm.close()
     section.facts["prompt tokens"] = usual.prompt_tokens
-    share = section.median(ours[0].name) / section.median(bare.name)
-    section.claim("images/s of divek mine, as a share of the bare engine's", share, LEAST_SHARE_OF_THE_ENGINE)
-    for arm in ours:
+    # One engine beside one engine: several copies are faster.
+    share = section.median(single.name) / section.median(bare.name)
+    section.claim(f"images/s of {single.name}, as a share of the bare engine's", share, LEAST_SHARE_OF_THE_ENGINE)
+    for arm in (default, *more):
         gain = section.median(arm.name) / section.median(usual.name)
         section.claim(f"times the images/s of transformers ({arm.name})", gain, LEAST_GAIN_OVER_TRANSFORMERS)
+    single_gain = section.median(single.name) / section.median(usual.name)
+    section.facts[f"times the images/s of transformers ({single.name})"] = round(single_gain, 2)
     return section
 
 
-def _copies() -> list[int]:
-    """A copy of the model; and one a GPU, or one a core where there is none."""
+def _ways_to_mine(workload: Workload, rows: OpenQuestions) -> list[DivekMine]:
+    """With no option; with one copy of the model; compiled, with one copy a GPU or, where there is none, a core."""
     import torch
 
     most = torch.cuda.device_count() if torch.cuda.is_available() else (os.cpu_count() or 1)
-    return [1] if most == 1 else [1, most]
+    ways = [DivekMine(workload, rows), DivekMine(workload, rows, "--data-parallel 1", data_parallel=1)]
+    if most > 1:
+        options = f"--data-parallel {most}", "--compile"
+        ways.append(DivekMine(workload, rows, *options, data_parallel=most, compile=True))
+    return ways
 
 
 def _rate_of(arm: DivekMine, images: int, _: int) -> float:

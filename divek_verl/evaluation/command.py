@@ -108,7 +108,7 @@ def _run(
     started = time.monotonic()
     work = evaluate(
         evaluation,
-        lambda: _open(model),
+        lambda images: _open(model, images),
         out,
         compare=compare,
         retry_failures=retry_failures,
@@ -126,10 +126,10 @@ def _run(
     console.print(f"written: {out / 'results.json'}, {out / 'results.html'}", markup=False, soft_wrap=True)
 
 
-def _open(model: AnsweringModel) -> AbstractAsyncContextManager[Engine]:
+def _open(model: AnsweringModel, images: int) -> AbstractAsyncContextManager[Engine]:
     from divek_verl.mining.engines import open_engine
 
-    return open_engine(model)
+    return open_engine(model, images)
 
 
 def _spent(speed: Any, seconds: float) -> str:

@@ -35,7 +35,8 @@ from divek_verl.two_step import TwoStepSettings
 
 Mode = Literal["one-step", "two-step", "both"]
 PAGE_FILE = "results.html"
-OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
+# Called with the number of images to ask about.
+OpenEngine = Callable[[int], AbstractAsyncContextManager[Engine]]
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ async def _ask(
         progress.add(visit)
         bar.update()
 
-    async with open_engine() as engine:
+    async with open_engine(len(left)) as engine:
         await ask_all(left, engine, evaluation.two_step, in_flight=evaluation.in_flight, on_visit=keep)
 
 

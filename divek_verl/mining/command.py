@@ -138,7 +138,7 @@ async def _mine_with_progress(
     done = sum(key in log.done for key in rows.keys)
     if done == len(rows):
         return Summary(before=done)
-    async with open_engine(engine_options) as engine:
+    async with open_engine(engine_options, len(rows) - done) as engine:
         with tqdm(total=len(rows), initial=done, unit=" images", desc="mining", bar_format=BAR, smoothing=0.05) as bar:
             in_flight = engine_options.max_images_in_flight
             return await mine(rows, engine, log, sampling, in_flight, bar.update)

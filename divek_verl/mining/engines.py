@@ -8,8 +8,8 @@ from divek_verl.mining.options import Backend, EngineOptions
 
 
 @asynccontextmanager
-async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
-    """The engine that the options ask for, closed when the block is left.
+async def open_engine(options: EngineOptions, images: int = 1) -> AsyncIterator[Engine]:
+    """The engine that the options ask for, closed when the block is left; ``images``: how many it will be asked about.
 
     Raises:
         SetupError: it cannot be started or reached.
@@ -22,7 +22,7 @@ async def open_engine(options: EngineOptions) -> AsyncIterator[Engine]:
     else:
         from divek_verl.mining.vllm_engine import VllmEngine
 
-        engine = await VllmEngine.start(options)
+        engine = await VllmEngine.start(options, images)
     try:
         yield engine
     finally:

@@ -42,7 +42,13 @@ class EngineOptions:
         str, typer.Option(help="Environment variable that holds the server's key (openai).")
     ] = "OPENAI_API_KEY"
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share each layer (vllm).")] = 1
-    data_parallel: Annotated[int, typer.Option(help="Copies of the model; all samples of an image use one (vllm).")] = 1
+    data_parallel: Annotated[
+        int | None,
+        typer.Option(
+            help="Copies of the model; all samples of an image use one. Unset: 1; on a CPU, for many images and a "
+            "small model, up to one for each core (vllm)."
+        ),
+    ] = None
     dtype: Annotated[str, typer.Option(help="Number format of the weights; auto: the model's own (vllm).")] = "auto"
     max_model_len: Annotated[
         int | None,
@@ -60,8 +66,9 @@ class EngineOptions:
     retries: Annotated[int, typer.Option(help="Times that a failed request is sent again (openai).")] = 5
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "data_parallel", "max_images_in_flight", "timeout"):
+        for name in ("tensor_parallel", "max_images_in_flight", "timeout"):
             self._check(name, getattr(self, name) > 0, "above 0")
+        self._check("data_parallel", self.data_parallel is None or self.data_parallel > 0, "above 0")
         self._check("retries", self.retries >= 0, "0 or more")
         self._check("max_model_len", self.max_model_len is None or self.max_model_len > 1, "above 1")
         self._check("gpu_memory_utilization", 0 < self.gpu_memory_utilization <= 1, "above 0 and at most 1")

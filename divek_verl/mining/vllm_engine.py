@@ -1,16 +1,20 @@
 """A model loaded here and now, by vLLM: one request an image, all of its samples from one prefill."""
 
 import asyncio
+import functools
 import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from divek_verl.compat import register_vllm_hooks
 from divek_verl.engine import Reply, Request, Sampling
 from divek_verl.errors import SetupError
+from divek_verl.mining.copies import copies_on_a_cpu
 from divek_verl.mining.machine import prepare_machine, share_cores
 from divek_verl.mining.options import EngineOptions
 from divek_verl.mining.pictures import Prompt, PromptBuilder, UnreadableImage
@@ -46,22 +50,30 @@ class VllmEngine:
         self.llms = llms
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
-        self._copies = _copies(llms, options.data_parallel)
-        self._at_work = Counter(dict.fromkeys(range(options.data_parallel), 0))
+        self._copies = _copies(llms, options.data_parallel or 1)
+        self._at_work = Counter(dict.fromkeys(range(len(self._copies)), 0))
         self._watchdog = watchdog
 
     @classmethod
     async def start(
-        cls, options: EngineOptions, more_arguments: Mapping[str, Any] | None = None, **llm_options: Any
+        cls,
+        options: EngineOptions,
+        images: int = 1,
+        more_arguments: Mapping[str, Any] | None = None,
+        **llm_options: Any,
     ) -> "VllmEngine":
         """Load the model; ``more_arguments`` are vLLM's engine arguments, ``llm_options`` those of its ``AsyncLLM``.
+
+        ``images``: how many it will be asked about, from which the number of copies follows where none is given.
 
         Raises:
             SetupError: there is no model in the folder, or vLLM does not start.
         """
         on_cpu = prepare_machine()
+        copies = options.data_parallel or (copies_on_a_cpu(options, images) if on_cpu else 1)
+        options = replace(options, data_parallel=copies)
         if on_cpu:
-            share_cores(options.data_parallel)
+            share_cores(copies)
         _check_model(options.model)
         register_vllm_hooks()
         from transformers import AutoProcessor
@@ -70,7 +82,7 @@ class VllmEngine:
         try:
             arguments = {**engine_arguments(options, on_cpu), **(more_arguments or {})}
             processor = AutoProcessor.from_pretrained(options.model)
-            llms = _start_llms(arguments, options.data_parallel if on_cpu else 1, llm_options)
+            llms = _start_llms(arguments, copies if on_cpu else 1, llm_options)
         except Exception as error:
             raise SetupError(
                 f"vLLM did not start with {options.model} ({_on_one_line(error)}): see its messages above, "
@@ -153,15 +165,18 @@ def _start_llms(arguments: Mapping[str, Any], count: int, llm_options: Mapping[s
     from vllm.v1.engine.async_llm import AsyncLLM
 
     silent = "stat_loggers" not in llm_options
-    llms: list[Any] = []
-    try:
-        for _ in range(count):
-            # The context decides on batch sizes: those of offline use, not those of a server.
-            config = AsyncEngineArgs(**arguments, disable_log_stats=silent).create_engine_config(UsageContext.LLM_CLASS)
-            llms.append(AsyncLLM.from_vllm_config(config, disable_log_stats=silent, **llm_options))
-    except BaseException:
-        _shut_down(llms)
-        raise
+    # The context decides on batch sizes: those of offline use, not those of a server.
+    engine = AsyncEngineArgs(**arguments, disable_log_stats=silent)
+    configs = [engine.create_engine_config(UsageContext.LLM_CLASS) for _ in range(count)]
+    # Each start waits for a process that imports torch and vLLM.
+    with ThreadPoolExecutor(count) as pool:
+        start = functools.partial(AsyncLLM.from_vllm_config, disable_log_stats=silent, **llm_options)
+        starts = [pool.submit(start, config) for config in configs]
+    llms = [each.result() for each in starts if each.exception() is None]
+    for each in starts:
+        if (error := each.exception()) is not None:
+            _shut_down(llms)
+            raise error
     return llms
 
 
@@ -200,7 +215,7 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": options.model,
         "tensor_parallel_size": options.tensor_parallel,
-        "data_parallel_size": 1 if on_cpu else options.data_parallel,
+        "data_parallel_size": 1 if on_cpu else options.data_parallel or 1,
         "dtype": options.dtype,
         "max_model_len": options.max_model_len,
         "enable_prefix_caching": True,

@@ -92,11 +92,11 @@ def done(home: Path) -> dict[str, Any]:
         async with open_engine(EngineOptions(str(home / "model"))) as engine:
 
             @asynccontextmanager
-            async def whole() -> AsyncIterator[Engine]:
+            async def whole(_: int) -> AsyncIterator[Engine]:
                 yield engine
 
             @asynccontextmanager
-            async def interrupted() -> AsyncIterator[Engine]:
+            async def interrupted(_: int) -> AsyncIterator[Engine]:
                 yield Interrupted(engine, 11)
 
             found["results"], _ = await evaluate(evaluation, whole, home / "at_once")
