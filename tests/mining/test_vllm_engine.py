@@ -25,6 +25,7 @@ from divek_verl.demo.processes import running
 from divek_verl.engine import Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.mining.command import mine
+from divek_verl.mining.copies import IMAGES_OF_A_COPY
 from divek_verl.mining.engines import open_engine
 from divek_verl.mining.machine import prepare_machine
 from divek_verl.mining.options import Backend, EngineOptions, SamplingOptions
@@ -155,7 +156,7 @@ def _executor_of(arguments: dict[str, Any]) -> Any:
 class Running:
     """A started engine, and the event loop that it lives on."""
 
-    def __init__(self, home: Path, copies: int = 1, max_model_len: int | None = None, **start: Any) -> None:
+    def __init__(self, home: Path, copies: int | None = 1, max_model_len: int | None = None, **start: Any) -> None:
         self.home = home
         self.rows = read_open_questions([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
         self.options = EngineOptions(
@@ -302,7 +303,10 @@ def test_two_copies_share_the_images_and_answer_as_one_does(engine: Running, mon
     requests = [engine.request(index) for index in range(12)]
     greedy = replace(SAMPLING, temperature=0.0)
     expected = [*engine.ask(*requests), *engine.ask(replace(requests[0], key="greedy", count=1), sampling=greedy)]
-    copies = Running(engine.home, copies=2)
+    # As many as it starts by itself for that many images.
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    copies = Running(engine.home, copies=None, images=2 * IMAGES_OF_A_COPY)
+    assert len(copies.engine.llms) == 2
     asked: list[int] = []
     for index, llm in enumerate(copies.engine.llms):
         monkeypatch.setattr(llm, "generate", noting(llm.generate, asked, index))
