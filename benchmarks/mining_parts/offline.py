@@ -48,17 +48,17 @@ class DivekMine:
         with threads(self.options.data_parallel or copies_on_a_cpu(self.options, images)):
             self.engine = self.loop.run_until_complete(VllmEngine.start(self.options, images))
 
-    def rate(self, images: int, seeded: bool = True) -> float:
-        """Images a second, with empty caches at the start."""
+    def rate(self, images: int, seeded: bool = True, every: int = 1) -> float:
+        """Images a second, with empty caches at the start; of each so many rows one is asked about."""
         sampling = self.sampling if seeded else dataclasses.replace(self.sampling, seed=None)
-        return self.loop.run_until_complete(self._rate(images, sampling))
+        return self.loop.run_until_complete(self._rate(images, sampling, every))
 
-    async def _rate(self, images: int, sampling: SamplingOptions) -> float:
+    async def _rate(self, images: int, sampling: SamplingOptions, every: int) -> float:
         for llm in self.engine.llms:
             await llm.reset_prefix_cache()
             await llm.reset_mm_cache()
             await llm.reset_encoder_cache()
-        rows = dataclasses.replace(self.rows, keys=self.rows.keys[:images])
+        rows = dataclasses.replace(self.rows, keys=self.rows.keys[::every][:images])
         with tempfile.TemporaryDirectory() as folder:
             log = VotesLog(Path(folder) / "votes.jsonl", Origin("benchmark"))
             started = time.monotonic()
@@ -214,8 +214,8 @@ def _ways_to_mine(workload: Workload, rows: OpenQuestions) -> list[DivekMine]:
     return ways
 
 
-def _rate_of(arm: DivekMine, images: int, _: int) -> float:
-    return arm.rate(images)
+def _rate_of(arm: DivekMine, images: int, _: int, every: int = 1) -> float:
+    return arm.rate(images, every=every)
 
 
 def measure_growth(workload: Workload, section: Section) -> Section:
@@ -227,7 +227,10 @@ def measure_growth(workload: Workload, section: Section) -> Section:
         raise SetupError(f"{workload.data} has {len(rows)} rows: give --images at most {len(rows) // GROWTH[1]}.")
     ours = DivekMine(workload, rows)
     ours.rate(least)
-    arms = {f"{times * least} images": partial(_rate_of, ours, times * least) for times in GROWTH}
+    # Spread over the same rows: some classes have longer names than others.
+    arms = {
+        f"{times * least} images": partial(_rate_of, ours, times * least, every=GROWTH[-1] // times) for times in GROWTH
+    }
     take_turns(section, arms, workload.repetitions)
     ours.close()
     first, *larger = [section.median(name) for name in arms]

@@ -1,6 +1,7 @@
 """The engine in this process: real vLLM on the CPU with a small untrained model, and a run of it that is killed."""
 
 import asyncio
+import gc
 import json
 import socket
 import subprocess
@@ -303,10 +304,12 @@ def test_two_copies_share_the_images_and_answer_as_one_does(engine: Running, mon
     requests = [engine.request(index) for index in range(12)]
     greedy = replace(SAMPLING, temperature=0.0)
     expected = [*engine.ask(*requests), *engine.ask(replace(requests[0], key="greedy", count=1), sampling=greedy)]
+    gc.unfreeze()
     # As many as it starts by itself for that many images.
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     copies = Running(engine.home, copies=None, images=2 * IMAGES_OF_A_COPY)
     assert len(copies.engine.llms) == 2
+    assert gc.get_freeze_count() > 0
     asked: list[int] = []
     for index, llm in enumerate(copies.engine.llms):
         monkeypatch.setattr(llm, "generate", noting(llm.generate, asked, index))
@@ -314,6 +317,7 @@ def test_two_copies_share_the_images_and_answer_as_one_does(engine: Running, mon
         *((request, SAMPLING) for request in requests), (replace(requests[0], key="greedy", count=1), greedy)
     )
     copies.close()
+    assert gc.get_freeze_count() == 0
     assert [reply.texts for reply in found] == [reply.texts for reply in expected]
     assert min(asked.count(0), asked.count(1)) >= 4
 
