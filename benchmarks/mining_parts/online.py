@@ -116,7 +116,7 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
         "divek.max_images_in_flight": workload.images,
         # Every step has the same images whatever the policy says, so that arms can be compared.
         "divek.skip_easy": "false",
-        # Shorter, and the trainer's polls take the processor from the engine than a longer one wastes.
+        # Polls of the trainer's take processor time from the engine, and each is waited for: between the two.
         "divek.poll_interval": 0.05,
         "trainer.n_gpus_per_node": 1,
         "trainer.total_epochs": 1000,

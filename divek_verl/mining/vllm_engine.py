@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,16 +173,17 @@ def _start_llms(arguments: Mapping[str, Any], count: int, llm_options: Mapping[s
     # The context decides on batch sizes: those of offline use, not those of a server.
     engine = AsyncEngineArgs(**arguments, disable_log_stats=silent)
     configs = [engine.create_engine_config(UsageContext.LLM_CLASS) for _ in range(count)]
-    # Each start waits for a process that imports torch and vLLM.
+    start = functools.partial(AsyncLLM.from_vllm_config, disable_log_stats=silent, **llm_options)
+    if count == 1:
+        return [start(configs[0])]
+    # Side by side, because each start waits for a process that imports torch and vLLM.
     with ThreadPoolExecutor(count) as pool:
-        start = functools.partial(AsyncLLM.from_vllm_config, disable_log_stats=silent, **llm_options)
         starts = [pool.submit(start, config) for config in configs]
-    llms = [each.result() for each in starts if each.exception() is None]
-    for each in starts:
-        if (error := each.exception()) is not None:
-            _shut_down(llms)
-            raise error
-    return llms
+        try:
+            return [each.result() for each in starts]
+        except BaseException:
+            _shut_down([each.result() for each in as_completed(starts) if each.exception() is None])
+            raise
 
 
 def _shut_down(llms: Sequence[Any]) -> None:
