@@ -38,8 +38,8 @@ GROWTH = (1, 4, 16)
 class DivekMine:
     """What ``divek mine`` does between start and end: rows, pictures, requests, counting, a line for each image."""
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, *given: str, **options: Any) -> None:
-        self.name = " ".join(("divek mine", *given))
+    def __init__(self, workload: Workload, rows: OpenQuestions, **options: Any) -> None:
+        self.name = " ".join(("divek mine", *(_as_given(name, value) for name, value in options.items())))
         self.rows = rows
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
         self.options = engine_options(workload.model, **options)
@@ -72,6 +72,11 @@ class DivekMine:
     def close(self) -> None:
         self.loop.run_until_complete(self.engine.close())
         self.loop.close()
+
+
+def _as_given(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"{option} {value}"
 
 
 @contextmanager
@@ -207,11 +212,10 @@ def _ways_to_mine(workload: Workload, rows: OpenQuestions) -> list[DivekMine]:
     import torch
 
     most = torch.cuda.device_count() if torch.cuda.is_available() else (os.cpu_count() or 1)
-    ways = [DivekMine(workload, rows), DivekMine(workload, rows, "--data-parallel 1", data_parallel=1)]
+    ways: list[dict[str, Any]] = [{}, {"data_parallel": 1}]
     if most > 1:
-        options = f"--data-parallel {most}", "--compile"
-        ways.append(DivekMine(workload, rows, *options, data_parallel=most, compile=True))
-    return ways
+        ways.append({"data_parallel": most, "compile": True})
+    return [DivekMine(workload, rows, **way) for way in ways]
 
 
 def _rate_of(arm: DivekMine, images: int, _: int, every: int = 1) -> float:

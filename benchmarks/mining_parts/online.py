@@ -1,8 +1,8 @@
 """Mining inside a training step: verl's own trainer, Ray, TransferQueue and rollout engine, beside the bare engine.
 
 Each arm is a short training run of verl's entry point; what is timed is the rollout phase of its steps
-(``timing_s/gen``): from handing out the prompts until a whole batch is there. The first steps pay for kernels, caches
-and the start of processes and are not counted.
+(``timing_s/gen``): from when its prompts have been handed out until a whole batch is there. The first steps pay for
+kernels, caches and the start of processes and are not counted.
 """
 
 import os

@@ -21,7 +21,7 @@ GROWTH_OF_WEIGHTS = 2
 def copies_on_a_cpu(options: EngineOptions, images: int) -> int:
     """Copies of the model for so many images, as many as cores, images and free memory are there for.
 
-    One process with all cores is slower for a small model: most of a step is Python, which takes one core.
+    A second core gives one process of a small model nothing: what it could share is over before it is shared out.
     """
     wanted = min(os.cpu_count() or 1, MOST_COPIES, images // IMAGES_OF_A_COPY)
     if wanted < 2 or options.tensor_parallel > 1:
