@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from divek_verl.engine import Engine, Reply, Request, Sampling
+from divek_verl.engines.base import Engine, Reply, Request, Sampling
 
 CLAIM = 0.9
 OPEN, CHOICE = "/open", "/choice"
@@ -74,15 +74,15 @@ class Bare:
         from transformers import AutoProcessor
         from vllm import LLM
 
-        from divek_verl.mining.pictures import PromptBuilder
-        from divek_verl.mining.vllm_engine import engine_arguments
+        from divek_verl.engines.pictures import PromptBuilder
+        from divek_verl.engines.vllm_engine import engine_arguments
 
         self._llm = LLM(**engine_arguments(options, on_cpu), seed=0)
         self._prompts = PromptBuilder(AutoProcessor.from_pretrained(options.model))
 
     def prepare(self, asked: list[tuple[Request, Sampling]]) -> list[tuple[list[Any], list[Any]]]:
         """Prompts and sampling parameters of each step; pictures are decoded here, outside of the time measured."""
-        from divek_verl.mining.vllm_engine import sampling_parameters
+        from divek_verl.engines.vllm_engine import sampling_parameters
 
         steps = [[each for each in asked if each[0].key.endswith(step)] for step in (OPEN, CHOICE)]
         return [([self._prompt(r) for r, _ in step], [sampling_parameters(r, s) for r, s in step]) for step in steps]
@@ -104,7 +104,7 @@ class Bare:
 
 async def measure(evaluation: Any, options: Any, rounds: int, on_cpu: bool, console: Console) -> list[Round]:
     """``rounds`` of both arms in turn, after one of each that only warms up."""
-    from divek_verl.mining.engines import open_engine
+    from divek_verl.engines.opening import open_engine
 
     found = []
     async with open_engine(options) as engine:
@@ -175,12 +175,12 @@ def main(
     save: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
 ) -> None:
     """Run both arms in turn and print the share of bare vLLM's throughput."""
-    from divek_verl.mining.machine import prepare_machine
+    from divek_verl.cpu.machine import prepare_machine
 
     on_cpu = prepare_machine()
+    from divek_verl.commands.options import TwoStepOptions
+    from divek_verl.engines.options import EngineOptions
     from divek_verl.evaluation.evaluating import Evaluation
-    from divek_verl.evaluation.options import TwoStepOptions
-    from divek_verl.mining.options import EngineOptions
 
     console = Console()
     settings = TwoStepOptions(samples=samples, max_new_tokens=max_new_tokens).settings()

@@ -8,8 +8,8 @@ CoOp's fgvc_aircraft, or holds one of them. It writes train.parquet, val_base.pa
 `divek prepare aircraft` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import aircraft as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import aircraft as main
 
 if __name__ == "__main__":
     run_script(main)

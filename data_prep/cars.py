@@ -9,8 +9,8 @@ it is there.
 `divek prepare cars` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import cars as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import cars as main
 
 if __name__ == "__main__":
     run_script(main)

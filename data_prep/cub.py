@@ -9,8 +9,8 @@ class is held out to validate on; --eval-split test validates on the official te
 `divek prepare cub` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import cub as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import cub as main
 
 if __name__ == "__main__":
     run_script(main)

@@ -10,8 +10,8 @@ CoOp's split is followed where it is there, else setid.mat, else half, a fifth a
 `divek prepare flowers` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import flowers as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import flowers as main
 
 if __name__ == "__main__":
     run_script(main)

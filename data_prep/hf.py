@@ -7,8 +7,8 @@ val.parquet), classes.json and set.json. The images are copied into the set.
 `divek prepare hf` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import huggingface as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import huggingface as main
 
 if __name__ == "__main__":
     run_script(main)

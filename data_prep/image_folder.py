@@ -8,8 +8,8 @@ train.parquet and val.parquet), classes.json and set.json.
 `divek prepare image_folder` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import image_folder as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import image_folder as main
 
 if __name__ == "__main__":
     run_script(main)

@@ -7,8 +7,8 @@ class list, noun and prompt; validation files are merged whole.
 `divek prepare mix` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import mix as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import mix as main
 
 if __name__ == "__main__":
     run_script(main)

@@ -9,8 +9,8 @@ it is there.
 `divek prepare pets` is the same command; its code is divek_verl/prepare/.
 """
 
+from divek_verl.commands.prepare import pets as main
 from divek_verl.prepare import run_script
-from divek_verl.prepare.command import pets as main
 
 if __name__ == "__main__":
     run_script(main)

@@ -17,16 +17,16 @@ from divek_verl.errors import SetupError
 
 # name -> (module:function or module:typer app, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("divek_verl.doctor:main", "Say whether this machine is ready, and what to do where it is not."),
-    "prepare": ("divek_verl.prepare.command:app", "Prepare a data set for training."),
-    "inspect": ("divek_verl.prepare.inspect:main", "Summarise a prepared set and draw its contact sheet."),
-    "mine": ("divek_verl.mining.command:main", "Sample K answers for each image and keep the votes."),
+    "doctor": ("divek_verl.commands.doctor:main", "Say whether this machine is ready, and what to do where it is not."),
+    "prepare": ("divek_verl.commands.prepare:app", "Prepare a data set for training."),
+    "inspect": ("divek_verl.commands.inspect:main", "Summarise a prepared set and draw its contact sheet."),
+    "mine": ("divek_verl.commands.mine:main", "Sample K answers for each image and keep the votes."),
     "eval": (
-        "divek_verl.evaluation.command:evaluate_command",
+        "divek_verl.commands.eval:evaluate_command",
         "Measure a model at both steps, on base and new classes.",
     ),
-    "predict": ("divek_verl.predict_command:predict_command", "Name the class of your own pictures, in two steps."),
-    "report": ("divek_verl.report.__main__:main", "Write the HTML report of a run, or of several to compare."),
+    "predict": ("divek_verl.commands.predict:predict_command", "Name the class of your own pictures, in two steps."),
+    "report": ("divek_verl.commands.report:main", "Write the HTML report of a run, or of several to compare."),
 }
 WRONG_INPUT = 2
 

@@ -37,7 +37,7 @@ def _wrap_validate_config(module: Any) -> None:
 
 def _extend_tracking(module: Any) -> None:
     """Metrics to ``<run dir>/metrics.jsonl``, readable validation generations, and the report at the end of a run."""
-    from divek_verl.tracking import extend
+    from divek_verl.trainer.tracking import extend
 
     extend(module)
 

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from PIL import Image
 
 from divek_verl import prompts
-from divek_verl.engine import Engine
+from divek_verl.engines.base import Engine
+from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer, TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.picture_sources import PictureLimits, PictureSource, UnreadablePicture, load_picture
-from divek_verl.two_step import OpenQuestion, TwoStepAnswer, TwoStepSettings, ask_two_steps
 
 if TYPE_CHECKING:
-    from divek_verl.mining.options import EngineOptions
+    from divek_verl.engines.options import EngineOptions
 
 T = TypeVar("T")
 
@@ -166,8 +166,8 @@ class TwoStepClassifier:
         Raises:
             SetupError: there is no model, or it does not start.
         """
-        from divek_verl.checkpoints import model_folder
-        from divek_verl.mining.options import EngineOptions
+        from divek_verl.engines.checkpoints import model_folder
+        from divek_verl.engines.options import EngineOptions
 
         return cls.from_options(EngineOptions(model=model_folder(str(model))), classes, **options)
 
@@ -180,7 +180,7 @@ class TwoStepClassifier:
         Raises:
             SetupError: nothing answers at ``base_url``, or the key is refused.
         """
-        from divek_verl.mining.options import Backend, EngineOptions
+        from divek_verl.engines.options import Backend, EngineOptions
 
         engine = EngineOptions(model=model, base_url=base_url, backend=Backend.OPENAI)
         return cls.from_options(engine, classes, **options)
@@ -194,7 +194,7 @@ class TwoStepClassifier:
         Raises:
             SetupError: it cannot be started or reached, or the class list cannot work.
         """
-        from divek_verl.mining.engines import open_engine
+        from divek_verl.engines.opening import open_engine
 
         # Before the model is loaded, which may take minutes.
         names = _two_or_more(classes)

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from divek_verl.json_lines import append_line
+from divek_verl.files import append_line
 
 QUESTIONS_FILE = "questions.jsonl"
 METRICS_FILE = "metrics.jsonl"

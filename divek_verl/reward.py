@@ -8,9 +8,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from divek_verl.answers import has_format, parse_answer, parse_option
+from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
-from divek_verl.prepared import classes_of
 from divek_verl.prompts import is_ours
 
 # What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.

@@ -18,14 +18,14 @@ from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS
 from divek_verl.waves import check_waves
 
 SUPPORTED_VERL = ">=0.9.1,<0.10"
-SAMPLER_FILE = "pkg://divek_verl.sampler"
+SAMPLER_FILE = "pkg://divek_verl.trainer.replay_buffer"
 # trainer.v1.trainer_mode -> our replay buffer for it
 SAMPLERS = {
     "sync": "DivekReplayBuffer",
     "colocate_async": "DivekReplayBufferAsync",
     "separate_async": "DivekReplayBufferAsync",
 }
-CHECKPOINT_CALLBACK = "divek_verl.checkpoint.SaveVotes"
+CHECKPOINT_CALLBACK = "divek_verl.trainer.checkpoint.SaveVotes"
 # verl/trainer/ppo/utils.py: need_critic
 CRITIC_FREE = "algorithm.adv_estimator=grpo"
 
@@ -212,7 +212,7 @@ def prepare_config(config: DictConfig) -> None:
     """
     if OmegaConf.select(config, "divek") is None:
         return
-    from divek_verl.vote_origin import check_votes_file
+    from divek_verl.trainer.vote_origin import check_votes_file
 
     check_verl_version()
     settings = read_settings(config.divek)

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from composing import compose_recipe, environment_settings, files
 from omegaconf import DictConfig, OmegaConf
 
+from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
-from divek_verl.prepared import classes_of
 from divek_verl.question import skipped_as_easy
 from divek_verl.votes import Votes
 from divek_verl.votes_file import read_votes_file

@@ -23,7 +23,7 @@ from divek_verl.demo.processes import running
 from divek_verl.demo.run import environment
 from divek_verl.errors import SetupError
 from divek_verl.prompts import multiple_choice, open_question, user_prompt
-from divek_verl.vote_origin import model_name
+from divek_verl.trainer.vote_origin import model_name
 from divek_verl.votes import Votes
 from divek_verl.votes_file import MinedVotes, Origin, write_votes_file
 

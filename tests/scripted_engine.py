@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from divek_verl.engine import Reply, Request, Sampling
+from divek_verl.engines.base import Reply, Request, Sampling
 
 Answer = Callable[[Request, Sampling], Reply]
 

@@ -13,7 +13,7 @@ from wandb_file import history, tables
 
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
-from divek_verl.tracking import NO_QUESTION
+from divek_verl.trainer.tracking import NO_QUESTION
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -84,7 +84,7 @@ def test_reward_divek_composes_from_it(venv: Path) -> None:
     done = run(venv / "bin" / "python", "-c", where + verl + start, cwd=venv)
     assert done.returncode == 0, done.stderr
     assert f"loaded from {venv}" in done.stderr
-    assert "agent_loop_manager_class: divek_verl.rollout.TwoStageAgentLoopManager" in done.stdout
+    assert "agent_loop_manager_class: divek_verl.trainer.rollout.TwoStageAgentLoopManager" in done.stdout
 
 
 def test_divek_prepare_works_from_it(venv: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_command_is_there_and_knows_its_own_requirements(venv: Path) -> None
     assert done.returncode == 0, done.stderr
     script = (
         "import json; from importlib.metadata import metadata, entry_points; "
-        "from divek_verl.doctor import requirements; "
+        "from divek_verl.commands.doctor import requirements; "
         "names = [entry.value for entry in entry_points(group='verl.plugins')]; "
         "print(json.dumps([metadata('divek_verl')['Version'], names, sorted(r.name for r in requirements('cpu'))]))"
     )

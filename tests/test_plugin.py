@@ -32,9 +32,12 @@ def _assert_ours(config: DictConfig) -> None:
     reward = config.reward.custom_reward_function
     assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
     assert OmegaConf.to_container(reward.reward_kwargs, resolve=True) == {"format_weight": 1.0, "answer_weight": 1.0}
-    assert (config.data.custom_cls.path, config.data.custom_cls.name) == ("pkg://divek_verl.dataset", "DiveKDataset")
+    assert (config.data.custom_cls.path, config.data.custom_cls.name) == (
+        "pkg://divek_verl.trainer.dataset",
+        "DiveKDataset",
+    )
     manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
-    assert manager == "divek_verl.rollout.TwoStageAgentLoopManager"
+    assert manager == "divek_verl.trainer.rollout.TwoStageAgentLoopManager"
     assert config.divek.num_samples == 20 and config.divek.num_options == 5
     assert config.divek.run_dir == config.trainer.default_local_dir
     # The dataset is given this node only.

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mining.server import completion, serving
+from engines.server import completion, serving
 from PIL import Image
 from scripted_engine import ScriptedEngine, prompt_text, says
 
-from divek_verl.engine import Reply, Request, Sampling
+from divek_verl.engines.base import Reply, Request, Sampling
+from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.picture_sources import PictureLimits
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction, TwoStepClassifier
 from divek_verl.prompts import open_question
-from divek_verl.two_step import TwoStepSettings
 
 NAMES = ("Chad", "Romania", "Andorra")
 SETTINGS = TwoStepSettings(num_samples=4)

@@ -8,7 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from divek_verl.doctor import requirements
+from divek_verl.commands.doctor import requirements
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

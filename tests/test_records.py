@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from divek_verl.json_lines import append_line
+from divek_verl.files import append_line
 from divek_verl.records import MetricsFile, RunRecorder, Visit, summarize
 
 # The contract of questions.jsonl: report, evaluation and benchmarks read these.

@@ -194,7 +194,7 @@ def test_what_the_user_left_to_us_is_filled_in_and_printed(
     sampler = config.trainer.v1.sampler
     assert sampler.sync_refill_failed_groups is True
     assert (sampler.custom_sampler.path, sampler.custom_sampler.name) == (
-        "pkg://divek_verl.sampler",
+        "pkg://divek_verl.trainer.replay_buffer",
         "DivekReplayBuffer",
     )
     assert sampler.sampler_kwargs.train_batch_size == 24
@@ -240,7 +240,7 @@ def test_each_mode_of_verls_trainer_gets_our_buffer_for_it(
     assert any(base.__name__ == "ReplayBufferAsync" for base in buffer.__mro__) is (mode != "sync")
 
 
-@pytest.mark.parametrize(("age", "callback"), [("0", None), ("3", "divek_verl.checkpoint.SaveVotes")])
+@pytest.mark.parametrize(("age", "callback"), [("0", None), ("3", "divek_verl.trainer.checkpoint.SaveVotes")])
 def test_votes_that_are_used_again_are_saved_with_checkpoints(
     compose: Any, files: list[str], age: str, callback: str | None
 ) -> None:

@@ -14,7 +14,7 @@ from verl_runs import SAMPLES, command, finish, kill_without_warning, make_model
 
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
-from divek_verl.vote_store import CHECKPOINT_FILE
+from divek_verl.trainer.vote_store import CHECKPOINT_FILE
 from divek_verl.votes_file import read_votes_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from divek_verl.engine import Reply, Request
-from divek_verl.mining.machine import prepare_machine
-from divek_verl.mining.vllm_engine import VllmEngine
+from divek_verl.cpu.machine import prepare_machine
+from divek_verl.engines.base import Reply, Request
+from divek_verl.engines.vllm_engine import VllmEngine
 from mining_parts.measuring import Section, Workload
 from mining_parts.workload import engine_options, read_rows, sampling_options
 

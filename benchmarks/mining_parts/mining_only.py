@@ -11,7 +11,7 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 
-from divek_verl.rollout import TwoStageAgentLoopManager, TwoStageAgentLoopWorker
+from divek_verl.trainer.rollout import TwoStageAgentLoopManager, TwoStageAgentLoopWorker
 
 # What the trainer asks of a rollout; the rest of a row would be sent, stored and fetched for nothing.
 COLUMNS = ("uid", "index", "data_source", "reward_model")

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from divek_verl.engine import Request
+from divek_verl.commands.mine import mine
+from divek_verl.cpu.machine import prepare_machine, share_cores
+from divek_verl.engines.base import Request
+from divek_verl.engines.copies import copies_on_a_cpu
+from divek_verl.engines.options import SamplingOptions
+from divek_verl.engines.pictures import PromptBuilder
+from divek_verl.engines.requests import seed_of
+from divek_verl.engines.rows import OpenQuestions
+from divek_verl.engines.vllm_engine import VllmEngine, engine_arguments, sampling_parameters
 from divek_verl.errors import SetupError
-from divek_verl.mining.command import mine
-from divek_verl.mining.copies import copies_on_a_cpu
-from divek_verl.mining.machine import prepare_machine, share_cores
-from divek_verl.mining.options import SamplingOptions
-from divek_verl.mining.pictures import PromptBuilder
-from divek_verl.mining.requests import seed_of
-from divek_verl.mining.rows import OpenQuestions
-from divek_verl.mining.vllm_engine import VllmEngine, engine_arguments, sampling_parameters
-from divek_verl.mining.votes_log import VotesLog
 from divek_verl.votes_file import Origin
+from divek_verl.votes_log import VotesLog
 from mining_parts.measuring import Section, Workload, take_turns
 from mining_parts.workload import engine_options, read_rows, sampling_options
 

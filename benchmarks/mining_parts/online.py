@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from divek_verl.cpu.machine import prepare_machine
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import environment, read_lines, read_metrics
+from divek_verl.engines.pictures import PromptBuilder
 from divek_verl.errors import SetupError
-from divek_verl.mining.machine import prepare_machine
-from divek_verl.mining.pictures import PromptBuilder
 from mining_parts.measuring import Section, Workload
 from mining_parts.offline import BareEngine
 from mining_parts.processor_time import Watch

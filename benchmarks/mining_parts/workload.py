@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
-from divek_verl.mining.options import EngineOptions, SamplingOptions
-from divek_verl.mining.rows import OpenQuestions, read_open_questions
+from divek_verl.engines.options import EngineOptions, SamplingOptions
+from divek_verl.engines.rows import OpenQuestions, read_open_questions
 from divek_verl.prepare import Classes, Example, Split, write_set
 from divek_verl.prompts import open_question
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from divek_verl import npm
 from divek_verl.errors import SetupError
+from divek_verl.prepare import npm
 
 DEFAULT_CACHE = Path("~/.cache/divek_verl")
 _HEIGHT = 240

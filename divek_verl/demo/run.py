@@ -24,9 +24,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from divek_verl.cpu.machine import CPU_PLATFORM
 from divek_verl.demo.processes import running
 from divek_verl.errors import SetupError
-from divek_verl.mining.machine import CPU_PLATFORM
 from divek_verl.report.reading import METRICS_FILE, QUESTIONS_FILE, read_lines, read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]

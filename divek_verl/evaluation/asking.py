@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from divek_verl.engine import Engine
+from divek_verl.engines.base import Engine
+from divek_verl.engines.requests import for_each
+from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.items import Item
 from divek_verl.evaluation.visits import EvaluatedVisit, visit_of
-from divek_verl.json_lines import append_line, read_lines, write_aside, write_lines
-from divek_verl.mining.requests import for_each
-from divek_verl.two_step import TwoStepSettings, ask_two_steps
+from divek_verl.files import append_line, read_lines, write_aside, write_lines
 
 ASKED_FILE = "evaluation.json"
 QUESTIONS_FILE = "questions.jsonl"

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from divek_verl.engine import Engine
+from divek_verl.engines.base import Engine
+from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.asking import ASKED_FILE, QUESTIONS_FILE, Progress, ask_all, fingerprint
 from divek_verl.evaluation.comparing import differences
 from divek_verl.evaluation.items import DataFile, Item, class_lists, read_items
+from divek_verl.evaluation.judge import JudgeCount, JudgeSettings
 from divek_verl.evaluation.judging import all_pairs, describe, judge_pairs
 from divek_verl.evaluation.measuring import TITLES, measure, measure_judged
 from divek_verl.evaluation.results import (
@@ -28,10 +30,7 @@ from divek_verl.evaluation.results import (
 from divek_verl.evaluation.results import DataFile as DataFileResult
 from divek_verl.evaluation.statistics import summarize
 from divek_verl.evaluation.visits import EvaluatedVisit
-from divek_verl.json_lines import read_lines
-from divek_verl.judge import JudgeCount, JudgeSettings
-from divek_verl.locks import only_writer
-from divek_verl.two_step import TwoStepSettings
+from divek_verl.files import only_writer, read_lines
 
 Mode = Literal["one-step", "two-step", "both"]
 PAGE_FILE = "results.html"

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from divek_verl import prompts
+from divek_verl.class_lists import classes_of, image_root
+from divek_verl.engines.two_step import OpenQuestion, with_pictures
 from divek_verl.errors import SetupError
 from divek_verl.images import is_data_url
-from divek_verl.prepared import classes_of, image_root
-from divek_verl.two_step import OpenQuestion, with_pictures
 from divek_verl.votes_file import class_list_hash
 
 BLOCK = 1 << 20

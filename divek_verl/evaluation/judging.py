@@ -4,11 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from divek_verl import judge
+from divek_verl.evaluation import judge
+from divek_verl.evaluation.judge import JudgeCount, JudgeSettings, OpenAIJudge, Pair, Verdict
 from divek_verl.evaluation.measuring import pairs_to_judge
 from divek_verl.evaluation.results import Judged
 from divek_verl.evaluation.visits import EvaluatedVisit
-from divek_verl.judge import JudgeCount, JudgeSettings, OpenAIJudge, Pair, Verdict
 from divek_verl.labels import ClassNames
 
 

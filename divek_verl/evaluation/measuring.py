@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+from divek_verl.evaluation.judge import Pair, Verdict
 from divek_verl.evaluation.visits import EvaluatedVisit
-from divek_verl.judge import Pair, Verdict
 from divek_verl.labels import ClassNames, canonical
 from divek_verl.measures import measure_votes
 from divek_verl.question import Question

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from divek_verl.evaluation.measuring import MEANINGS, TITLES
 from divek_verl.evaluation.results import Results
-from divek_verl.json_lines import write_aside
-from divek_verl.pages import environment
+from divek_verl.files import write_aside
+from divek_verl.templates import environment
 
 TEMPLATE = "evaluation.html.j2"
 

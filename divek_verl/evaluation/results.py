@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divek_verl import __version__
 from divek_verl.errors import SetupError
-from divek_verl.json_lines import write_aside
+from divek_verl.files import write_aside
 
 FORMAT: Literal["divek-evaluation-1"] = "divek-evaluation-1"
 RESULTS_FILE = "results.json"

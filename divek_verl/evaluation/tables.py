@@ -7,7 +7,7 @@ from rich.table import Table
 
 from divek_verl.evaluation.measuring import TITLES
 from divek_verl.evaluation.results import Average, Comparison, Difference, Estimate, Group, Results
-from divek_verl.visible_text import plain, visible
+from divek_verl.templates import plain, visible
 
 SHOWN_FAILURES = 10
 SAMPLE_COLUMNS = (

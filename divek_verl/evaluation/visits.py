@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields
 from string import ascii_uppercase
 from typing import Any
 
-from divek_verl.engine import Reply
+from divek_verl.engines.base import Reply
+from divek_verl.engines.two_step import TwoStepAnswer
 from divek_verl.evaluation.items import Item
 from divek_verl.records import Visit
-from divek_verl.two_step import TwoStepAnswer
 from divek_verl.votes import Votes
 
 NO_COMPLETION = "no_completion"

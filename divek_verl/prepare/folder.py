@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from divek_verl.class_lists import CLASSES_FILE, SET_FILE
 from divek_verl.errors import SetupError
-from divek_verl.prepared import CLASSES_FILE, SET_FILE
 
 SHEET_FILE = "inspect.html"
 IMAGES_FOLDER = "images"

@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from divek_verl.class_lists import CLASSES_FILE, SET_FILE, image_root, read_set_file
 from divek_verl.errors import SetupError
 from divek_verl.prepare.division import draw_per_class
 from divek_verl.prepare.folder import SPLITS, new_folder
 from divek_verl.prepare.rows import EMBEDDED_SCHEMA, MIXED_SCHEMA, SCHEMA, Row
 from divek_verl.prepare.stored import rows_of
 from divek_verl.prepare.write import ROWS_PER_GROUP, recorded_root, versions, write_json, write_rows
-from divek_verl.prepared import CLASSES_FILE, SET_FILE, image_root, read_set_file
 
 
 @dataclass(frozen=True)

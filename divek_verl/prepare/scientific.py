@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from divek_verl import npm
 from divek_verl.errors import SetupError
 from divek_verl.labels import canonical
+from divek_verl.prepare import npm
 from divek_verl.prepare.classes import Classes
 from divek_verl.prepare.names import with_aliases
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from divek_verl.images import open_picture, upright_rgb
-from divek_verl.pages import environment
 from divek_verl.prepare.stored import picture_of
+from divek_verl.templates import environment
 
 THUMBNAIL = (112, 84)
 MAX_PICTURES = 3000  # about 9 MB of page

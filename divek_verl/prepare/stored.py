@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from divek_verl.class_lists import image_root
 from divek_verl.prepare.rows import Row
-from divek_verl.prepared import image_root
 
 ROWS_AT_ONCE = 256
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from divek_verl import __version__
+from divek_verl.class_lists import CLASSES_FILE, SET_FILE
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.prepare.classes import Classes
@@ -23,7 +24,6 @@ from divek_verl.prepare.grading import check_row
 from divek_verl.prepare.pictures import Picture, check_picture, hash_file, in_threads
 from divek_verl.prepare.report import print_report
 from divek_verl.prepare.rows import EMBEDDED_SCHEMA, SCHEMA, Row, RowBuilder
-from divek_verl.prepared import CLASSES_FILE, SET_FILE
 
 ROWS_PER_GROUP = 512
 EMBEDDED_ROWS_PER_GROUP = 64

@@ -14,7 +14,7 @@ from divek_verl.report.pictures import Thumbnails, thumbnails
 from divek_verl.report.reading import Run
 from divek_verl.report.scores import source_order
 from divek_verl.report.text import cut, shown
-from divek_verl.visible_text import visible
+from divek_verl.templates import visible
 
 MOST_QUESTIONS = 20_000
 # Of a visit: so many different answers by name, the others as one number.

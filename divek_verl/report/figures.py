@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from divek_verl.report.charts import Chart
 from divek_verl.report.reading import Points
-from divek_verl.visible_text import visible
+from divek_verl.templates import visible
 
 MARKERS_SHOWN = 40
 # No screen shows more, and the page stays small after a long run.

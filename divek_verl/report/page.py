@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
-from divek_verl.json_lines import write_aside
+from divek_verl.files import write_aside
 from divek_verl.report.browser import browser
 from divek_verl.report.charts import Chart, charts
 from divek_verl.report.choosing import choose_examples

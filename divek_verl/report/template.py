@@ -9,8 +9,8 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from divek_verl.pages import environment
 from divek_verl.report.text import percent, points_changed
+from divek_verl.templates import environment
 
 OWN_SCRIPTS = ("charts.js", "browser.js")
 

@@ -1,6 +1,6 @@
 """How text and numbers are written on the page."""
 
-from divek_verl.visible_text import visible
+from divek_verl.templates import visible
 
 NAME_CHARACTERS = 120
 

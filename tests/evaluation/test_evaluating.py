@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mining.server import completion, serving
+from engines.server import completion, serving
 from rich.console import Console
 from scripted_engine import Answer, ScriptedEngine, says, seeded_policy
 
 from divek_verl import cli
-from divek_verl.engine import Engine, Reply, Request, Sampling
+from divek_verl.class_lists import load_classes
+from divek_verl.engines.base import Engine, Reply, Request, Sampling
+from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_over
+from divek_verl.evaluation.judge import JudgeSettings
 from divek_verl.evaluation.results import Results, read_results
 from divek_verl.evaluation.tables import show
-from divek_verl.judge import JudgeSettings
-from divek_verl.locks import only_writer
-from divek_verl.prepared import load_classes
-from divek_verl.two_step import TwoStepSettings
+from divek_verl.files import only_writer
 
 from .fabricated_set import BASE, NEW, row, write_rows, write_set
 

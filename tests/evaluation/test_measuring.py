@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from divek_verl.evaluation.judge import Pair, Verdict
 from divek_verl.evaluation.measuring import OF_VOTES, TITLES, measure, measure_judged, pairs_to_judge
 from divek_verl.evaluation.visits import EvaluatedVisit
-from divek_verl.judge import Pair, Verdict
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question, build_question
 from divek_verl.votes import Votes

@@ -19,18 +19,18 @@ from typing import Any
 import pytest
 
 from divek_verl import cli
+from divek_verl.cpu.machine import CPU_ENVIRONMENT
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import running
-from divek_verl.engine import Engine, Reply, Request, Sampling
+from divek_verl.engines.base import Engine, Reply, Request, Sampling
+from divek_verl.engines.opening import open_engine
+from divek_verl.engines.options import EngineOptions
+from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, evaluate
 from divek_verl.evaluation.results import Results
-from divek_verl.mining.engines import open_engine
-from divek_verl.mining.machine import CPU_ENVIRONMENT
-from divek_verl.mining.options import EngineOptions
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction
 from divek_verl.prompts import multiple_choice, open_question
-from divek_verl.two_step import TwoStepSettings
 
 from .fabricated_set import CLASSES, write_set
 
@@ -195,7 +195,7 @@ def test_a_served_policy_is_evaluated_and_a_served_judge_is_asked(server: str, h
 
 def test_the_servers_judge_is_understood(server: str) -> None:
     """Whatever the list leaves open above, this pair is asked."""
-    from divek_verl.judge import JudgeSettings, OpenAIJudge, Pair
+    from divek_verl.evaluation.judge import JudgeSettings, OpenAIJudge, Pair
 
     async def ask() -> Any:
         settings = JudgeSettings("judge", server, max_reply_tokens=12, timeout=300.0)

@@ -5,13 +5,13 @@ from dataclasses import fields
 
 import pytest
 
-from divek_verl.engine import Reply
+from divek_verl.engines.base import Reply
+from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer
 from divek_verl.evaluation.items import Item
 from divek_verl.evaluation.visits import EvaluatedVisit, visit_of
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question
 from divek_verl.records import Visit
-from divek_verl.two_step import OpenQuestion, TwoStepAnswer
 from divek_verl.votes import Votes
 
 from .fabricated_set import BASE

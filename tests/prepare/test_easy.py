@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl.prepared import load_classes
+from divek_verl.class_lists import load_classes
 from divek_verl.votes import Votes
 from divek_verl.votes_file import MinedVotes, Origin, class_list_hash, write_votes_file
 

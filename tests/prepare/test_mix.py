@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from divek_verl import prompts
-from divek_verl.prepared import classes_of, image_root
+from divek_verl.class_lists import classes_of, image_root
 
 from .layouts import aircraft, cub, paint
 from .running import counts, prepare, rows, truths

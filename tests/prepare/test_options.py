@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from divek_verl.prepare.command import COMMANDS, app
+from divek_verl.commands.prepare import COMMANDS, app
 from divek_verl.prepare.options import OnError, Options, takes_options
 from divek_verl.prepare.splits import EvalSplit, Setting
 

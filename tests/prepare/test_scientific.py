@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl import npm
 from divek_verl.errors import SetupError
-from divek_verl.prepare import Classes, scientific
+from divek_verl.prepare import Classes, npm, scientific
 from divek_verl.prepare.scientific import species, with_scientific_names
 
 # The form of the file (wndb(5)): offset, lexicographer file, type, hexadecimal count of words, words with an id.

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from divek_verl.class_lists import image_root
 from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes, Example, Policy, Split, new_folder, write, write_set
-from divek_verl.prepared import image_root
 
 from .layouts import paint
 

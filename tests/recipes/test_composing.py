@@ -18,11 +18,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from toy import flatten, write_data
 
+from divek_verl.engines.options import SamplingOptions
 from divek_verl.errors import SetupError
-from divek_verl.mining.options import SamplingOptions
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.settings import read_settings
-from divek_verl.vote_origin import sampling_of
+from divek_verl.trainer.vote_origin import sampling_of
 
 from .class_lists import NAMES, class_list
 

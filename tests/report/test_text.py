@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl.visible_text import visible
+from divek_verl.templates import visible
 
 from .fabricated import read_lines, write_lines
 from .parsing import page_of

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from divek_verl import cli
+from divek_verl.class_lists import load_classes
 from divek_verl.prepare.sets.cub import class_name
-from divek_verl.prepared import load_classes
 
 from ..layouts import BIRDS, cub, zhou
 from ..running import classes, counts, images, prepare, truths

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from divek_verl.prepared import load_classes
+from divek_verl.class_lists import load_classes
 
 from ..layouts import FLOWERS, flowers, zhou
 from ..running import classes, counts, images, prepare, truths

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl.prepared import load_classes
+from divek_verl.class_lists import load_classes
 
 from ..layouts import pets, zhou
 from ..running import classes, counts, images, prepare, truths

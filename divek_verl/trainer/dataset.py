@@ -1,0 +1,259 @@
+"""The data set that verl loads: rows with an open question, and how votes turn one into a multiple-choice row."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from divek_verl import prompts
+from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root
+from divek_verl.class_lists import load_classes as load_classes
+from divek_verl.errors import SetupError
+from divek_verl.images import open_picture, to_data_url, upright_rgb, upright_size
+from divek_verl.question import Question
+from divek_verl.reward import CLASS_FOLDER
+from divek_verl.settings import read_settings
+
+# The folder of a row's parquet file, where its class lists lie, under the name by which the rollout gets it.
+ROOT_COLUMN = "image_root"
+NAMED_ROWS = 5
+# What extra_info.split says of rows that are measured: none of them leaves the denominator.
+VALIDATION_SPLITS = ("val", "test")
+# Marks a picture of ours in a conversation.
+_UPRIGHT = "upright"
+
+
+class DiveKDataset(RLHFDataset):
+    """verl's ``RLHFDataset`` for rows whose pictures are paths beside the parquet file.
+
+    It resolves those paths, bounds the pixels of each picture (``divek.min_pixels``, ``divek.max_pixels``), checks
+    each truth against its class list, and names and counts the rows that it leaves out: verl's own filter drops
+    unreadable and overlong rows alike, without a word. Rows of other data sources stay as verl has them.
+
+    Attributes:
+        left_out: reason -> image ids of the training rows that cannot be asked.
+        counted_wrong: the same of validation rows, which stay: they score 0 under that reason.
+    """
+
+    def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
+        self.settings = read_settings(config.divek)
+        super().__init__(*args, config=config, **kwargs)
+
+    def _read_files_and_tokenize(self) -> None:
+        """As verl's, but each row remembers the folder of its file, and files of other schemas can be mixed in."""
+        self.left_out: dict[str, list[str]] = {}
+        self.counted_wrong: dict[str, list[str]] = {}
+        parts = []
+        for source, local in zip(self.original_data_files, self.data_files, strict=True):
+            kind = "json" if str(local).endswith((".json", ".jsonl")) else "parquet"
+            part = datasets.load_dataset(kind, data_files=local)["train"]
+            folder = str(Path(os.path.expanduser(source)).resolve().parent)
+            parts.append(part.add_column(ROOT_COLUMN, [folder] * len(part)))
+        self.dataframe = self.maybe_filter_out_long_prompts(self._limit(_concatenate(parts)))
+        print(f"dataset len: {len(self.dataframe)}")
+
+    def _limit(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """At most ``max_samples`` rows, the first ones, or random ones where ``data.shuffle`` is set."""
+        if not 0 < self.max_samples < len(rows):
+            return rows
+        if not self.shuffle:
+            return rows.select(range(self.max_samples))
+        # The same generator and call as verl's, so that the same rows are taken.
+        indices: Any = np.random.default_rng(self.seed).choice(len(rows), size=self.max_samples, replace=False)
+        return rows.select(indices.tolist())
+
+    def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
+        """Leave out rows that cannot be asked, by reason; rows of other data sources keep verl's own filter.
+
+        Raises:
+            SetupError: a truth is not in its class list, or no row is left.
+        """
+        ours = [prompts.is_ours(source) for source in dataframe["data_source"]]
+        kept = [index for index, mine in enumerate(ours) if mine and self._keep(dataframe[index])]
+        parts = [dataframe.select(kept)]
+        others = [index for index, mine in enumerate(ours) if not mine]
+        if others:
+            parts.append(super().maybe_filter_out_long_prompts(dataframe.select(others)))
+        self._report_left_out(len(dataframe))
+        rows = _concatenate([part for part in parts if len(part)] or parts[:1])
+        if not len(rows):
+            raise SetupError(f"No row of {list(self.original_data_files)} can be used: see the reasons above.")
+        return rows
+
+    def _keep(self, row: dict) -> bool:
+        dataset, side = prompts.parse_data_source(row["data_source"])
+        truth = row["reward_model"]["ground_truth"]
+        if classes_of(row[ROOT_COLUMN], row["data_source"]).match(truth) is None:
+            raise SetupError(
+                f"The truth {truth!r} of image {_image_id(row)} is not among the classes {side!r} of "
+                f"{Path(row[ROOT_COLUMN]) / CLASSES_FILE}: prepare the data set {dataset} again."
+            )
+        reason = self._why_not(row)
+        if reason is None:
+            return True
+        validates = (row.get("extra_info") or {}).get("split") in VALIDATION_SPLITS
+        found = self.counted_wrong if validates else self.left_out
+        found.setdefault(reason, []).append(_image_id(row))
+        return validates
+
+    def _why_not(self, row: dict) -> str | None:
+        root = _images_of(row)  # a missing folder is no unreadable picture: it stops
+        try:
+            visual = sum(self._visual_tokens(image, root) for image in row[self.image_key] or [])
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return "unreadable_image"
+        if not self.config.get("filter_overlong_prompts", False):
+            return None
+        return "overlong_prompt" if self._text_tokens(row) + visual > self.max_prompt_length else None
+
+    def _visual_tokens(self, image: Mapping[str, Any], root: Path) -> int:
+        """Tokens that a picture takes beyond its one placeholder, from its size alone (no pixel is decoded)."""
+        from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
+
+        entry = resolve_image(image, root)
+        with open_picture(entry["bytes"] if "bytes" in entry else entry["image"]) as picture:
+            width, height = upright_size(picture)
+        if self.processor is None or not hasattr(self.processor, "_get_num_multimodal_tokens"):
+            return 0
+        size = smart_resize(
+            height,
+            width,
+            factor=self.image_patch_size * SPATIAL_MERGE_SIZE,
+            min_pixels=self.settings.min_pixels,
+            max_pixels=self.settings.max_pixels,
+        )
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])
+        return int(counted["num_image_tokens"][0]) - 1
+
+    def _text_tokens(self, row: dict) -> int:
+        messages = [dict(message) for message in row[self.prompt_key]]
+        options = {**self.apply_chat_template_kwargs, "add_generation_prompt": True, "tokenize": False}
+        text = self.tokenizer.apply_chat_template(messages, **options)
+        # The three tokens of an image (start, pad, end) replace the word that stands for it in the row.
+        return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 3
+
+    def _report_left_out(self, total: int) -> None:
+        for told, found in (("left out", self.left_out), ("will count as wrong", self.counted_wrong)):
+            for reason, images in sorted(found.items()):
+                named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
+                print(f"divek_verl: {told} {len(images)} of {total} rows: {reason} ({named})")
+
+    def __getitem__(self, item: int) -> dict:
+        row: dict = super().__getitem__(item)
+        if prompts.is_ours(row["data_source"]):
+            # The reward is handed nothing else that says where the class list of an open question lies.
+            row["extra_info"][CLASS_FOLDER] = row[ROOT_COLUMN]
+        return row
+
+    def _build_messages(self, example: dict, key: str) -> list[dict]:
+        images = example.get(self.image_key) or []
+        if prompts.is_ours(example["data_source"]):
+            bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
+            root = _images_of(example)
+            entries = [_as_string(resolve_image(image, root)) for image in images]
+            example[self.image_key] = [{**entry, **bounds, _UPRIGHT: True} for entry in entries]
+        else:
+            example[self.image_key] = [_without_nulls(image) if isinstance(image, dict) else image for image in images]
+        return super()._build_messages(example, key)
+
+    @classmethod
+    async def process_vision_info(cls, messages: list[dict], image_patch_size: int, config: Any) -> Any:
+        upright = await asyncio.get_running_loop().run_in_executor(None, _upright, messages)
+        return await super().process_vision_info(upright, image_patch_size, config)
+
+    @classmethod
+    def _process_multi_modal_info(cls, messages: list[dict], image_patch_size: int, config: Any) -> Any:
+        return super()._process_multi_modal_info(_upright(messages), image_patch_size, config)
+
+
+def _image_id(row: Mapping[str, Any]) -> str:
+    extra_info = row.get("extra_info") or {}
+    return str(extra_info.get("image_id", extra_info.get("index", "?")))
+
+
+def _images_of(row: Mapping[str, Any]) -> Path:
+    """The folder that a row's picture paths start from."""
+    return image_root(row[ROOT_COLUMN], prompts.parse_data_source(row["data_source"])[0])
+
+
+def resolve_image(image: Mapping[str, Any], root: str | Path) -> dict[str, Any]:
+    """An entry of ``images`` with its path made absolute, and without the fields that parquet filled with null."""
+    entry = _without_nulls(image)
+    if isinstance(entry.get("image"), str):
+        entry["image"] = str(Path(root) / entry["image"])
+    return entry
+
+
+def _as_string(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose bytes, if it has any, are a ``data:`` URL, which goes wherever a path goes."""
+    return {"image": to_data_url(entry["bytes"])} if "bytes" in entry else dict(entry)
+
+
+def _upright(messages: list[dict]) -> list[dict]:
+    """The conversation with DiVE-k's pictures decoded and turned upright; verl's loader ignores EXIF orientation."""
+    return [
+        message
+        if isinstance(message["content"], str)
+        else {**message, "content": [_decoded(part) if part.get(_UPRIGHT) else part for part in message["content"]]}
+        for message in messages
+    ]
+
+
+def _decoded(part: Mapping[str, Any]) -> dict[str, Any]:
+    with open_picture(part["image"]) as picture:
+        return {**part, "image": upright_rgb(picture)}
+
+
+def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _concatenate(parts: list[datasets.Dataset]) -> datasets.Dataset:
+    """One data set of several; where their columns differ (another task mixed in), the gaps become null.
+
+    Raises:
+        SetupError: a column has types in two files that cannot be one.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.features == parts[0].features for part in parts):
+        return datasets.concatenate_datasets(parts)
+    tables = [part.with_format("arrow")[:] for part in parts]
+    try:
+        return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+    except pa.ArrowException as error:
+        raise SetupError(f"The data files cannot be mixed, give their columns the same types: {error}") from error
+
+
+def to_multiple_choice(prompt: dict, question: Question, truth: str, measures: Mapping[str, float]) -> dict:
+    """verl's prompt fields with the open question replaced by ``question``; the picture stays where it was.
+
+    Args:
+        prompt: fields of one row as the agent-loop worker gets them (``raw_prompt``, ``reward_model``, ...).
+        question: what to ask instead.
+        truth: the true class.
+        measures: what the votes say about the image, passed on to the reward function and so to the metrics.
+    """
+    dataset, _ = prompts.parse_data_source(prompt["data_source"])
+    text = prompts.multiple_choice(dataset, question.text)
+    extra_info = {
+        **(prompt.get("extra_info") or {}),
+        "num_options": len(question.options),
+        "options": list(question.options),
+        "truth": truth,
+        "measures": dict(measures),
+    }
+    letter = question.letter or ""
+    return {
+        **prompt,
+        "raw_prompt": prompts.with_text(prompt["raw_prompt"], text),
+        "reward_model": {**prompt["reward_model"], "ground_truth": letter},
+        "extra_info": extra_info,
+    }

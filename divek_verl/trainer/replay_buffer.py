@@ -1,0 +1,128 @@
+"""The trainer's side of the two stages: verl's replay buffer with our metrics, a cap on refills and a watchdog."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+from divek_verl.records import shared_recorder
+from divek_verl.settings import read_settings
+from divek_verl.trainer.vote_store import start_store
+
+RECORDER_TIMEOUT = 60
+SECONDS_BETWEEN_PINGS = 10.0
+
+
+class NoProgress(RuntimeError):
+    """The rollouts cannot go on: every image is skipped, a worker died, or nothing has moved for too long."""
+
+
+class DivekReplayBuffer(ReplayBuffer):
+    """verl's replay buffer for DiVE-k (``trainer.v1.sampler.custom_sampler``) with ``trainer_mode=sync``.
+
+    verl gives a custom sampler neither ``sync_refill_failed_groups`` nor its poll interval, so both are set here.
+
+    Raises:
+        NoProgress: from ``sample``, instead of waiting for ever.
+    """
+
+    def __init__(self, *, sampler_kwargs: Any, refill_fn: Callable[[int], None], **kwargs: Any) -> None:
+        self.settings = read_settings(sampler_kwargs.divek)
+        self.max_refills = self.settings.max_refills_per_step or 10 * int(sampler_kwargs.train_batch_size)
+        self.recorder = shared_recorder(self.settings.run_dir)
+        self.store = start_store(self.settings.max_vote_age) if self.settings.reuses_votes else None
+        self._refill = refill_fn
+        self._refills = 0
+        self._last_state: tuple = ()
+        self._last_progress = time.monotonic()
+        self._last_ping = time.monotonic()
+        super().__init__(
+            sampler_kwargs=sampler_kwargs,
+            refill_fn=self._refill_within_cap,
+            poll_interval=self.settings.poll_interval,
+            sync_refill_failed_groups=True,
+            gen_batch_size=1,
+            train_batch_size=int(sampler_kwargs.train_batch_size),
+            **kwargs,
+        )
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:
+        """A batch of finished groups with verl's metrics and, for training, the ``divek/`` metrics of the step."""
+        self._refills = 0
+        self._last_progress = time.monotonic()
+        if self.store is not None:
+            # The weights that answer during a step are those that the step before it left behind.
+            self.store.announce.remote(global_steps - (partition_id == "train"))
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if partition_id == "train":
+            metrics.update(ray.get(self.recorder.drain.remote(), timeout=RECORDER_TIMEOUT))
+            metrics["divek/refills"] = float(self._refills)
+        return batch, metrics
+
+    def _refill_within_cap(self, count: int) -> None:
+        self._refills += count
+        if self._refills > self.max_refills:
+            raise NoProgress(self._why_refilled())
+        self._refill(count)
+
+    def _why_refilled(self) -> str:
+        reasons = ray.get(self.recorder.skip_reasons.remote(), timeout=RECORDER_TIMEOUT)
+        listed = ", ".join(f"{count} x {reason} (e.g. {detail})" for reason, (count, detail) in reasons.items())
+        advice = (
+            "every image is easy for this policy: train on harder data, or set divek.skip_easy=false"
+            if set(reasons) == {"easy"}
+            else "mend what the reasons name, or raise divek.max_refills_per_step"
+        )
+        return (
+            f"More than {self.max_refills} images of one step were skipped ({listed or 'failed rollouts'}): {advice}."
+        )
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        self._watch(partition_id)
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
+
+    def _watch(self, partition_id: str) -> None:
+        now = time.monotonic()
+        state = tuple(
+            len(keys[partition_id])
+            for keys in (
+                self.pending_keys,
+                self.running_keys,
+                self.finished_keys,
+                self.failure_keys,
+                self.partitions,
+            )
+        )
+        if state != self._last_state:
+            self._last_state, self._last_progress = state, now
+        elif now - self._last_progress > self.settings.stall_timeout:
+            raise NoProgress(
+                f"No prompt has moved for {self.settings.stall_timeout:.0f} s (pending, running, finished, failed, "
+                f"trajectories: {state}): see the workers' logs, or raise divek.stall_timeout."
+            )
+        if now - self._last_ping > SECONDS_BETWEEN_PINGS:
+            self._last_ping = now
+            self._ping_workers()
+
+    def _ping_workers(self) -> None:
+        """A busy worker may answer late; one that died never will."""
+        workers = ray.get(self.recorder.workers.remote(), timeout=RECORDER_TIMEOUT)
+        if not workers:
+            return
+        pings = [worker.ping.remote() for worker in workers]
+        answered, _ = ray.wait(pings, num_returns=len(pings), timeout=1.0)
+        for ping in answered:
+            try:
+                ray.get(ping)
+            except ActorUnavailableError:
+                # Ray is reconnecting to it.
+                continue
+            except RayActorError as error:
+                raise NoProgress(f"An agent-loop worker died, so its prompts would never finish: {error}") from error
+
+
+class DivekReplayBufferAsync(DivekReplayBuffer, ReplayBufferAsync):
+    """The same over verl's asynchronous buffer, for ``trainer_mode=colocate_async`` and ``separate_async``."""

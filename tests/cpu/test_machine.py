@@ -1,0 +1,65 @@
+"""A machine with no GPU needs no variable set by hand; whoever set one keeps it."""
+
+import os
+
+import pytest
+
+from divek_verl.cpu import machine
+
+MACHINE = {**machine.QUIET_ENVIRONMENT, **machine.CPU_ENVIRONMENT}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*MACHINE, "OMP_NUM_THREADS"]:
+        # Set first, so that the test's end also takes back what prepare_machine sets.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_without_a_gpu_the_cpu_settings_apply_by_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    if machine.has_accelerator() or not machine.has_cpu_engine():
+        pytest.skip("this machine has a GPU, or no CPU build of vLLM")
+    assert machine.prepare_machine()
+    assert {name: os.environ[name] for name in MACHINE} == MACHINE
+    assert "no GPU is visible" in capsys.readouterr().out
+
+
+def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
+    assert machine.prepare_machine()
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "7"
+
+
+def test_who_asked_for_the_cpu_is_not_told_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    machine.prepare_machine()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_gpu_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_accelerator", lambda: True)
+    assert not machine.prepare_machine()
+    assert "VERL_PLATFORM" not in os.environ
+
+
+def test_without_the_cpu_build_nothing_is_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_cpu_engine", lambda: False)
+    assert not machine.prepare_machine()
+
+
+def test_copies_of_a_model_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    machine.share_cores(3)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    machine.share_cores(1)
+    assert os.environ["OMP_NUM_THREADS"] == "2", "what is set stays"
+
+
+def test_each_copy_has_a_thread_even_where_cores_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    machine.share_cores(4)
+    assert os.environ["OMP_NUM_THREADS"] == "1"

@@ -1,0 +1,201 @@
+"""The engine behind a server: n samples, what is sent, and every fault as a named failure (real local HTTP server)."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from divek_verl.engines.base import Reply, Request, Sampling
+from divek_verl.engines.opening import open_engine
+from divek_verl.engines.options import Backend, EngineOptions
+from divek_verl.errors import SetupError
+
+from .server import Script, completion, refusal, serving
+
+SAMPLING = Sampling(max_new_tokens=8, repetition_penalty=1.0, seed=3)
+
+
+def options(url: str, **changed: Any) -> EngineOptions:
+    return EngineOptions(**{"model": "m", "backend": Backend.OPENAI, "base_url": url, "retries": 2, **changed})
+
+
+def question(picture: Path | None = None, count: int = 3) -> Request:
+    image = {"type": "image", "image": str(picture), "min_pixels": 3136, "max_pixels": 401408}
+    parts = ([] if picture is None else [image]) + [{"type": "text", "text": "Which flag?"}]
+    return Request("flags/1", [{"role": "user", "content": parts}], count)
+
+
+def ask(script: Callable, request: Request, sampling: Sampling = SAMPLING, **changed: Any) -> Reply:
+    async def once(url: str) -> Reply:
+        async with open_engine(options(url, **changed)) as engine:
+            return await engine.generate(request, sampling)
+
+    with serving(script) as url:
+        return asyncio.run(once(url))
+
+
+def test_one_request_brings_all_samples() -> None:
+    script = Script((200, completion(["a", "b", "c"], cached=7), 0))
+    reply = ask(script, question())
+    assert reply == Reply("flags/1", ("a", "b", "c"), prompt_tokens=11, cached_tokens=7, output_tokens=9)
+    assert [request["n"] for request in script.requests] == [3]
+
+
+def test_the_picture_travels_unchanged_before_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "flag.png"
+    Image.effect_noise((112, 84), 80).convert("RGB").save(path)
+    script = Script((200, completion(["a"]), 0))
+    ask(script, question(path, count=1))
+    picture, text = script.requests[0]["messages"][0]["content"]
+    assert text == {"type": "text", "text": "Which flag?"}
+    data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(data)) as sent, Image.open(path) as original:
+        assert list(sent.get_flattened_data()) == list(original.get_flattened_data())
+
+
+def test_a_picture_is_sent_within_its_pixel_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (2000, 1000)).save(path)
+    script = Script((200, completion(["a"]), 0))
+    ask(script, question(path, count=1))
+    url = script.requests[0]["messages"][0]["content"][0]["image_url"]["url"]
+    with Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2]))) as sent:
+        assert sent.width * sent.height <= 401408
+
+
+def test_sampling_options_beyond_openais_are_sent_only_where_they_change_anything() -> None:
+    script = Script((200, completion(["a"]), 0))
+    ask(script, question(count=1))
+    ask(script, question(count=1), Sampling(top_k=5, repetition_penalty=1.1, max_new_tokens=8))
+    plain, extended = script.requests
+    assert not {"top_k", "repetition_penalty", "n"} & set(plain)
+    assert (extended["top_k"], extended["repetition_penalty"]) == (5, 1.1)
+    assert "seed" in plain and "seed" not in extended
+
+
+@pytest.mark.parametrize("first", [(200, completion(["a"]), 0), (400, refusal("n must be 1", "n"), 0)])
+def test_a_server_that_gives_one_sample_a_request_is_asked_again(first: Any) -> None:
+    script = Script(first, (200, completion(["b"]), 0))
+    reply = ask(script, question())
+    assert len(reply.texts) == 3 and reply.failure is None
+    assert reply.output_tokens == 9
+    seeds = [request["seed"] for request in script.requests if "n" not in request]
+    assert len(set(seeds)) == len(seeds)  # else each would be the same answer
+
+
+def test_a_server_that_gives_one_is_asked_for_one_from_then_on() -> None:
+    script = Script((200, completion(["a"]), 0))
+
+    async def twice(url: str) -> list[Reply]:
+        async with open_engine(options(url)) as engine:
+            return [await engine.generate(question(), SAMPLING) for _ in range(2)]
+
+    with serving(script) as url:
+        replies = asyncio.run(twice(url))
+    assert [len(reply.texts) for reply in replies] == [3, 3]
+    assert sum("n" in request for request in script.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_passing_fault_is_asked_again(status: int) -> None:
+    script = Script((status, refusal("later"), 0), (200, completion(["a", "b", "c"]), 0))
+    assert ask(script, question()).texts == ("a", "b", "c")
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((429, refusal("slow down"), 0), "rate_limited"),
+        ((500, refusal("broken"), 0), "server_error"),
+        ((200, "<html>gateway</html>", 0), "malformed_reply"),
+        ((200, {"choices": []}, 0), "malformed_reply"),
+        ((200, {"choices": [{"index": 0}]}, 0), "malformed_reply"),
+        ((400, refusal("This model's maximum context length is 4096 tokens."), 0), "overlong_prompt"),
+        ((400, refusal("no pictures of people"), 0), "refused_request"),
+    ],
+)
+def test_a_lasting_fault_is_a_named_failure(answer: Any, reason: str) -> None:
+    reply = ask(Script(answer), question(), retries=1)
+    assert (reply.texts, reply.failure) == ((), reason)
+    assert reply.detail
+
+
+def test_a_server_that_hangs_is_a_timeout() -> None:
+    reply = ask(Script((200, completion(["a"]), 3)), question(), timeout=0.3, retries=0)
+    assert reply.failure == "timeout"
+
+
+def test_what_came_before_a_fault_is_kept() -> None:
+    script = Script((200, completion(["a"]), 0), (200, completion(["b"]), 0), (500, refusal("broken"), 0))
+    reply = ask(script, question(), retries=0)
+    assert sorted(reply.texts) == ["a", "b"]
+    assert reply.failure == "server_error"
+
+
+def test_a_completion_without_content_is_the_empty_text() -> None:
+    cut = completion([""], finish="length")
+    cut["choices"][0]["message"]["content"] = None
+    reply = ask(Script((200, cut, 0)), question(count=1))
+    assert (reply.texts, reply.truncated, reply.failure) == (("",), 1, None)
+
+
+def test_an_unreadable_picture_is_a_failure_and_no_request(tmp_path: Path) -> None:
+    script = Script((200, completion(["a"]), 0))
+    reply = ask(script, question(tmp_path / "missing.png"))
+    assert reply.failure == "unreadable_image" and not script.requests
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((401, refusal("bad key"), 0), "refuses the key in $OPENAI_API_KEY"),
+        ((404, refusal("no such model"), 0), "knows no model 'm'"),
+        ((400, refusal("Unrecognized request argument: top_k"), 0), "--top-k -1 --repetition-penalty 1"),
+    ],
+)
+def test_what_every_request_would_suffer_from_stops_with_a_sentence(answer: Any, sentence: str) -> None:
+    with pytest.raises(SetupError) as stopped:
+        ask(Script(answer), question())
+    assert sentence in str(stopped.value)
+
+
+def test_no_server_stops_with_a_sentence() -> None:
+    with serving(Script((200, completion(["a"]), 0))) as url:
+        pass
+
+    async def start() -> None:
+        async with open_engine(options(url, retries=0)):
+            pass
+
+    with pytest.raises(SetupError, match="Nothing answers at"):
+        asyncio.run(start())
+
+
+def test_no_more_images_are_in_flight_than_allowed() -> None:
+    at_work: list[int] = [0]
+    most: list[int] = [0]
+
+    def script(body: dict[str, Any]) -> Any:
+        at_work[0] += 1
+        most[0] = max(most[0], at_work[0])
+        try:
+            import time
+
+            time.sleep(0.05)
+            return 200, completion(["a"]), 0
+        finally:
+            at_work[0] -= 1
+
+    async def many(url: str) -> None:
+        async with open_engine(options(url, max_images_in_flight=2)) as engine:
+            await asyncio.gather(*(engine.generate(question(count=1), SAMPLING) for _ in range(8)))
+
+    with serving(script) as url:
+        asyncio.run(many(url))
+    assert most[0] == 2

@@ -1,0 +1,471 @@
+"""The engine in this process: real vLLM on the CPU with a small untrained model, and a run of it that is killed."""
+
+import asyncio
+import gc
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+
+from divek_verl import prompts
+from divek_verl.commands.mine import mine
+from divek_verl.cpu.executor import IN_PROCESS
+from divek_verl.cpu.machine import prepare_machine
+from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
+from divek_verl.demo.processes import running
+from divek_verl.engines.base import Reply, Request, Sampling
+from divek_verl.engines.copies import IMAGES_OF_A_COPY
+from divek_verl.engines.opening import open_engine
+from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
+from divek_verl.engines.rows import read_open_questions
+from divek_verl.engines.vllm_engine import PROMPT_ENDS, VllmEngine, _copies, _start_llms, engine_arguments
+from divek_verl.errors import SetupError
+from divek_verl.prepare import write_set
+from divek_verl.votes_file import read_votes_file
+from divek_verl.votes_log import VotesLog
+
+from .conftest import CLASSES, NAMES, paint
+
+IMAGES = 40
+SAMPLES = 4
+SECONDS_TO_START = 280.0
+SECONDS_TO_END = 20.0
+SAMPLING = Sampling(max_new_tokens=6, repetition_penalty=1.0, seed=1)
+
+
+def test_a_folder_without_a_model_stops_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="holds no config.json"):
+        asyncio.run(VllmEngine.start(EngineOptions(str(tmp_path))))
+
+
+@pytest.mark.parametrize("wrong", ["name", "length"])
+def test_what_vllm_refuses_before_it_starts_is_one_sentence(
+    wrong: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    options = (
+        EngineOptions("no-such-model") if wrong == "name" else EngineOptions(str(home / "model"), max_model_len=10**7)
+    )
+    with pytest.raises(SetupError, match="vLLM did not start with") as stopped:
+        asyncio.run(VllmEngine.start(options))
+    assert "\n" not in str(stopped.value) and len(str(stopped.value)) < 600
+
+
+def test_our_options_become_vllms() -> None:
+    options = EngineOptions("m", tensor_parallel=2, data_parallel=4, dtype="bfloat16", max_model_len=900)
+    arguments = engine_arguments(options, on_cpu=False)
+    assert arguments["tensor_parallel_size"] == 2 and arguments["data_parallel_size"] == 4
+    assert arguments["dtype"] == "bfloat16" and arguments["max_model_len"] == 900
+
+
+def test_copies_on_gpus_are_one_engines_and_on_a_cpu_engines_of_their_own() -> None:
+    options = EngineOptions("m", data_parallel=2, max_model_len=900)
+    assert engine_arguments(options, on_cpu=True)["data_parallel_size"] == 1
+    assert _copies(["one"], 1) == [("one", None)]
+    assert _copies(["one", "other"], 2) == [("one", None), ("other", None)]
+    assert _copies(["all"], 2) == [("all", 0), ("all", 1)]
+
+
+def test_vllms_own_copies_still_keep_no_pictures(home: Path) -> None:
+    """Where they do, a copy on a CPU needs no engine of its own any more."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
+    kept = [
+        MULTIMODAL_REGISTRY._get_cache_type(
+            EngineArgs(**{**arguments, "data_parallel_size": copies}).create_engine_config()
+        )
+        for copies in (1, 2)
+    ]
+    assert kept == ["lru", "processor_only"]
+
+
+def test_a_copy_that_does_not_start_ends_those_that_have(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    class Started:
+        running = True
+
+        def shutdown(self) -> None:
+            self.running = False
+
+    first = Started()
+    outcomes = iter([first])
+    monkeypatch.setattr(AsyncLLM, "from_vllm_config", lambda *_, **__: next(outcomes))
+    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
+    with pytest.raises(StopIteration):
+        _start_llms(arguments, 2, {})
+    assert not first.running
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_a_model_is_compiled_on_gpus_or_where_the_user_says_so(on_cpu: bool) -> None:
+    def eager(compile: bool | None) -> bool:
+        options = EngineOptions("m", max_model_len=900, compile=compile)
+        return bool(engine_arguments(options, on_cpu)["enforce_eager"])
+
+    assert eager(None) is on_cpu
+    assert eager(True) is False
+    assert eager(False) is True
+
+
+def test_the_cpu_engine_shares_blocks_of_small_prompts_and_splits_no_prompt() -> None:
+    arguments = engine_arguments(EngineOptions("m", max_model_len=900), on_cpu=True)
+    assert arguments["dtype"] == "float32" and arguments["block_size"] == 16
+    assert arguments["enable_chunked_prefill"] is False
+    assert arguments["max_num_batched_tokens"] >= arguments["max_model_len"]
+
+
+def test_one_process_runs_and_schedules_the_model_on_the_cpu(home: Path) -> None:
+    """Where the name is kept too, divek_verl.cpu.executor can name it."""
+    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
+    assert _executor_of({**arguments, "distributed_executor_backend": "uni"}) == "mp"
+    assert _executor_of(arguments) == arguments["distributed_executor_backend"]
+
+
+def test_processes_that_share_a_model_are_several(home: Path) -> None:
+    arguments = engine_arguments(EngineOptions(str(home / "model"), tensor_parallel=2), on_cpu=True)
+    assert arguments["distributed_executor_backend"] == "mp"
+
+
+def test_verls_rollouts_run_in_the_same_executor_and_copy_ends_of_prompts_too() -> None:
+    """The YAML file cannot import the names."""
+    rollout = OmegaConf.load(resources.files("divek_verl") / "config" / "divek_cpu.yaml").actor_rollout_ref.rollout
+    assert rollout.engine_kwargs.vllm.distributed_executor_backend == IN_PROCESS
+    assert rollout.engine_kwargs.vllm.kv_transfer_config == PROMPT_ENDS and not rollout.enable_chunked_prefill
+
+
+def _executor_of(arguments: dict[str, Any]) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(**arguments).create_engine_config().parallel_config.distributed_executor_backend
+
+
+class Running:
+    """A started engine, and the event loop that it lives on."""
+
+    def __init__(self, home: Path, copies: int | None = 1, max_model_len: int | None = None, **start: Any) -> None:
+        self.home = home
+        self.rows = read_open_questions([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
+        self.options = EngineOptions(
+            str(home / "model"), max_images_in_flight=8, data_parallel=copies, max_model_len=max_model_len
+        )
+        self.loop = asyncio.new_event_loop()
+        self.engine = self.wait_for(VllmEngine.start(self.options, **start))
+
+    def wait_for(self, awaitable: Any) -> Any:
+        return self.loop.run_until_complete(awaitable)
+
+    def ask(self, *requests: Request, sampling: Sampling = SAMPLING) -> list[Reply]:
+        return self.ask_all(*((request, sampling) for request in requests))
+
+    def ask_all(self, *requests: tuple[Request, Sampling]) -> list[Reply]:
+        async def all_at_once() -> list[Reply]:
+            return await asyncio.gather(*(self.engine.generate(*request) for request in requests))
+
+        return list(self.wait_for(all_at_once()))
+
+    def close(self) -> None:
+        self.wait_for(self.engine.close())
+        self.loop.close()
+
+    def request(self, index: int, count: int = SAMPLES) -> Request:
+        key = self.rows.keys[index]
+        return Request("/".join(key), self.rows[key].messages, count)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures and an untrained model that can read the questions about them."""
+    folder = tmp_path_factory.mktemp("mining")
+    write_set(folder, "flags", CLASSES, [paint(folder, "train", "base", IMAGES)])
+    texts = [prompts.open_question("flags", NAMES), "user assistant"]
+    tokenizer = build_tokenizer(texts, NAMES)
+    save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder / "model")
+    return folder
+
+
+def wait_for_lines(path: Path, lines: int, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not path.is_file() or path.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.02)
+
+
+@dataclass
+class Killed:
+    """What a ``divek mine`` left that was killed in the middle: its votes file, and processes that outlived it."""
+
+    out: Path
+    lines: list[str]
+    left_running: list[str]
+
+
+@pytest.fixture(scope="module")
+def killed(home: Path) -> Killed:
+    out, log = home / "votes.jsonl", home / "mine.log"
+    command = [sys.executable, "-m", "divek_verl.cli", "mine", "--data", str(home / "train.parquet")]
+    command += ["--model", str(home / "model"), "--out", str(out), "--samples", str(SAMPLES)]
+    # One image at a time, so that the kill comes between the first and the last.
+    command += ["--max-new-tokens", "6", "--max-images-in-flight", "1"]
+    with running(command, log, {}) as process:
+        wait_for_lines(out, 2 + 3, process, log)
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        _, left = psutil.wait_procs(started, timeout=SECONDS_TO_END)
+        names = [" ".join(other.cmdline()) for other in left]
+    return Killed(out, out.read_text(encoding="utf-8").splitlines(), names)
+
+
+@pytest.fixture(scope="module")
+def engine(home: Path, killed: Killed) -> Iterator[Running]:
+    prepare_machine()
+    started = Running(home)
+    yield started
+    started.close()
+
+
+slow = pytest.mark.slow
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_a_kill_leaves_no_process_behind(killed: Killed) -> None:
+    assert killed.left_running == []
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_a_killed_run_goes_on_with_nothing_mined_twice_and_nothing_lost(killed: Killed, engine: Running) -> None:
+    options = SamplingOptions(samples=SAMPLES, max_new_tokens=6)
+    held = read_votes_file(killed.out)
+    assert 3 <= len(held.votes) < IMAGES and not held.complete
+    asked: list[str] = []
+    log = VotesLog(killed.out, held.origin)
+
+    class Listening:
+        model = engine.engine.model
+        close = engine.engine.close
+
+        async def generate(self, request: Request, sampling: Sampling) -> Reply:
+            asked.append(request.key)
+            return await engine.engine.generate(request, sampling)
+
+    summary = engine.wait_for(mine(engine.rows, Listening(), log, options, in_flight=8))
+    log.close(engine.rows.keys)
+    before = {mined.key for mined in held.votes}
+    assert sorted(asked) == sorted("/".join(key) for key in engine.rows.keys if key not in before)
+    assert (summary.before, summary.mined) == (len(before), IMAGES - len(before))
+    found = read_votes_file(killed.out)
+    assert [mined.key for mined in found.votes] == engine.rows.keys
+    assert found.complete and found.torn == 0
+    assert all(mined.votes.total == SAMPLES for mined in found.votes)
+    assert [mined for mined in found.votes if mined.key in before] == sorted(
+        held.votes, key=lambda mined: engine.rows.keys.index(mined.key)
+    )
+
+
+@slow
+def test_a_request_brings_its_samples_and_says_what_they_cost(engine: Running) -> None:
+    (reply,) = engine.ask(engine.request(0))
+    assert reply.failure is None and len(reply.texts) == SAMPLES
+    assert 0 < reply.output_tokens <= 6 * SAMPLES
+    assert reply.prompt_tokens > 12  # the text, and a token for each 28 x 28 pixels of the picture
+
+
+@slow
+def test_the_same_seed_gives_the_same_samples_whatever_else_is_asked(engine: Running) -> None:
+    (alone,) = engine.ask(engine.request(1))
+    among = engine.ask(*(engine.request(index) for index in range(12)))
+    assert among[1].texts == alone.texts
+    assert len(set(alone.texts)) > 1
+    (other,) = engine.ask(engine.request(1), sampling=Sampling(max_new_tokens=6, repetition_penalty=1.0, seed=2))
+    assert other.texts != alone.texts
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_two_copies_share_the_images_and_answer_as_one_does(engine: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds decide, and neither the copy nor greedy requests, which have no seed, in the same batch."""
+    requests = [engine.request(index) for index in range(12)]
+    greedy = replace(SAMPLING, temperature=0.0)
+    expected = [*engine.ask(*requests), *engine.ask(replace(requests[0], key="greedy", count=1), sampling=greedy)]
+    gc.unfreeze()
+    # As many as it starts by itself for that many images.
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    copies = Running(engine.home, copies=None, images=2 * IMAGES_OF_A_COPY)
+    assert len(copies.engine.llms) == 2
+    assert gc.get_freeze_count() > 0
+    asked: list[int] = []
+    for index, llm in enumerate(copies.engine.llms):
+        monkeypatch.setattr(llm, "generate", noting(llm.generate, asked, index))
+    found = copies.ask_all(
+        *((request, SAMPLING) for request in requests), (replace(requests[0], key="greedy", count=1), greedy)
+    )
+    copies.close()
+    assert gc.get_freeze_count() == 0
+    assert [reply.texts for reply in found] == [reply.texts for reply in expected]
+    assert min(asked.count(0), asked.count(1)) >= 4
+
+
+class PreemptionLog:
+    """A stat logger of vLLM's that counts requests that had to give their blocks back."""
+
+    seen = 0
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...
+
+    def record(self, scheduler_stats: Any = None, iteration_stats: Any = None, *_: Any, **__: Any) -> None:
+        if iteration_stats is not None:
+            type(self).seen += iteration_stats.num_preempted_reqs
+
+    def log_engine_initialized(self) -> None: ...
+
+    def log(self) -> None: ...
+
+    def record_sleep_state(self, *_: Any, **__: Any) -> None: ...
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_ends_of_prompts_are_copied_and_the_answers_stay_the_same(engine: Running) -> None:
+    """Where vLLM finds all but the last token without our connector, divek_verl.cpu.prompt_ends is not needed."""
+    requests = [engine.request(index) for index in range(12)]
+    copied = engine.ask(*requests)
+    plain = Running(engine.home, more_arguments={"kv_transfer_config": None})
+    computed = plain.ask(*requests)
+    plain.close()
+    assert {reply.prompt_tokens - reply.cached_tokens for reply in copied} == {1}
+    assert all((reply.prompt_tokens - 1) % 16 > 0 for reply in computed), "the prompts end with a block"
+    assert {reply.cached_tokens % 16 for reply in computed} == {0}
+    assert [reply.texts for reply in copied] == [reply.texts for reply in computed]
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_answers_stay_the_same_where_requests_give_their_blocks_back(engine: Running) -> None:
+    sampling = replace(SAMPLING, max_new_tokens=48)
+    requests = [engine.request(index, count=16) for index in range(8)]
+    expected = engine.ask(*requests, sampling=sampling)
+    small = Running(
+        engine.home,
+        max_model_len=512,
+        more_arguments={"num_gpu_blocks_override": 160},
+        stat_loggers=[PreemptionLog],
+    )
+    found = small.ask(*requests, sampling=sampling)
+    small.close()
+    assert PreemptionLog.seen > 0
+    assert [reply.texts for reply in found] == [reply.texts for reply in expected]
+
+
+def noting(generate: Any, asked: list[int], index: int) -> Any:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(index)
+        return generate(*args, **kwargs)
+
+    return noted
+
+
+@slow
+def test_the_prompt_is_the_one_that_training_samples_from(engine: Running) -> None:
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    processor = engine.engine._prompts.processor
+    messages = engine.rows[engine.rows.keys[0]].messages
+    prompt = engine.engine._prompts(messages)
+    builder = create_continuous_token_builder(processor.tokenizer, hf_model_type="qwen2_5_vl", processor=processor)
+    online = builder.build_initial_tokens(messages, images=prompt.images)
+    (reply,) = engine.ask(engine.request(0))
+    assert reply.prompt_tokens == len(online)
+
+
+@slow
+def test_what_is_wrong_with_one_request_is_its_own_failure(engine: Running, tmp_path: Path) -> None:
+    def about(path: Path, text: str = "Which flag?") -> list[dict[str, Any]]:
+        image = {"type": "image", "image": str(path), "min_pixels": 3136, "max_pixels": 401408}
+        return [{"role": "user", "content": [image, {"type": "text", "text": text}]}]
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((engine.home / "images" / "train-0.png").read_bytes()[:60])
+    picture = engine.home / "images" / "train-0.png"
+    replies = engine.ask(
+        Request("missing", about(tmp_path / "missing.png")),
+        Request("broken", about(broken)),
+        Request("long", about(picture, "Chad " * 5000)),
+        Request("right", about(picture)),
+    )
+    reasons = ["unreadable_image", "unreadable_image", "overlong_prompt", None]
+    assert [reply.failure for reply in replies] == reasons
+
+
+@slow
+def test_a_prompt_longer_than_what_is_left_of_a_step_is_not_split(engine: Running) -> None:
+    """vLLM 0.28 dies on a CPU where a seeded request's prompt is split."""
+    replies = engine.ask(*(engine.request(index, count=16) for index in range(IMAGES)))
+    assert [len(reply.texts) for reply in replies] == [16] * IMAGES
+
+
+@contextmanager
+def vllm_server(home: Path) -> Iterator[str]:
+    """The base URL of vLLM's own server with the same model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = engine_arguments(EngineOptions(str(home / "model"), max_model_len=512), on_cpu=True)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", "flags"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            command += [f"--{option}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    log = home / "server.log"
+    with running(command, log, {}) as process:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@slow
+@pytest.mark.timeout(900)
+def test_vllms_server_sees_the_same_prompts_and_pictures(engine: Running) -> None:
+    greedy = Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.1, max_new_tokens=6)
+    single = [engine.request(index, count=1) for index in range(4)]
+    here = engine.ask(*single, sampling=greedy)
+
+    async def there(url: str) -> tuple[list[Reply], Reply]:
+        async with open_engine(EngineOptions("flags", Backend.OPENAI, base_url=url)) as server:
+            replies = [await server.generate(request, greedy) for request in single]
+            return replies, await server.generate(engine.request(0), SAMPLING)
+
+    with vllm_server(engine.home) as url:
+        replies, several = engine.wait_for(there(url))
+    assert [reply.texts for reply in replies] == [reply.texts for reply in here]
+    assert [reply.prompt_tokens for reply in replies] == [reply.prompt_tokens for reply in here]
+    assert several.failure is None and len(several.texts) == SAMPLES

@@ -1,0 +1,239 @@
+"""Stage 1 alone: requests in groups and in waves, what comes too late, and which policy the votes are of."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from verl.workers.rollout.replica import TokenOutput
+
+from divek_verl.compat import GROUP_FIELD
+from divek_verl.labels import ClassNames
+from divek_verl.trainer.mining import CannotAsk, Mined, split_group
+from divek_verl.votes import Votes
+
+from .worker_fakes import CLASSES, answer, build, folder, prompt, queue, run
+
+
+def mine(worker: Any, prompt: dict, stop: Any = None) -> Mined:
+    mined: Mined = asyncio.run(worker.miner.mine(prompt["raw_prompt"], ClassNames(CLASSES), prompt["uid"], stop))
+    return mined
+
+
+# ---------------------------------------------------------------- one request for all answers of an image
+
+
+def test_a_group_is_one_request_and_its_answers_are_counted_one_by_one(build: Any, prompt: dict) -> None:
+    worker = build(group_requests=True)
+    worker.llm_client.answers = [answer("Chad"), answer("Romania"), answer("Chad"), "no answer"]
+    mined = mine(worker, prompt)
+    assert [request["params"]["n"] for request in worker.llm_client.votes] == [4]
+    assert mined.votes == Votes({"Chad": 2, "Romania": 1}, {}, 1)
+    assert mined.prompt_tokens == 4 * mined.open_tokens
+
+
+def test_the_same_answers_give_the_same_votes_either_way(build: Any, prompt: dict) -> None:
+    found = []
+    for grouped in (True, False):
+        worker = build(group_requests=grouped, num_samples=6)
+        worker.llm_client.answers = [*map(answer, ("Chad", "Yak", "Moldova")), "none", answer("Chad"), answer("chad")]
+        found.append(mine(worker, prompt))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.v1.trainer_mode=colocate_async", "actor_rollout_ref.rollout.name=sglang"]
+)
+def test_single_requests_where_verl_cannot_serve_a_group(build: Any, prompt: dict, override: str) -> None:
+    worker = build(override, group_requests=True)
+    mine(worker, prompt)
+    assert len(worker.llm_client.votes) == 4
+    assert not any("n" in request["params"] for request in worker.llm_client.votes)
+
+
+def test_a_deterministic_group_has_one_seed_that_the_engine_spreads(build: Any, prompt: dict) -> None:
+    seeds = ("actor_rollout_ref.rollout.full_determinism=true", "actor_rollout_ref.rollout.seed=100")
+    worker = build(*seeds, group_requests=True)
+    mine(worker, prompt)
+    assert [(request["params"]["seed"], request["request_id"]) for request in worker.llm_client.votes] == [
+        (100, "u1-vote-0")
+    ]
+
+
+def test_an_aborted_completion_of_a_group_is_a_failed_sample(build: Any) -> None:
+    output = TokenOutput(
+        token_ids=[1], extra_fields={GROUP_FIELD: [([1], "completed"), ([], "aborted")], "num_cached_tokens": 16}
+    )
+    first, second = split_group(output)
+    assert (first.token_ids, second.token_ids) == ([1], [])
+    assert [each.extra_fields["num_cached_tokens"] for each in (first, second)] == [16, 16]
+    place = SimpleNamespace(token_ids=[5] * 30)
+    mined = build().miner._count([first, second], prompt=place, classes=ClassNames(CLASSES))
+    assert (mined.failed, mined.votes.unanswered, mined.votes.total) == (1, 2, 2)
+
+
+def test_an_engine_that_answers_a_group_with_one_completion_is_told(build: Any) -> None:
+    with pytest.raises(RuntimeError, match="divek.group_requests=false"):
+        split_group(TokenOutput(token_ids=[1], extra_fields={}))
+
+
+# ---------------------------------------------------------------- in waves
+
+
+def test_waves_are_drawn_until_the_rule_says_stop(build: Any, prompt: dict) -> None:
+    worker = build(num_samples=8, waves=(4, 2, 2), stop_confidence=0.9)
+    worker.llm_client.answers = [answer("Chad"), answer("Romania")]
+    asked: list[tuple[int, int]] = []
+
+    def stop(votes: Votes, left: int) -> bool:
+        asked.append((votes.total, left))
+        return len(asked) == 2
+
+    mined = mine(worker, prompt, stop)
+    assert asked == [(4, 4), (6, 2)]
+    assert (mined.waves, mined.votes.total, len(worker.llm_client.votes)) == (2, 6, 6)
+
+
+def test_without_a_rule_all_are_drawn_at_once(build: Any, prompt: dict) -> None:
+    worker = build(num_samples=8, waves=(4, 2, 2), stop_confidence=0.9, group_requests=True)
+    mined = mine(worker, prompt)
+    assert (mined.waves, mined.votes.total, len(worker.llm_client.votes)) == (1, 8, 1)
+
+
+def test_waves_of_a_deterministic_run_go_on_with_their_seeds(build: Any, prompt: dict) -> None:
+    seeds = ("actor_rollout_ref.rollout.full_determinism=true", "actor_rollout_ref.rollout.seed=100")
+    worker = build(*seeds, num_samples=4, waves=(2, 2), stop_confidence=0.9)
+    mine(worker, prompt, lambda votes, left: False)
+    assert [request["params"]["seed"] for request in worker.llm_client.votes] == [100, 101, 102, 103]
+
+
+# ---------------------------------------------------------------- what comes too late
+
+
+def test_the_answers_that_came_in_time_are_votes_and_the_others_failed_samples(build: Any, prompt: dict) -> None:
+    worker = build(mining_timeout=1.0)
+    worker.llm_client.answers = [answer("Chad"), 60.0, answer("Romania"), answer("Chad")]
+    mined = mine(worker, prompt)
+    assert (dict(mined.votes.counts), mined.votes.unanswered) == ({"Chad": 2, "Romania": 1}, 1)
+    assert mined.failed == 1
+
+
+def test_an_image_of_which_nothing_came_in_time_has_a_reason(build: Any, prompt: dict) -> None:
+    worker = build(mining_timeout=0.05)
+    worker.llm_client.answers = [60.0]
+    with pytest.raises(CannotAsk) as error:
+        mine(worker, prompt)
+    assert error.value.reason == "mining_timeout"
+
+
+# ---------------------------------------------------------------- which policy
+
+
+def test_votes_are_as_old_as_the_oldest_weights_that_answered(build: Any) -> None:
+    outputs = [
+        TokenOutput(token_ids=[1], extra_fields={"global_steps": 9, "min_global_steps": 9}),
+        TokenOutput(token_ids=[1], extra_fields={"global_steps": 9, "min_global_steps": 8}),
+        TokenOutput(token_ids=[1], extra_fields={"global_steps": 9}),
+    ]
+    mined = build().miner._count(outputs, prompt=SimpleNamespace(token_ids=[5]), classes=ClassNames(CLASSES))
+    assert mined.policy_version == 8
+
+
+# ---------------------------------------------------------------- votes that are used again (see vote_store.py)
+
+
+def visits(worker: Any) -> list[tuple[str, int]]:
+    return [(visit.votes_from, visit.vote_age) for visit in worker.recorder.written]
+
+
+def at_step(step: int) -> dict[str, Any]:
+    return {"step": step, "sample_index": 0, "rollout_n": 0, "validate": False}
+
+
+def run_at(worker: Any, prompt: dict, *steps: int, **changes: Any) -> None:
+    for step in steps:
+        worker.miner._loop = None  # it belongs to the event loop of one run
+        run(worker, dict(prompt), {**at_step(step), **changes})
+
+
+def test_votes_are_used_again_until_they_are_too_old(build: Any, prompt: dict) -> None:
+    worker = build(max_vote_age=2)
+    worker.llm_client.answers = [answer("Romania"), answer("Chad")]
+    # The stand-in's engine says that version 9 answers, which is that of step 10.
+    run_at(worker, prompt, 10, 11, 12, 13)
+    assert visits(worker) == [("policy", 0), ("store", 1), ("store", 2), ("policy", 0)]
+    assert len(worker.llm_client.votes) == 2 * 4
+
+
+def test_equal_votes_give_equal_questions(build: Any, prompt: dict) -> None:
+    asked = []
+    for _ in range(2):
+        worker = build(max_vote_age=None)
+        worker.llm_client.answers = [answer("Romania"), answer("Moldova")]
+        run_at(worker, prompt, 10, 11)
+        asked.append([visit.options for visit in worker.recorder.written])
+    assert asked[0] == asked[1]
+    assert sorted(asked[0][0]) == sorted(asked[0][1])
+
+
+def test_validation_asks_the_policy_as_it_is_and_leaves_the_store_alone(build: Any, prompt: dict) -> None:
+    worker = build(max_vote_age=None)
+    worker.llm_client.answers = [answer("Romania"), answer("Chad")]
+    run_at(worker, prompt, 10, validate=True)
+    run_at(worker, prompt, 10)
+    run_at(worker, prompt, 11, validate=True)
+    assert visits(worker) == [("policy", 0)] * 3
+    assert len(worker.store.votes.votes()) == 1
+
+
+def test_a_question_from_used_votes_that_is_too_long_is_named(build: Any, prompt: dict) -> None:
+    worker = build(max_vote_age=None)
+    worker.llm_client.answers = [answer("Romania"), answer("Chad")]
+    run_at(worker, prompt, 10)
+    worker.rollout_config = SimpleNamespace(full_determinism=False, response_length=40, prompt_length=60)
+    run_at(worker, prompt, 11)
+    assert worker.recorder.written[-1].failure == "overlong_question"
+
+
+# ---------------------------------------------------------------- other sources of options
+
+
+def test_a_source_that_needs_no_votes_samples_nothing(build: Any, prompt: dict) -> None:
+    worker = build(option_source="random", skip_easy=False, num_options=3)
+    run_at(worker, prompt, 10)
+    (visit,) = worker.recorder.written
+    assert worker.llm_client.votes == []
+    assert (visit.votes_from, visit.samples, len(visit.options)) == ("nowhere", 0, 3)
+    assert visit.options["ABC".index(visit.answer)] == "Chad"
+    assert visit.failure is None
+
+
+def test_it_samples_where_easy_images_are_to_be_left_out(build: Any, prompt: dict) -> None:
+    worker = build(option_source="random")
+    run_at(worker, prompt, 10)
+    (visit,) = worker.recorder.written
+    assert (visit.samples, visit.skip) == (4, "easy")
+
+
+def test_validation_asks_the_policys_own_options_whatever_the_source(build: Any, prompt: dict) -> None:
+    worker = build(option_source="random", skip_easy=False)
+    worker.llm_client.answers = [answer("Romania"), answer("Moldova")]
+    run_at(worker, prompt, 10, validate=True)
+    (visit,) = worker.recorder.written
+    assert sorted(visit.options) == ["Moldova", "Romania"]
+
+
+def test_a_mixed_source_tops_the_votes_up(build: Any, prompt: dict) -> None:
+    worker = build(option_source="mixed", num_options=4)
+    worker.llm_client.answers = [answer("Romania")]
+    run_at(worker, prompt, 10)
+    (visit,) = worker.recorder.written
+    assert sorted(visit.options) == sorted(CLASSES)
+
+
+def test_the_number_of_options_can_follow_the_votes(build: Any, prompt: dict) -> None:
+    worker = build(num_options="auto", num_samples=10)
+    worker.llm_client.answers = [*[answer("Chad")] * 8, answer("Romania"), answer("Moldova")]
+    run_at(worker, prompt, 10)
+    (visit,) = worker.recorder.written
+    assert sorted(visit.options) == ["Chad", "Romania"]
