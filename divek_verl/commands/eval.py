@@ -88,8 +88,8 @@ def _run(
 
     prepare_machine()
     from divek_verl.engines.checkpoints import model_folder
+    from divek_verl.evaluation.display import show
     from divek_verl.evaluation.evaluating import Evaluation, evaluate
-    from divek_verl.evaluation.tables import show
 
     if not model.base_url:
         model = replace(model, model=model_folder(model.model))

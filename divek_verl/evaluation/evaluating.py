@@ -1,5 +1,7 @@
-"""An evaluation from prepared rows to results: ask, measure, have judged, summarize. Goes on where it was stopped."""
+"""An evaluation from prepared rows to results: ask, measure, summarize. It continues where it was stopped."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -9,30 +11,30 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from divek_verl.engines.base import Engine
-from divek_verl.engines.two_step import TwoStepSettings
+from divek_verl.engines.requests import for_each
+from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
-from divek_verl.evaluation.asking import ASKED_FILE, QUESTIONS_FILE, Progress, ask_all, fingerprint
-from divek_verl.evaluation.comparing import differences
+from divek_verl.evaluation.display import write_page
 from divek_verl.evaluation.items import DataFile, Item, class_lists, read_items
 from divek_verl.evaluation.judge import JudgeCount, JudgeSettings
-from divek_verl.evaluation.judging import all_pairs, describe, judge_pairs
-from divek_verl.evaluation.measuring import TITLES, measure, measure_judged
+from divek_verl.evaluation.measuring import TITLES, measure_all
+from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.evaluation.results import (
     RESULTS_FILE,
     Comparison,
     Failure,
-    Judged,
     Results,
     read_results,
     versions,
     write_results,
 )
 from divek_verl.evaluation.results import DataFile as DataFileResult
-from divek_verl.evaluation.statistics import summarize
-from divek_verl.evaluation.visits import EvaluatedVisit
-from divek_verl.files import only_writer, read_lines
+from divek_verl.evaluation.statistics import differences, summarize
+from divek_verl.files import append_line, only_writer, read_lines, write_aside, write_lines
 
 Mode = Literal["one-step", "two-step", "both"]
+ASKED_FILE = "evaluation.json"
+QUESTIONS_FILE = "questions.jsonl"
 PAGE_FILE = "results.html"
 # Called with the number of images to ask about.
 OpenEngine = Callable[[int], AbstractAsyncContextManager[Engine]]
@@ -47,10 +49,10 @@ class Evaluation:
         data: parquet files of prepared sets.
         two_step: how both questions are asked.
         mode: ``one-step`` asks the open question only, ``two-step`` both, ``both`` also says what the second adds.
-        judge: decides on answers outside the class list; None: they are wrong.
+        judge: decides on answers outside the class list; with None they are wrong.
         min_pixels, max_pixels: bounds of each picture.
-        resamples: of each bootstrap interval.
-        in_flight: images at work at one time; changes no result.
+        resamples: number of bootstrap resamples for each interval.
+        in_flight: images at work at one time; it changes no result.
     """
 
     model: str
@@ -77,19 +79,79 @@ class Evaluation:
         return [name for name in TITLES if name != "two_step" or self.mode != "one-step"]
 
     def settings(self) -> dict[str, Any]:
-        """What decides the answers, beside model and data."""
-        bounds = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return {**asdict(self.two_step), **bounds}
+        """The settings that decide the answers, besides model and data."""
+        return {**asdict(self.two_step), "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
 
 @dataclass
-class Speed:
-    """What this call took; not part of the results, which say nothing about a machine."""
+class CallCounts:
+    """What one call did. It is not part of the results, which do not depend on interruptions."""
 
     asked: int = 0
     kept: int = 0
     torn: int = 0
     judging: JudgeCount | None = None
+
+
+class EvaluationFolder:
+    """The records of one evaluation on disk: appended as they come, and sorted at the end.
+
+    ``evaluation.json`` says what was asked and how; a folder with records of another evaluation is refused.
+
+    Attributes:
+        records: by data source and image id.
+        torn: lines that a kill left unreadable; their images are asked again.
+    """
+
+    def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
+        self._questions = folder / QUESTIONS_FILE
+        self.records: dict[tuple[str, str], EvaluationRecord] = {}
+        # Through JSON, so that tuples and lists compare equal.
+        wanted = json.loads(json.dumps(asked))
+        _check_folder(folder, wanted)
+        write_aside(folder / ASKED_FILE, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        lines, self.torn = read_lines(self._questions)
+        for line in lines:
+            try:
+                record = EvaluationRecord.from_json(line)
+            except TypeError:
+                self.torn += 1
+                continue
+            self.records[record.key] = record
+
+    def add(self, record: EvaluationRecord) -> None:
+        """Keep a record; after this call it survives the end of the process."""
+        append_line(self._questions, record.to_json())
+        self.records[record.key] = record
+
+    def is_open(self, key: tuple[str, str], *, retry_failures: bool = False) -> bool:
+        """Whether an image has to be asked; ``retry_failures`` includes images and requests that failed before."""
+        record = self.records.get(key)
+        return record is None or (retry_failures and (record.failed_samples > 0 or record.failure is not None))
+
+    def finish(self) -> list[EvaluationRecord]:
+        """All records, sorted, in memory and in the file."""
+        ordered = [self.records[key] for key in sorted(self.records)]
+        write_lines(self._questions, (record.to_json() for record in ordered))
+        return ordered
+
+
+def _check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / QUESTIONS_FILE).exists():
+            raise SetupError(f"{folder} holds the records of something else: name another folder.") from None
+        return
+    except ValueError:
+        found = None
+    if found == wanted:
+        return
+    changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
+    raise SetupError(
+        f"{folder} holds an evaluation with another {' and another '.join(changed) or 'format'}: "
+        "name another folder with --out, or start over with --fresh."
+    )
 
 
 async def evaluate(
@@ -101,32 +163,81 @@ async def evaluate(
     retry_failures: bool = False,
     fresh: bool = False,
     show_progress: bool = False,
-) -> tuple[Results, Speed]:
+) -> tuple[Results, CallCounts]:
     """Evaluate, and write ``questions.jsonl``, ``results.json`` and ``results.html`` into ``out``.
 
-    What ``out`` holds already of the very same evaluation is kept; the engine is opened only where an image is left.
-    With ``fresh`` nothing is kept, but nothing is removed either until all input has been read and fits.
+    Answers of the same evaluation in ``out`` are kept; the engine is opened only if an image is left to ask.
+    ``fresh`` keeps none, but removes them only after all input has been read and fits. No image waits for another
+    one's second step. An error of the engine ends the evaluation.
 
     Raises:
         SetupError: data, settings or the folder do not fit, or the engine cannot be started.
     """
-    items, files = _read(evaluation)
+    items, files = read_items(
+        evaluation.data,
+        min_pixels=evaluation.min_pixels,
+        max_pixels=evaluation.max_pixels,
+        open_vocabulary=evaluation.judge is not None,
+    )
     earlier = None if compare is None else _read_earlier(compare, items)
     with _writing(out):
-        progress = _open_folder(out, _asked(evaluation, items, files), fresh)
-        speed = Speed(kept=len(progress.visits), torn=progress.torn)
-        left = progress.remaining(items, retry_failures=retry_failures)
+        if fresh:
+            start_over(out)
+        folder = EvaluationFolder(out, _asked(evaluation, items, files))
+        left = [item for item in items if folder.is_open(item.key, retry_failures=retry_failures)]
+        counts = CallCounts(asked=len(left), kept=len(items) - len(left), torn=folder.torn)
         if left:
-            speed.kept, speed.asked = len(items) - len(left), len(left)
-            with tqdm(total=len(items), initial=speed.kept, desc="ask", unit="image", disable=not show_progress) as bar:
-                await _ask(left, evaluation, open_engine, progress, bar)
-        judged, speed.judging = await _measure(evaluation, items, progress, show_progress)
-        visits = progress.finish()
-        results = _results(evaluation, files, visits, judged)
+            with tqdm(
+                total=len(items), initial=counts.kept, desc="ask", unit="image", disable=not show_progress
+            ) as bar:
+                async with open_engine(len(left)) as engine:
+
+                    async def ask(item: Item) -> None:
+                        answer = await ask_two_steps(engine, item.question, evaluation.two_step)
+                        folder.add(record_of(item, answer, evaluation.two_step.num_samples))
+                        bar.update()
+
+                    await for_each(left, ask, evaluation.in_flight)
+        classes = {item.key: item.question.classes for item in items}
+        folder.records = {key: folder.records[key] for key in classes}
+        judged, counts.judging = await measure_all(
+            folder.records.values(), classes, evaluation.judge, show_progress=show_progress
+        )
+        records = folder.finish()
+        seed, resamples = evaluation.two_step.seed, evaluation.resamples
+        summary = summarize(records, evaluation.measures, seed=seed, resamples=resamples)
+        second_step = [("consistency", "two_step")] if evaluation.mode == "both" else []
+        results = Results(
+            model=evaluation.model,
+            base_url=evaluation.base_url,
+            mode=evaluation.mode,
+            settings={**evaluation.settings(), "bootstrap_resamples": resamples},
+            versions=versions(),
+            data=[DataFileResult(**asdict(file)) for file in files],
+            images=len(records),
+            groups=summary.groups,
+            harmonic_means=summary.harmonic_means,
+            over_data_sets=summary.over_data_sets,
+            second_step=differences(records, records, second_step, seed=seed, resamples=resamples),
+            failures=[
+                Failure(
+                    data_source=record.data_source,
+                    image_id=record.image_id,
+                    step=record.failed_step or "",
+                    reason=record.failure,
+                    detail=record.detail,
+                )
+                for record in records
+                if record.failure is not None
+            ],
+            judge=judged,
+            comparison=None,
+        )
         if earlier is not None:
-            results.comparison = _compared(earlier, results, visits, evaluation)
-        _write(results, out)
-        return results, speed
+            results.comparison = _compared(earlier, results, records, evaluation)
+        write_results(results, out)
+        write_page(results, out / PAGE_FILE)
+        return results, counts
 
 
 def start_over(out: Path) -> None:
@@ -137,41 +248,25 @@ def start_over(out: Path) -> None:
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Be the one writer of ``out``; a folder that cannot be written, or stops being so, is named."""
+    """Be the only writer of ``out``; an error of writing becomes a SetupError that names the folder."""
     try:
         with only_writer(out):
             yield
     except OSError as error:
-        place = None if error.filename is None else Path(error.filename)
-        if place is None or not (place.is_relative_to(out) or out.is_relative_to(place)):
+        path = None if error.filename is None else Path(error.filename)
+        if path is None or not (path.is_relative_to(out) or out.is_relative_to(path)):
             raise
         raise SetupError(f"{out} cannot be written ({error.strerror}): name another folder with --out.") from None
-
-
-def _open_folder(out: Path, asked: Mapping[str, Any], fresh: bool) -> Progress:
-    if fresh:
-        start_over(out)
-    return Progress(out, asked)
-
-
-def _read(evaluation: Evaluation) -> tuple[list[Item], list[DataFile]]:
-    return read_items(
-        evaluation.data,
-        min_pixels=evaluation.min_pixels,
-        max_pixels=evaluation.max_pixels,
-        open_vocabulary=evaluation.judge is not None,
-    )
 
 
 def _asked(evaluation: Evaluation, items: Sequence[Item], files: Sequence[DataFile]) -> dict[str, Any]:
     """What must be equal for answers to be kept; paths may change, contents may not.
 
-    The class lists are part of it: by their names and aliases the answers were counted.
+    The class lists are included, because the answers were counted by their names and aliases.
     """
-    served = evaluation.base_url is not None
     return {
         "model": evaluation.model,
-        "model's files": "served" if served else fingerprint(evaluation.model),
+        "model's files": "served" if evaluation.base_url is not None else fingerprint(evaluation.model),
         "address": evaluation.base_url,
         "data": sorted(file.sha256 for file in files),
         "class list": class_lists(items),
@@ -179,67 +274,14 @@ def _asked(evaluation: Evaluation, items: Sequence[Item], files: Sequence[DataFi
     }
 
 
-async def _ask(
-    left: Sequence[Item], evaluation: Evaluation, open_engine: OpenEngine, progress: Progress, bar: Any
-) -> None:
-    def keep(visit: EvaluatedVisit) -> None:
-        progress.add(visit)
-        bar.update()
-
-    async with open_engine(len(left)) as engine:
-        await ask_all(left, engine, evaluation.two_step, in_flight=evaluation.in_flight, on_visit=keep)
-
-
-async def _measure(
-    evaluation: Evaluation, items: Sequence[Item], progress: Progress, show_progress: bool
-) -> tuple[Judged | None, JudgeCount | None]:
-    """Set the measures of every visit; ask the judge where there is one."""
-    classes = {item.key: item.question.classes for item in items}
-    progress.visits = {key: progress.visits[key] for key in classes}
-    if evaluation.judge is None:
-        for visit in progress.visits.values():
-            measure(visit)
-        return None, None
-    pairs = all_pairs(list(progress.visits.values()), classes)
-    with tqdm(total=len(pairs), desc="judge", unit="pair", disable=not show_progress) as bar:
-        verdicts, counted = await judge_pairs(pairs, evaluation.judge, bar.update)
-    for key, visit in progress.visits.items():
-        measure_judged(visit, classes[key], verdicts)
-    return describe(verdicts, evaluation.judge), counted
-
-
-def _results(
-    evaluation: Evaluation, files: Sequence[DataFile], visits: Sequence[EvaluatedVisit], judged: Judged | None
-) -> Results:
-    seed, resamples = evaluation.two_step.seed, evaluation.resamples
-    summary = summarize(visits, evaluation.measures, seed=seed, resamples=resamples)
-    helped = [("consistency", "two_step")] if evaluation.mode == "both" else []
-    return Results(
-        model=evaluation.model,
-        base_url=evaluation.base_url,
-        mode=evaluation.mode,
-        settings={**evaluation.settings(), "bootstrap_resamples": resamples},
-        versions=versions(),
-        data=[DataFileResult(**asdict(file)) for file in files],
-        images=len(visits),
-        groups=summary.groups,
-        harmonic_means=summary.harmonic_means,
-        over_data_sets=summary.over_data_sets,
-        second_step=differences(visits, visits, helped, seed=seed, resamples=resamples),
-        failures=[_failure(visit) for visit in visits if visit.failure is not None],
-        judge=judged,
-        comparison=None,
-    )
-
-
-def _failure(visit: EvaluatedVisit) -> Failure:
-    return Failure(
-        data_source=visit.data_source,
-        image_id=visit.image_id,
-        step=visit.failed_step or "",
-        reason=visit.failure or "",
-        detail=visit.detail,
-    )
+def fingerprint(model: str) -> str:
+    """A hash of the names, sizes and times of a model folder's files: it changes when the model at a path does."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return "served"
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -248,35 +290,38 @@ class _Earlier:
 
     run: Path
     results: Results
-    visits: list[EvaluatedVisit]
+    records: list[EvaluationRecord]
 
 
 def _read_earlier(run: Path, items: Sequence[Item]) -> _Earlier:
-    """Read before anything is asked, so that a wrong folder costs nothing."""
+    """Read the other evaluation before anything is asked, so that a wrong folder costs nothing."""
     results = read_results(run)
     folder = run if run.is_dir() else run.parent
-    visits = [EvaluatedVisit.from_json(record) for record in read_lines(folder / QUESTIONS_FILE)[0]]
-    if not {visit.key for visit in visits} & {item.key for item in items}:
+    records = [EvaluationRecord.from_json(line) for line in read_lines(folder / QUESTIONS_FILE)[0]]
+    if not {record.key for record in records} & {item.key for item in items}:
         raise SetupError(f"{run} evaluated none of these images: compare evaluations of the same data.")
-    return _Earlier(run, results, visits)
+    return _Earlier(run, results, records)
 
 
 def _compared(
-    earlier: _Earlier, results: Results, visits: Sequence[EvaluatedVisit], evaluation: Evaluation
+    earlier: _Earlier, after: Results, records: Sequence[EvaluationRecord], evaluation: Evaluation
 ) -> Comparison:
     """This evaluation (after) against an earlier one (before), on the images of both."""
     before = earlier.results
-    shared = {visit.key for visit in earlier.visits} & {visit.key for visit in visits}
-    measures = evaluation.measures if before.mode != "one-step" else [m for m in evaluation.measures if m != "two_step"]
+    shared = {record.key for record in earlier.records} & {record.key for record in records}
+    measures = [name for name in evaluation.measures if name != "two_step" or before.mode != "one-step"]
+    old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
+    new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return Comparison(
         run=str(earlier.run),
         model=before.model,
-        only_here=len(visits) - len(shared),
-        only_there=len(earlier.visits) - len(shared),
-        other_settings=_changed(before, results),
+        only_here=len(records) - len(shared),
+        only_there=len(earlier.records) - len(shared),
+        other_settings=[f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed],
         differences=differences(
-            earlier.visits,
-            visits,
+            earlier.records,
+            records,
             [(name, name) for name in measures],
             seed=evaluation.two_step.seed,
             resamples=evaluation.resamples,
@@ -284,25 +329,12 @@ def _compared(
     )
 
 
-def _changed(before: Results, after: Results) -> list[str]:
-    """Settings and versions of the two that are not equal, as ``name: before -> after``."""
-    old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
-    new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
-    names = sorted({*old, *new})
-    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
-
-
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """One setting a name, such as ``open_sampling.seed``: of a whole sampling, the one number could not be found."""
+    """Nested settings by dotted names, such as ``open_sampling.seed``, so that a change shows one number."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        nested = _flat(value) if isinstance(value, Mapping) else {"": value}
-        found |= {f"{name}.{inner}" if inner else name: each for inner, each in nested.items()}
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": each for inner, each in _flat(value).items()}
+        else:
+            found[name] = value
     return found
-
-
-def _write(results: Results, out: Path) -> None:
-    from divek_verl.evaluation.page import write_page
-
-    write_results(results, out)
-    write_page(results, out / PAGE_FILE)

@@ -1,7 +1,7 @@
-"""Whether two names mean the same class: by the closed class list, or by a model behind an OpenAI-compatible server.
+"""Asks a model behind an OpenAI-compatible server whether two names mean the same class.
 
-The class list with its aliases is exact and free, and always asked first. A model is for open-vocabulary answers, which
-no list holds. What it does not decide is *unjudged*: neither right nor wrong.
+The class list with its aliases is exact and free, and decides first. The model is for answers outside the list. A pair
+that it does not decide is *unjudged*: neither right nor wrong.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``same``: True, False, or None where there is no verdict, for ``reason``. The tokens are those it took."""
+    """``same`` is None if there is no verdict, for ``reason``. The tokens are those of the request."""
 
     same: bool | None
     reason: str | None = None
@@ -59,15 +59,15 @@ class JudgeSettings:
     """A judge model and how it is asked.
 
     Attributes:
-        model: the server's name of it.
-        base_url: of the OpenAI-compatible server, such as ``http://localhost:8000/v1``.
-        api_key: None reads ``OPENAI_API_KEY``; a local server wants none.
-        cache: file of verdicts, one JSON line each, kept from run to run; None keeps none.
+        model: the judge's name on the server.
+        base_url: address of the OpenAI-compatible server, such as ``http://localhost:8000/v1``.
+        api_key: the server's key; None reads ``OPENAI_API_KEY``, and a local server needs none.
+        cache: file of verdicts, one JSON line each, kept between runs; None keeps none.
         max_concurrency: requests at one time.
-        max_retries: of one request after 408, 409, 429, 5xx, a lost connection or a time-out, with growing waits.
+        max_retries: retries of a request after 408, 409, 429, 5xx, a lost connection or a time-out, with growing waits.
         timeout: seconds for one try.
-        max_reply_tokens: of one reply, hidden reasoning included.
-        input_price, output_price: of a million tokens, in the currency of your choice; None: no cost is shown.
+        max_reply_tokens: token limit of a reply, hidden reasoning included.
+        input_price, output_price: price of a million tokens, in any currency; None shows no cost.
     """
 
     model: str
@@ -88,7 +88,7 @@ class JudgeSettings:
             raise SetupError("The judge needs at least 1 request at a time, 0 or more retries and a time-out above 0.")
 
     def cost(self, input_tokens: int, output_tokens: int) -> float | None:
-        """Price of so many tokens; None where a price is missing."""
+        """The price of these tokens; None if a price is missing."""
         if self.input_price is None or self.output_price is None:
             return None
         return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
@@ -96,7 +96,7 @@ class JudgeSettings:
 
 @dataclass
 class JudgeCount:
-    """What was asked of the server in this process; it depends on the cache, so that it is no result."""
+    """Requests to the server in this process. They depend on the cache, and are therefore not part of the results."""
 
     from_cache: int = 0
     asked: int = 0
@@ -105,9 +105,9 @@ class JudgeCount:
 
 
 class VerdictCache:
-    """Verdicts on disk by (truth, prediction, model) and the wording of the prompt; only verdicts, no failures.
+    """Verdicts on disk by truth, prediction, model and prompt; failures are not kept.
 
-    ``torn``: lines that could not be read; the pairs in them are asked again.
+    ``torn`` counts unreadable lines; the pairs in them are asked again.
     """
 
     def __init__(self, path: Path | None, model: str) -> None:
@@ -116,10 +116,8 @@ class VerdictCache:
         self.prompt = hashlib.sha256(PROMPT.encode()).hexdigest()[:16]
         self.torn = 0
         self._verdicts: dict[Pair, Verdict] = {}
-        if path is not None:
-            self._load(path)
-
-    def _load(self, path: Path) -> None:
+        if path is None:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             records, self.torn = read_lines(path)
@@ -143,7 +141,7 @@ class VerdictCache:
         return self._verdicts.get(pair)
 
     def put(self, pair: Pair, verdict: Verdict) -> None:
-        """Keep a verdict; one without a decision is not kept, so that the next run asks again."""
+        """Keep a verdict, but not an undecided one: the next run asks again."""
         if verdict.same is None:
             return
         self._verdicts[pair] = verdict
@@ -156,7 +154,7 @@ class VerdictCache:
 class OpenAIJudge:
     """Asks a model whether two names mean the same class.
 
-    ``counted`` says what that took. Use it as an asynchronous context manager, which closes its connections.
+    ``counted`` says what was asked. Use it as an asynchronous context manager, which closes its connections.
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
@@ -167,9 +165,10 @@ class OpenAIJudge:
         self.counted = JudgeCount()
         self._slots = asyncio.Semaphore(settings.max_concurrency)
         self._client = AsyncOpenAI(
-            api_key=settings.api_key or _api_key(),
+            # A local server needs no key, but the client needs some text.
+            api_key=settings.api_key or os.environ.get("OPENAI_API_KEY") or "none",
             base_url=settings.base_url,
-            # The client's own retries: waits that double, with jitter, and what a Retry-After header asks for.
+            # The client waits twice as long after each try, with jitter, and respects Retry-After headers.
             max_retries=settings.max_retries,
             timeout=settings.timeout,
         )
@@ -181,7 +180,7 @@ class OpenAIJudge:
         await self._client.close()
 
     async def judge(self, pairs: Iterable[Pair], on_done: Callable[[], object] = lambda: None) -> dict[Pair, Verdict]:
-        """A verdict on each pair, in flight together; ``on_done`` is called after each."""
+        """A verdict on each pair, all in flight together; ``on_done`` is called after each."""
 
         async def one(pair: Pair) -> tuple[Pair, Verdict]:
             verdict = await self.same(pair)
@@ -191,7 +190,7 @@ class OpenAIJudge:
         return dict(await asyncio.gather(*(one(pair) for pair in sorted(set(pairs)))))
 
     async def same(self, pair: Pair) -> Verdict:
-        """The verdict on one pair; never raises for what the server does."""
+        """The verdict on one pair; a server that fails gives an undecided verdict, not an exception."""
         known = self.cache.get(pair)
         if known is not None:
             self.counted.from_cache += 1
@@ -220,35 +219,28 @@ class OpenAIJudge:
             self.counted.retries += response.retries_taken
             return _verdict(response.parse())
         except openai.APITimeoutError:
-            return self._given_up("timeout")
+            reason, repeated = "timeout", True
         except openai.APIStatusError as error:
-            reason = f"http_{error.status_code}"
-            return self._given_up(reason) if _is_repeated(error.status_code) else Verdict(None, reason)
+            status = error.status_code
+            reason, repeated = f"http_{status}", status in (408, 409, 429) or status >= 500
         except openai.APIConnectionError:
-            return self._given_up("no_connection")
+            reason, repeated = "no_connection", True
         except (openai.OpenAIError, ValueError):
-            return Verdict(None, "malformed_response")
-
-    def _given_up(self, reason: str) -> Verdict:
-        """After all retries, which an error does not count itself."""
-        self.counted.retries += self.settings.max_retries
+            reason, repeated = "malformed_response", False
+        # An error does not say how often the client tried.
+        self.counted.retries += self.settings.max_retries * repeated
         return Verdict(None, reason)
 
 
-def _is_repeated(status: int) -> bool:
-    """What the client sends again."""
-    return status in (408, 409, 429) or status >= 500
-
-
 def prompt(pair: Pair) -> str:
-    """What the judge is asked; both names stand in it as JSON strings, so that neither can end its own quotes."""
+    """The question to the judge; both names are JSON strings, so that neither can end its own quotes."""
     return PROMPT.format(truth=json.dumps(pair.truth), prediction=json.dumps(pair.prediction))
 
 
 def parse_verdict(reply: str) -> bool | None:
-    """``same`` of a reply that is exactly the JSON object that was asked for; None for anything else."""
+    """``same`` of a reply that is exactly the requested JSON object; None for any other reply."""
     try:
-        # Pairs, so that an object which says both is none of the two.
+        # As pairs, so that an object with both answers is refused.
         pairs = json.loads(reply, object_pairs_hook=list)
     except (ValueError, RecursionError):
         return None
@@ -259,7 +251,7 @@ def parse_verdict(reply: str) -> bool | None:
 
 
 def _verdict(completion: Any) -> Verdict:
-    """Of a response whose every part may be missing: servers that speak this protocol differ."""
+    """The verdict in a response; any part of it may be missing, because servers of this protocol differ."""
     usage = getattr(completion, "usage", None)
     tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
     counts = [count if isinstance(count, int) and not isinstance(count, bool) else 0 for count in tokens]
@@ -270,8 +262,3 @@ def _verdict(completion: Any) -> Verdict:
         return Verdict(None, "malformed_response", *counts)
     same = parse_verdict(content) if isinstance(content, str) else None
     return Verdict(same, None if same is not None else "unparsable_reply", *counts)
-
-
-def _api_key() -> str:
-    """The user's key; a local server wants none, but the client wants some text."""
-    return os.environ.get("OPENAI_API_KEY") or "none"

@@ -1,9 +1,15 @@
-"""The measures of one image; with a judge, also by how much each would rise if all that is unjudged were right."""
+"""The measures of one image, by the class list and, for what the list cannot decide, by a judge."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
-from divek_verl.evaluation.judge import Pair, Verdict
-from divek_verl.evaluation.visits import EvaluatedVisit
+from tqdm import tqdm
+
+from divek_verl.evaluation import judge
+from divek_verl.evaluation.judge import JudgeCount, JudgeSettings, OpenAIJudge, Pair, Verdict
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.evaluation.results import Judged
 from divek_verl.labels import ClassNames, canonical
 from divek_verl.measures import measure_votes
 from divek_verl.question import Question
@@ -25,69 +31,98 @@ MEANINGS = {
     "recall": "the true class is an option for its votes",
     "pass_at_k": "at least one of the K samples names the true class",
 }
-OF_VOTES = ("one_step", "consistency", "recall", "pass_at_k")
 
 
-def measure(visit: EvaluatedVisit) -> None:
-    """Set the measures of a visit by its class list alone: the truth is a display name of it."""
-    question = Question(tuple(visit.options), None, False)
-    _set(visit, measure_votes(visit.counted, visit.truth, question) if visit.samples else {})
-    visit.unjudged, visit.judged = {}, {}
-    info = {"options": visit.options, "truth": visit.truth, "failure": visit.failure}
-    graded = [compute_score(visit.data_source, text, "", info) for text in visit.completions]
-    visit.two_step = graded[0]["acc"] if graded else 0.0
-    visit.rewards = [score["score"] for score in graded]
+async def measure_all(
+    records: Iterable[EvaluationRecord],
+    classes: Mapping[tuple[str, str], ClassNames],
+    settings: JudgeSettings | None,
+    *,
+    show_progress: bool = False,
+) -> tuple[Judged | None, JudgeCount | None]:
+    """Set the measures of all records, and ask the judge about each undecided pair once, if ``settings`` name one.
 
-
-def pairs_to_judge(visit: EvaluatedVisit, classes: ClassNames) -> set[Pair]:
-    """What the class list cannot decide: answers outside it and, where the truth is outside it, every answer.
-
-    Two spellings of one name need no judge, in the list or out of it.
+    Returns what the judge decided and what this call asked of it.
     """
-    names = set(visit.unknown)
-    if visit.truth not in classes.names:
-        names |= set(visit.votes) | set(visit.options)
-    return {Pair(visit.truth, name) for name in names if canonical(name) != canonical(visit.truth)}
+    records = list(records)
+    if settings is None:
+        for record in records:
+            measure(record)
+        return None, None
+    pairs = sorted({pair for record in records for pair in pairs_to_judge(record, classes[record.key])})
+    with tqdm(total=len(pairs), desc="judge", unit="pair", disable=not show_progress) as bar:
+        async with OpenAIJudge(settings) as asked:
+            verdicts = await asked.judge(pairs, bar.update)
+    for record in records:
+        measure_judged(record, classes[record.key], verdicts)
+    counted = Counter(verdict.same for verdict in verdicts.values())
+    reasons = Counter(verdict.reason or "unknown" for verdict in verdicts.values() if verdict.same is None)
+    tokens = [sum(getattr(v, name) for v in verdicts.values()) for name in ("input_tokens", "output_tokens")]
+    judged = Judged(
+        model=settings.model,
+        prompt_sha256=hashlib.sha256(judge.PROMPT.encode()).hexdigest(),
+        pairs=len(verdicts),
+        same=counted[True],
+        different=counted[False],
+        unjudged=dict(sorted(reasons.items())),
+        input_tokens=tokens[0],
+        output_tokens=tokens[1],
+        cost=settings.cost(*tokens),
+    )
+    return judged, asked.counted
 
 
-def measure_judged(visit: EvaluatedVisit, classes: ClassNames, verdicts: Mapping[Pair, Verdict]) -> None:
-    """Set the measures of a visit by the class list and, where that cannot decide, by ``verdicts``."""
-    measure(visit)
-    asked = {pair.prediction: verdicts[pair] for pair in pairs_to_judge(visit, classes)}
-    visit.judged = {name: str(asked[name]) for name in sorted(asked)}
-    if not visit.samples:
+def measure(record: EvaluationRecord) -> None:
+    """Set the measures of a record by its class list alone; the truth is a display name of the list."""
+    question = Question(tuple(record.options), None, False)
+    votes = Votes(record.votes, record.unknown, record.unanswered)
+    for name, value in measure_votes(votes, record.truth, question).items():
+        setattr(record, name, value)
+    record.unjudged, record.judged = {}, {}
+    info = {"options": record.options, "truth": record.truth, "failure": record.failure}
+    graded = [compute_score(record.data_source, text, "", info) for text in record.completions]
+    record.two_step = graded[0]["acc"] if graded else 0.0
+    record.rewards = [score["score"] for score in graded]
+
+
+def pairs_to_judge(record: EvaluationRecord, classes: ClassNames) -> set[Pair]:
+    """What the class list cannot decide: answers outside the list, or every answer if the truth is outside.
+
+    Two spellings of one name need no judge.
+    """
+    names = set(record.unknown)
+    if record.truth not in classes.names:
+        names |= {*record.votes, *record.options}
+    return {Pair(record.truth, name) for name in names if canonical(name) != canonical(record.truth)}
+
+
+def measure_judged(record: EvaluationRecord, classes: ClassNames, verdicts: Mapping[Pair, Verdict]) -> None:
+    """Set the measures of a record by its class list and, for what the list cannot decide, by ``verdicts``."""
+    measure(record)
+    asked = {pair.prediction: verdicts[pair] for pair in pairs_to_judge(record, classes)}
+    record.judged = {name: str(asked[name]) for name in sorted(asked)}
+    if not record.samples:
         return
-
-    def known(name: str) -> bool:
-        return canonical(name) == canonical(visit.truth) or (name in asked and asked[name].same is True)
-
-    def possible(name: str) -> bool:
-        return known(name) or (name in asked and asked[name].same is None)
-
-    least, most = _measures(visit, known), _measures(visit, possible)
-    _set(visit, least)
-    visit.two_step = least["two_step"]
-    visit.unjudged = {name: most[name] - least[name] for name in least if most[name] != least[name]}
+    names = {*record.votes, *record.unknown, *record.options}
+    right = {name for name in names if canonical(name) == canonical(record.truth)}
+    right |= {name for name, verdict in asked.items() if verdict.same}
+    undecided = {name for name, verdict in asked.items() if verdict.same is None}
+    least, most = _measures(record, right), _measures(record, right | undecided)
+    for name, value in least.items():
+        setattr(record, name, value)
+    record.unjudged = {name: most[name] - least[name] for name in least if most[name] != least[name]}
 
 
-def _measures(visit: EvaluatedVisit, right: Callable[[str], bool]) -> dict[str, float]:
-    """The measures where ``right`` says which names mean the truth."""
-    merged: dict[str, int] = {}
-    unknown: dict[str, int] = {}
-    for name, count in visit.votes.items():
-        merged[visit.truth if right(name) else name] = merged.get(visit.truth if right(name) else name, 0) + count
-    for name, count in visit.unknown.items():
-        if right(name):
-            merged[visit.truth] = merged.get(visit.truth, 0) + count
-        else:
-            unknown[name] = count
-    votes = Votes(merged, unknown, visit.unanswered)
-    found = any(right(option) and option in visit.votes for option in visit.options)
-    measures = measure_votes(votes, visit.truth, Question(tuple(visit.options), None, False))
-    chosen = visit.chosen is not None and right(visit.chosen) and visit.failure is None
+def _measures(record: EvaluationRecord, right: Collection[str]) -> dict[str, float]:
+    """The measures if exactly the names in ``right`` mean the truth."""
+    counts: Counter[str] = Counter()
+    for name, count in record.votes.items():
+        counts[record.truth if name in right else name] += count
+    for name in right:
+        counts[record.truth] += record.unknown.get(name, 0)
+    unknown = {name: count for name, count in record.unknown.items() if name not in right}
+    question = Question(tuple(record.options), None, False)
+    measures = measure_votes(Votes(counts, unknown, record.unanswered), record.truth, question)
+    found = any(option in right and option in record.votes for option in record.options)
+    chosen = record.chosen in right and record.failure is None
     return {**measures, "recall": float(found), "two_step": float(chosen)}
-
-
-def _set(visit: EvaluatedVisit, measures: Mapping[str, float]) -> None:
-    for name in OF_VOTES:
-        setattr(visit, name, measures.get(name, 0.0))

@@ -1,235 +1,267 @@
-"""Averages of the measures with bootstrap intervals: per data source, and the harmonic mean of base and new.
+"""Averages of the measures with bootstrap intervals, and paired differences with McNemar's exact test.
 
-The images are what is drawn again: an interval says how much the number would move with other pictures of the same
+The bootstrap draws the images again: an interval says how far the number would move with other pictures of the same
 kind, not with another seed of the sampler. Micro averages weigh every image alike, macro averages every class.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from scipy.stats import binomtest
 
 from divek_verl import prompts
-from divek_verl.evaluation.results import Average, ClassScore, Estimate, Group, HarmonicMean, OverDataSets
-from divek_verl.evaluation.visits import EvaluatedVisit
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.evaluation.results import (
+    Average,
+    ClassScore,
+    Difference,
+    Estimate,
+    Group,
+    HarmonicMean,
+    McNemar,
+    OverDataSets,
+)
 
-LEVEL = 0.95
-# Resamples at one time: bounds memory to CHUNK x images numbers.
+# The 95 % interval.
+QUANTILES = (0.025, 0.975)
+# Resamples at one time; bounds memory to CHUNK x images numbers.
 CHUNK = 256
-SIDES = ("base", "new")
 
 
 @dataclass(frozen=True)
-class Draws:
-    """A measure of one group in each resample; shape (resamples,)."""
+class BootstrapEstimate:
+    """Averages of several measures with their resamples, so that averages of averages have intervals too.
 
-    micro: np.ndarray
-    macro: np.ndarray
+    In each array the first axis is micro and macro, and the last axis is the measures.
+
+    Attributes:
+        value: the averages; shape (2, measures).
+        most: the averages if all that is unjudged were right; shape (2, measures).
+        draws: the averages in each resample; shape (2, resamples, measures).
+    """
+
+    value: np.ndarray
+    most: np.ndarray
+    draws: np.ndarray
+
+    def averages(self, measures: Sequence[str]) -> dict[str, Average]:
+        """Measure -> its micro and macro average with intervals; ``measures`` names the last axis."""
+        low, high = np.quantile(self.draws, QUANTILES, axis=1)
+        columns = np.stack([self.value, low, high, self.most - self.value], axis=-1)
+        estimates = [
+            [Estimate(value=value, low=low, high=high, unjudged=unjudged) for value, low, high, unjudged in kind]
+            for kind in columns.tolist()
+        ]
+        return {
+            name: Average(micro=micro, macro=macro) for name, micro, macro in zip(measures, *estimates, strict=True)
+        }
+
+    @staticmethod
+    def combine(
+        function: Callable[[Sequence[np.ndarray]], np.ndarray], parts: Sequence["BootstrapEstimate"]
+    ) -> "BootstrapEstimate":
+        """A function of several estimates, applied to each of their draws; the draws are independent of each other."""
+        names = ("value", "most", "draws")
+        return BootstrapEstimate(*(function([getattr(part, name) for part in parts]) for name in names))
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """An average with the draws that its intervals come from, so that averages of averages have intervals too."""
+def bootstrap(
+    values: np.ndarray,
+    truths: Sequence[str],
+    random: np.random.Generator,
+    resamples: int,
+    unjudged: np.ndarray | float = 0.0,
+) -> BootstrapEstimate:
+    """Estimate the averages of ``values``, shape (images, measures), from draws of as many images with replacement.
 
-    average: Average
-    draws: Draws
+    All measures share the draws. A class without an image in a draw is left out of that draw's macro average.
+    """
+    size = len(values)
+    order = sorted(range(size), key=lambda index: truths[index])
+    starts = [place for place, index in enumerate(order) if place == 0 or truths[index] != truths[order[place - 1]]]
+
+    def averages(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+        drawn = np.add.reduceat(counts, starts, axis=1)
+        present = drawn > 0
+        sums = np.stack([np.add.reduceat(counts * column, starts, axis=1) for column in values.T], axis=-1)
+        means = np.divide(sums, drawn[..., None], out=np.zeros_like(sums), where=present[..., None])
+        return np.stack([counts @ values / size, means.sum(axis=1) / present.sum(axis=1)[:, None]])
+
+    values, most = values[order], (values + unjudged)[order]
+    whole = np.ones((1, size))
+    shares = np.full(size, 1 / size)
+    parts = [min(CHUNK, resamples - first) for first in range(0, resamples, CHUNK)]
+    draws = [averages(random.multinomial(size, shares, size=part).astype(float), values) for part in parts]
+    return BootstrapEstimate(averages(whole, values)[:, 0], averages(whole, most)[:, 0], np.concatenate(draws, axis=1))
 
 
-def by_source(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit]]:
-    """Data source -> its visits, both sorted, so that no order of rows or replies changes a number."""
-    found: dict[str, list[EvaluatedVisit]] = {}
-    for visit in sorted(visits, key=lambda visit: visit.key):
-        found.setdefault(visit.data_source, []).append(visit)
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """A separate generator for each use, so that one more data source changes no other interval."""
+    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def mean(values: Iterable[float]) -> float:
+    """The plain mean; 0.0 without values."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else 0.0
+
+
+def harmonic(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The elementwise harmonic mean of two arrays; 0.0 where either is."""
+    first, second = parts
+    total = first + second
+    return np.divide(2 * first * second, total, out=np.zeros_like(total), where=total > 0)
+
+
+def by_source(records: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:
+    """Data source -> its records, both sorted, so that no order of rows or replies changes a number."""
+    found: dict[str, list[EvaluationRecord]] = {}
+    for record in sorted(records, key=lambda record: record.key):
+        found.setdefault(record.data_source, []).append(record)
     return found
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The numbers of every data source, of every data set with base and new classes, and over such data sets."""
+    """The numbers of each data source, of each data set with base and new classes, and over these data sets."""
 
     groups: list[Group]
     harmonic_means: list[HarmonicMean]
     over_data_sets: list[OverDataSets]
 
 
-def summarize(visits: Iterable[EvaluatedVisit], measures: Sequence[str], *, seed: int, resamples: int) -> Summary:
+def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, seed: int, resamples: int) -> Summary:
     """All averages of ``measures``, with intervals from ``resamples`` draws."""
     groups = []
-    drawn: dict[tuple[str, str], dict[str, Drawn]] = {}
-    for source, own in by_source(visits).items():
-        draws = draw(own, measures, generator(seed, source), resamples)
-        group = _group(source, own, measures, draws)
-        groups.append(group)
-        drawn[group.dataset, group.side] = {name: Drawn(group.averages[name], draws[name]) for name in measures}
-    paired = sorted({dataset for dataset, _ in drawn if all((dataset, side) in drawn for side in SIDES)})
-    means = {name: {measure: _harmonic(*_sides(drawn, name, measure)) for measure in measures} for name in paired}
-    harmonic_means = [HarmonicMean(dataset=name, averages=_averages(means[name])) for name in paired]
-    return Summary(groups, harmonic_means, _over_data_sets(drawn, paired, measures))
-
-
-def _sides(drawn: Mapping[tuple[str, str], Mapping[str, Drawn]], dataset: str, measure: str) -> list[Drawn]:
-    return [drawn[dataset, side][measure] for side in SIDES]
-
-
-def _averages(drawn: Mapping[str, Drawn]) -> dict[str, Average]:
-    return {measure: each.average for measure, each in drawn.items()}
-
-
-def generator(seed: int, *names: str) -> np.random.Generator:
-    """A generator of its own for each use: another data source more or less changes no interval."""
-    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-
-
-def values_of(visits: Sequence[EvaluatedVisit], measures: Sequence[str]) -> np.ndarray:
-    """Shape (images, measures)."""
-    return np.array([[getattr(visit, name) for name in measures] for visit in visits], dtype=float)
-
-
-def draw(
-    visits: Sequence[EvaluatedVisit], measures: Sequence[str], random: np.random.Generator, resamples: int
-) -> dict[str, Draws]:
-    """Every measure in ``resamples`` draws of as many images with replacement; the measures share the draws.
-
-    A class that a draw holds no image of is left out of that draw's macro average.
-    """
-    ordered = sorted(visits, key=lambda visit: (visit.truth, visit.key))
-    values = values_of(ordered, measures)
-    truths = [visit.truth for visit in ordered]
-    starts = [index for index, truth in enumerate(truths) if index == 0 or truth != truths[index - 1]]
-    micro, macro = [], []
-    for first in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - first)
-        counts = random.multinomial(len(ordered), np.full(len(ordered), 1 / len(ordered)), size=size).astype(float)
-        micro.append(counts @ values / len(ordered))
-        macro.append(_macro(counts, values, starts))
-    micros, macros = np.concatenate(micro), np.concatenate(macro)
-    return {name: Draws(micros[:, index], macros[:, index]) for index, name in enumerate(measures)}
-
-
-def _macro(counts: np.ndarray, values: np.ndarray, starts: Sequence[int]) -> np.ndarray:
-    """Mean over the classes of the mean in each; shape (draws, measures). Images of a class stand together."""
-    drawn = np.add.reduceat(counts, starts, axis=1)
-    present = drawn > 0
-    means = [
-        np.divide(np.add.reduceat(counts * column, starts, axis=1), drawn, out=np.zeros_like(drawn), where=present)
-        for column in values.T
+    estimates: dict[tuple[str, str], BootstrapEstimate] = {}
+    for source, own in by_source(records).items():
+        values = np.array([[getattr(record, name) for name in measures] for record in own], dtype=float)
+        unjudged = np.array([[record.unjudged.get(name, 0.0) for name in measures] for record in own])
+        truths = [record.truth for record in own]
+        estimate = bootstrap(values, truths, generator(seed, source), resamples, unjudged)
+        estimates[prompts.parse_data_source(source)] = estimate
+        groups.append(_group(source, own, measures, estimate.averages(measures)))
+    paired = sorted({name for name, _ in estimates if {(name, "base"), (name, "new")} <= set(estimates)})
+    harmonic_means = [
+        HarmonicMean(
+            dataset=name,
+            averages=BootstrapEstimate.combine(harmonic, [estimates[name, "base"], estimates[name, "new"]]).averages(
+                measures
+            ),
+        )
+        for name in paired
     ]
-    return np.stack([mean.sum(axis=1) / present.sum(axis=1) for mean in means], axis=1)
+    over_data_sets = []
+    if len(paired) > 1:
+        # As papers report several data sets: the harmonic mean is that of the two means.
+        base, new = (
+            BootstrapEstimate.combine(lambda parts: np.mean(parts, axis=0), [estimates[name, side] for name in paired])
+            for side in ("base", "new")
+        )
+        rows: list[tuple[Literal["base", "new", "harmonic mean"], BootstrapEstimate]] = [
+            ("base", base),
+            ("new", new),
+            ("harmonic mean", BootstrapEstimate.combine(harmonic, [base, new])),
+        ]
+        over_data_sets = [
+            OverDataSets(row=row, data_sets=len(paired), averages=estimate.averages(measures)) for row, estimate in rows
+        ]
+    return Summary(groups, harmonic_means, over_data_sets)
 
 
-def estimate(value: float, draws: np.ndarray, unjudged: float = 0.0) -> Estimate:
-    """A value with its percentile interval."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=value, low=float(low), high=float(high), unjudged=unjudged)
-
-
-def mean(values: Iterable[float]) -> float:
-    """The plain mean; 0.0 of nothing."""
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else 0.0
-
-
-def harmonic(first: float, second: float) -> float:
-    """The harmonic mean; 0.0 where either is."""
-    return 2 * first * second / (first + second) if first > 0 and second > 0 else 0.0
-
-
-def _group(source: str, visits: list[EvaluatedVisit], measures: Sequence[str], draws: Mapping[str, Draws]) -> Group:
+def _group(
+    source: str, records: list[EvaluationRecord], measures: Sequence[str], averages: dict[str, Average]
+) -> Group:
     dataset, side = prompts.parse_data_source(source)
-    classes = _by_class(visits)
+    classes: dict[str, list[EvaluationRecord]] = {}
+    for record in sorted(records, key=lambda record: record.truth):
+        classes.setdefault(record.truth, []).append(record)
+    failures = Counter(f"{record.failed_step}: {record.failure}" for record in records if record.failure is not None)
+    sample_failures: Counter[str] = Counter()
+    for record in records:
+        if record.sample_failure is not None:
+            sample_failures[record.sample_failure] += record.failed_samples
     return Group(
         data_source=source,
         dataset=dataset,
         side=side,
-        images=len(visits),
+        images=len(records),
         classes=len(classes),
-        averages={name: _average(name, visits, classes, draws[name]) for name in measures},
-        unanswered=mean(visit.silent / visit.num_samples for visit in visits),
-        unknown=mean(sum(visit.unknown.values()) / visit.num_samples for visit in visits),
-        failed=mean(visit.failed_samples / visit.num_samples for visit in visits),
-        truncated=mean(visit.truncated / visit.num_samples for visit in visits),
-        mean_options=mean(len(visit.options) for visit in visits if visit.options),
-        input_tokens_per_image=mean(visit.input_tokens for visit in visits),
-        output_tokens_per_image=mean(visit.output_tokens for visit in visits),
-        right_by_filler=mean(visit.two_step * (visit.chosen not in visit.votes) for visit in visits),
-        failures=dict(sorted(Counter(_reason(visit) for visit in visits if visit.failure is not None).items())),
-        sample_failures=_sample_failures(visits),
+        averages=averages,
+        unanswered=mean(record.no_answer / record.num_samples for record in records),
+        unknown=mean(sum(record.unknown.values()) / record.num_samples for record in records),
+        failed=mean(record.failed_samples / record.num_samples for record in records),
+        truncated=mean(record.truncated / record.num_samples for record in records),
+        mean_options=mean(len(record.options) for record in records if record.options),
+        input_tokens_per_image=mean(record.input_tokens for record in records),
+        output_tokens_per_image=mean(record.output_tokens for record in records),
+        right_by_filler=mean(record.two_step * (record.chosen not in record.votes) for record in records),
+        failures=dict(sorted(failures.items())),
+        sample_failures=dict(sorted(sample_failures.items())),
         per_class=[_class_score(name, own, measures) for name, own in classes.items()],
     )
 
 
-def _reason(visit: EvaluatedVisit) -> str:
-    return f"{visit.failed_step}: {visit.failure}"
-
-
-def _sample_failures(visits: Iterable[EvaluatedVisit]) -> dict[str, int]:
-    counted: Counter[str] = Counter()
-    for visit in visits:
-        if visit.sample_failure is not None:
-            counted[visit.sample_failure] += visit.failed_samples
-    return dict(sorted(counted.items()))
-
-
-def _by_class(visits: Iterable[EvaluatedVisit]) -> dict[str, list[EvaluatedVisit]]:
-    classes: dict[str, list[EvaluatedVisit]] = {}
-    for visit in sorted(visits, key=lambda visit: (visit.truth, visit.key)):
-        classes.setdefault(visit.truth, []).append(visit)
-    return classes
-
-
-def _class_score(name: str, visits: list[EvaluatedVisit], measures: Sequence[str]) -> ClassScore:
-    means = {measure: mean(getattr(visit, measure) for visit in visits) for measure in measures}
-    unjudged = {measure: mean(visit.unjudged.get(measure, 0.0) for visit in visits) for measure in measures}
-    left_open = {measure: share for measure, share in unjudged.items() if share}
-    return ClassScore(name=name, images=len(visits), means=means, unjudged=left_open)
-
-
-def _average(
-    measure: str, visits: list[EvaluatedVisit], classes: Mapping[str, list[EvaluatedVisit]], draws: Draws
-) -> Average:
-    def value(own: Iterable[EvaluatedVisit]) -> float:
-        return mean(getattr(visit, measure) for visit in own)
-
-    def unjudged(own: Iterable[EvaluatedVisit]) -> float:
-        return mean(visit.unjudged.get(measure, 0.0) for visit in own)
-
-    return Average(
-        micro=estimate(value(visits), draws.micro, unjudged(visits)),
-        macro=estimate(mean(map(value, classes.values())), draws.macro, mean(map(unjudged, classes.values()))),
+def _class_score(name: str, records: list[EvaluationRecord], measures: Sequence[str]) -> ClassScore:
+    means = {measure: mean(getattr(record, measure) for record in records) for measure in measures}
+    unjudged = {measure: mean(record.unjudged.get(measure, 0.0) for record in records) for measure in measures}
+    return ClassScore(
+        name=name,
+        images=len(records),
+        means=means,
+        unjudged={measure: share for measure, share in unjudged.items() if share},
     )
 
 
-def _harmonic(first: Drawn, second: Drawn) -> Drawn:
-    return _combine(lambda values: harmonic(*values), [first, second])
+def differences(
+    before: Sequence[EvaluationRecord],
+    after: Sequence[EvaluationRecord],
+    measures: Sequence[tuple[str, str]],
+    *,
+    seed: int,
+    resamples: int,
+) -> list[Difference]:
+    """Compare each pair of measures (before, after) on the images that both have, per data source.
+
+    Pairs of equal names compare two runs; pairs of different names compare two measures of one run.
+    """
+    earlier = {record.key: record for record in before}
+    found = []
+    for source, records in by_source(record for record in after if record.key in earlier).items():
+        paired = [earlier[record.key] for record in records]
+        for first, second in measures:
+            old = np.array([float(getattr(record, first)) for record in paired])
+            new = np.array([float(getattr(record, second)) for record in records])
+            random = generator(seed, source, first, second)
+            estimate = bootstrap((new - old)[:, None], [""] * len(records), random, resamples)
+            difference = estimate.averages([second])[second].micro
+            yes_or_no = second != "one_step" and set(old) | set(new) <= {0.0, 1.0}
+            found.append(
+                Difference(
+                    measure=second,
+                    data_source=source,
+                    images=len(records),
+                    before=mean(old.tolist()),
+                    after=mean(new.tolist()),
+                    # Neither right nor wrong: a reader has to see how much of either side is undecided.
+                    before_unjudged=mean(record.unjudged.get(first, 0.0) for record in paired),
+                    after_unjudged=mean(record.unjudged.get(second, 0.0) for record in records),
+                    difference=difference.value,
+                    low=difference.low,
+                    high=difference.high,
+                    mcnemar=mcnemar(old, new) if yes_or_no else None,
+                )
+            )
+    return found
 
 
-def _combine(of: Callable[[Sequence[float]], float], parts: Sequence[Drawn]) -> Drawn:
-    """A number made of several averages, and the same of each of their draws, which are independent of each other."""
-    estimates, draws = {}, {}
-    for kind in ("micro", "macro"):
-        own = [getattr(part.average, kind) for part in parts]
-        value, most = of([each.value for each in own]), of([each.value + each.unjudged for each in own])
-        drawn = zip(*(getattr(part.draws, kind) for part in parts), strict=True)
-        draws[kind] = np.array([of(values) for values in drawn])
-        estimates[kind] = estimate(value, draws[kind], most - value)
-    return Drawn(Average(**estimates), Draws(**draws))
-
-
-def _over_data_sets(
-    drawn: Mapping[tuple[str, str], Mapping[str, Drawn]], datasets: Sequence[str], measures: Sequence[str]
-) -> list[OverDataSets]:
-    """As papers report several data sets: the harmonic mean is that of the two means."""
-    if len(datasets) < 2:
-        return []
-    rows: dict[str, dict[str, Drawn]] = {
-        side: {measure: _combine(mean, [drawn[name, side][measure] for name in datasets]) for measure in measures}
-        for side in SIDES
-    }
-    rows["harmonic mean"] = {measure: _harmonic(*(rows[side][measure] for side in SIDES)) for measure in measures}
-    return [
-        OverDataSets(row=row, data_sets=len(datasets), averages=_averages(found))  # type: ignore[arg-type]
-        for row, found in rows.items()
-    ]
+def mcnemar(before: np.ndarray, after: np.ndarray) -> McNemar:
+    """The exact two-sided test of pairs of 0.0 and 1.0: of the changed pairs, is either direction more frequent?"""
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return McNemar(gained=gained, lost=lost, p_value=float(p_value))

@@ -1,4 +1,4 @@
-"""A small prepared set on disk and visits by hand."""
+"""A small prepared set on disk, and records of scripted answers."""
 
 import json
 from collections.abc import Sequence
@@ -8,9 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from scripted_engine import says
 
-from divek_verl.evaluation.visits import EvaluatedVisit
+from divek_verl.engines.base import Reply
+from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer
+from divek_verl.evaluation.items import Item
+from divek_verl.evaluation.records import EvaluationRecord, record_of
+from divek_verl.labels import ClassNames
 from divek_verl.prompts import open_question, user_prompt
+from divek_verl.question import Question
+from divek_verl.votes import Votes
 
 BASE = ("Chad", "Romania", "Andorra")
 NEW = ("Moldova", "Monaco", "Indonesia")
@@ -52,7 +59,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(list(rows)), path)
 
 
-def visit(
+def record(
     image_id: str = "0",
     *,
     source: str = "divek/flags/base",
@@ -64,28 +71,22 @@ def visit(
     chosen: str | None = None,
     failure: str | None = None,
     **changes: Any,
-) -> EvaluatedVisit:
-    """A visit as ``visit_of`` leaves it, not measured yet."""
-    letter = None if chosen is None else "ABCDE"[list(options).index(chosen)]
-    made = EvaluatedVisit(
-        step=0,
-        split="val",
-        data_source=source,
-        image_id=image_id,
-        image="",
-        truth=truth,
-        votes=votes or {},
-        unknown=unknown or {},
-        unanswered=unanswered,
-        options=list(options),
-        chosen=chosen,
-        choices=[letter],
-        completions=[] if letter is None else [f"<think>t</think><answer>{letter}</answer>"],
-        failure=failure,
-        failed_step="open question" if failure else None,
-    )
-    made.num_samples = made.samples or 4
-    made.failed_samples = made.num_samples if failure else 0
+) -> EvaluationRecord:
+    """The record of an answer with these votes and this choice, without measures; ``changes`` are set afterwards.
+
+    ``failure`` ends the first step, or the second one if there are votes.
+    """
+    counted = Votes(votes or {}, unknown or {}, unanswered)
+    num_samples = counted.total or 4
+    answer = TwoStepAnswer(Reply("k", failure=failure))
+    if counted.total or not failure:
+        question = Question(tuple(options), None, False) if options else None
+        choice = Reply("k", failure=failure) if failure else None
+        if chosen is not None:
+            choice = Reply("k", says("ABCDE"[list(options).index(chosen)]))
+        answer = TwoStepAnswer(Reply("k", ("",) * num_samples), counted, question, choice)
+    item = Item(source, image_id, "", truth, OpenQuestion("k", "flags", ClassNames(BASE), []))
+    made = record_of(item, answer, num_samples)
     for name, value in changes.items():
         setattr(made, name, value)
     return made

@@ -25,10 +25,10 @@ from divek_verl.class_lists import load_classes
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
-from divek_verl.evaluation.evaluating import Evaluation, Speed, evaluate, start_over
+from divek_verl.evaluation.display import show
+from divek_verl.evaluation.evaluating import CallCounts, Evaluation, evaluate, start_over
 from divek_verl.evaluation.judge import JudgeSettings
 from divek_verl.evaluation.results import Results, read_results
-from divek_verl.evaluation.tables import show
 from divek_verl.files import only_writer
 
 from .fabricated_set import BASE, NEW, row, write_rows, write_set
@@ -59,7 +59,7 @@ class Run:
         self.engines.append(ScriptedEngine(self._policy))
         yield self.engines[-1]
 
-    def __call__(self, **options: Any) -> tuple[Results, Speed]:
+    def __call__(self, **options: Any) -> tuple[Results, CallCounts]:
         return asyncio.run(evaluate(self.evaluation, self.open, self.out, **options))
 
     @property

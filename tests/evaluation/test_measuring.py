@@ -4,43 +4,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.evaluation.judge import Pair, Verdict
-from divek_verl.evaluation.measuring import OF_VOTES, TITLES, measure, measure_judged, pairs_to_judge
-from divek_verl.evaluation.visits import EvaluatedVisit
+from divek_verl.evaluation.measuring import TITLES, measure, measure_judged, pairs_to_judge
+from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question, build_question
 from divek_verl.votes import Votes
 
-from .fabricated_set import visit
+from .fabricated_set import record
 
 CLASSES = ClassNames(("Chad", "Romania", "Andorra", "Moldova"), aliases={"Chad": ["Tchad"]})
 SAME, DIFFERENT, UNJUDGED = Verdict(True), Verdict(False), Verdict(None, "timeout")
 
 
-def measures_of(measured: EvaluatedVisit) -> dict[str, float]:
+def measures_of(measured: EvaluationRecord) -> dict[str, float]:
     return {name: getattr(measured, name) for name in TITLES}
 
 
 def test_the_measures_of_a_visit() -> None:
-    right = visit(votes={"Romania": 2, "Chad": 1}, unanswered=1, options=("Chad", "Romania"), chosen="Chad")
+    right = record(votes={"Romania": 2, "Chad": 1}, unanswered=1, options=("Chad", "Romania"), chosen="Chad")
     measure(right)
     assert measures_of(right) == {"two_step": 1, "one_step": 0.25, "consistency": 0, "recall": 1, "pass_at_k": 1}
     assert right.rewards == [2.0]
 
 
 def test_a_failed_image_is_wrong_in_every_measure() -> None:
-    failed = visit(failure="unreadable_image")
+    failed = record(failure="unreadable_image")
     measure(failed)
     assert set(measures_of(failed).values()) == {0.0}
 
 
 def test_a_failed_second_step_leaves_the_votes_their_measures() -> None:
-    half = visit(votes={"Chad": 4}, options=("Chad", "Romania"), failure="timeout", failed_samples=0)
+    half = record(votes={"Chad": 4}, options=("Chad", "Romania"), failure="timeout", failed_samples=0)
     measure(half)
     assert measures_of(half) == {"two_step": 0, "one_step": 1, "consistency": 1, "recall": 1, "pass_at_k": 1}
 
 
 def test_a_filler_that_is_chosen_and_right_counts_for_two_steps_and_not_for_recall() -> None:
-    lucky = visit(votes={"Romania": 4}, options=("Chad", "Romania"), chosen="Chad")
+    lucky = record(votes={"Romania": 4}, options=("Chad", "Romania"), chosen="Chad")
     measure(lucky)
     assert (lucky.two_step, lucky.recall, lucky.pass_at_k) == (1.0, 0.0, 0.0)
 
@@ -57,7 +57,7 @@ def test_recall_is_at_most_pass_at_k_and_two_step_at_most_recall_but_for_fillers
     question = build_question(votes, CLASSES, num_options=num_options, seed=0)
     assert isinstance(question, Question)
     chosen = question.options[letter] if letter < len(question.options) else None
-    asked = visit(
+    asked = record(
         votes=dict(votes.counts),
         unknown=dict(votes.unknown),
         unanswered=votes.unanswered,
@@ -76,17 +76,17 @@ def test_recall_is_at_most_pass_at_k_and_two_step_at_most_recall_but_for_fillers
 
 
 def test_the_judge_is_asked_about_what_the_list_does_not_know() -> None:
-    asked = visit(votes={"Romania": 1}, unknown={"Republic of Chad": 2}, options=("Romania", "Moldova"))
+    asked = record(votes={"Romania": 1}, unknown={"Republic of Chad": 2}, options=("Romania", "Moldova"))
     assert pairs_to_judge(asked, CLASSES) == {Pair("Chad", "Republic of Chad")}
 
 
 def test_where_the_list_does_not_know_the_truth_the_judge_is_asked_about_every_name() -> None:
-    asked = visit(truth="Tschad", votes={"Chad": 1}, unknown={"X": 1}, options=("Chad", "Moldova"))
+    asked = record(truth="Tschad", votes={"Chad": 1}, unknown={"X": 1}, options=("Chad", "Moldova"))
     assert pairs_to_judge(asked, CLASSES) == {Pair("Tschad", name) for name in ("Chad", "X", "Moldova")}
 
 
 def test_two_spellings_of_a_truth_outside_the_list_need_no_judge() -> None:
-    asked = visit(
+    asked = record(
         truth="Tschad", votes={"Romania": 1}, unknown={"Tschad": 2, "tschad.": 1}, options=("Romania", "Chad")
     )
     assert pairs_to_judge(asked, CLASSES) == {Pair("Tschad", "Romania"), Pair("Tschad", "Chad")}
@@ -95,7 +95,7 @@ def test_two_spellings_of_a_truth_outside_the_list_need_no_judge() -> None:
 
 
 def test_an_answer_that_is_judged_the_same_counts_as_the_truth() -> None:
-    asked = visit(
+    asked = record(
         votes={"Romania": 2}, unknown={"Republic of Chad": 3}, options=("Romania", "Andorra"), chosen="Andorra"
     )
     measure_judged(asked, CLASSES, {Pair("Chad", "Republic of Chad"): SAME})
@@ -105,13 +105,13 @@ def test_an_answer_that_is_judged_the_same_counts_as_the_truth() -> None:
 
 
 def test_an_answer_that_is_judged_different_is_wrong() -> None:
-    asked = visit(votes={"Romania": 2}, unknown={"Libya": 3}, options=("Romania", "Andorra"))
+    asked = record(votes={"Romania": 2}, unknown={"Libya": 3}, options=("Romania", "Andorra"))
     measure_judged(asked, CLASSES, {Pair("Chad", "Libya"): DIFFERENT})
     assert (asked.one_step, asked.unjudged) == (0.0, {})
 
 
 def test_what_is_unjudged_is_shown_apart_in_each_measure_that_it_could_change() -> None:
-    asked = visit(votes={"Chad": 1, "Romania": 2}, unknown={"TCD": 2}, options=("Romania", "Chad"), chosen="Romania")
+    asked = record(votes={"Chad": 1, "Romania": 2}, unknown={"TCD": 2}, options=("Romania", "Chad"), chosen="Romania")
     measure_judged(asked, CLASSES, {Pair("Chad", "TCD"): UNJUDGED})
     assert measures_of(asked) == {"two_step": 0, "one_step": 0.2, "consistency": 0, "recall": 1, "pass_at_k": 1}
     assert asked.unjudged == {"one_step": 0.6 - 0.2, "consistency": 1.0}
@@ -119,17 +119,17 @@ def test_what_is_unjudged_is_shown_apart_in_each_measure_that_it_could_change() 
 
 
 def test_the_choice_is_judged_where_the_list_does_not_know_the_truth() -> None:
-    asked = visit(truth="Tschad", votes={"Chad": 2}, options=("Chad", "Moldova"), chosen="Chad")
+    asked = record(truth="Tschad", votes={"Chad": 2}, options=("Chad", "Moldova"), chosen="Chad")
     verdicts = {Pair("Tschad", "Chad"): SAME, Pair("Tschad", "Moldova"): DIFFERENT}
     measure_judged(asked, CLASSES, verdicts)
     assert measures_of(asked) == {"two_step": 1, "one_step": 1, "consistency": 1, "recall": 1, "pass_at_k": 1}
     measure_judged(asked, CLASSES, {**verdicts, Pair("Tschad", "Chad"): UNJUDGED})
     assert set(measures_of(asked).values()) == {0.0}
-    assert asked.unjudged == dict.fromkeys(TITLES, 1.0) | dict.fromkeys(OF_VOTES, 1.0)
+    assert asked.unjudged == dict.fromkeys(TITLES, 1.0)
 
 
 def test_a_failed_image_is_wrong_whatever_the_judge_says() -> None:
-    failed = visit(failure="timeout")
+    failed = record(failure="timeout")
     measure_judged(failed, CLASSES, {})
     assert set(measures_of(failed).values()) == {0.0} and failed.unjudged == {}
 
@@ -148,7 +148,7 @@ def test_a_verdict_moves_a_measure_only_within_what_was_unjudged(
 ) -> None:
     question = build_question(Votes(votes), CLASSES, num_options=3, seed=0)
     assert isinstance(question, Question)
-    asked = visit(votes=votes, unknown=unknown, options=question.options, chosen=question.options[letter])
+    asked = record(votes=votes, unknown=unknown, options=question.options, chosen=question.options[letter])
     pairs = [Pair("Chad", name) for name in ("TCD", "Libya", "Roumania")]
     measure_judged(asked, CLASSES, dict.fromkeys(pairs, UNJUDGED))
     least, span = measures_of(asked), dict(asked.unjudged)
@@ -158,7 +158,7 @@ def test_a_verdict_moves_a_measure_only_within_what_was_unjudged(
 
 
 def test_without_unknown_answers_the_judge_changes_nothing() -> None:
-    asked = visit(votes={"Chad": 3, "Romania": 1}, unanswered=2, options=("Chad", "Romania"), chosen="Chad")
+    asked = record(votes={"Chad": 3, "Romania": 1}, unanswered=2, options=("Chad", "Romania"), chosen="Chad")
     measure(asked)
     plain = measures_of(asked)
     measure_judged(asked, CLASSES, {})

@@ -1,7 +1,6 @@
-"""Averages and intervals against tables worked out by hand, and what no order may change."""
+"""Averages, intervals and paired tests against tables worked out by hand, and what no order may change."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divek_verl.evaluation.measuring import TITLES, measure
-from divek_verl.evaluation.results import Group
-from divek_verl.evaluation.statistics import draw, generator, harmonic, summarize
-from divek_verl.evaluation.visits import EvaluatedVisit
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.evaluation.results import Difference, Group
+from divek_verl.evaluation.statistics import bootstrap, differences, generator, harmonic, mcnemar, summarize
 
-from .fabricated_set import visit
+from .fabricated_set import record
 
 NEW = "divek/flags/new"
 
@@ -31,9 +30,9 @@ NEW_TABLE = [
 ]
 
 
-def rows(table: list, source: str = "divek/flags/base") -> list[EvaluatedVisit]:
+def rows(table: list, source: str = "divek/flags/base") -> list[EvaluationRecord]:
     made = [
-        visit(name, source=source, truth=truth, votes=v, unknown=u, unanswered=n, options=o, chosen=c)
+        record(name, source=source, truth=truth, votes=v, unknown=u, unanswered=n, options=o, chosen=c)
         for name, truth, v, u, n, o, c in table
     ]
     for each in made:
@@ -42,14 +41,14 @@ def rows(table: list, source: str = "divek/flags/base") -> list[EvaluatedVisit]:
     return made
 
 
-def failed(name: str, truth: str) -> EvaluatedVisit:
-    made = visit(name, truth=truth, failure="unreadable_image")
+def failed(name: str, truth: str) -> EvaluationRecord:
+    made = record(name, truth=truth, failure="unreadable_image")
     measure(made)
     return made
 
 
-def groups(visits: list[EvaluatedVisit]) -> list[Group]:
-    return summarize(visits, list(TITLES), seed=0, resamples=200).groups
+def groups(records: list[EvaluationRecord]) -> list[Group]:
+    return summarize(records, list(TITLES), seed=0, resamples=200).groups
 
 
 def test_every_number_of_a_group_is_that_of_the_table() -> None:
@@ -114,14 +113,11 @@ def test_the_harmonic_mean_is_of_base_and_new() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "expected"), [(0.5, 0.5, 0.5), (1.0, 0.5, 2 / 3), (0.0, 1.0, 0.0), (0, 0, 0)]
+    ("first", "second", "expected"),
+    [(0.5, 0.5, 0.5), (1.0, 0.5, 2 / 3), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.808, 0.788, 0.797875)],
 )
 def test_harmonic(first: float, second: float, expected: float) -> None:
-    assert harmonic(first, second) == pytest.approx(expected)
-
-
-def test_the_papers_own_harmonic_mean() -> None:
-    assert round(100 * harmonic(0.808, 0.788), 1) == 79.8
+    assert harmonic([np.array([first]), np.array([second])])[0] == pytest.approx(expected)
 
 
 def test_there_is_no_harmonic_mean_of_one_side() -> None:
@@ -129,14 +125,14 @@ def test_there_is_no_harmonic_mean_of_one_side() -> None:
 
 
 def test_over_several_data_sets_the_harmonic_mean_is_of_the_means() -> None:
-    visits = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
-    visits += [*rows(TABLE[:1], "divek/pets/base"), *rows(NEW_TABLE[1:], "divek/pets/new")]
-    found = summarize(visits, list(TITLES), seed=0, resamples=100)
+    records = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
+    records += [*rows(TABLE[:1], "divek/pets/base"), *rows(NEW_TABLE[1:], "divek/pets/new")]
+    found = summarize(records, list(TITLES), seed=0, resamples=100)
     base, new, mean = found.over_data_sets
     assert [each.row for each in found.over_data_sets] == ["base", "new", "harmonic mean"]
     assert base.averages["two_step"].micro.value == pytest.approx((0.6 + 1.0) / 2)
     assert new.averages["two_step"].micro.value == pytest.approx((0.5 + 0.0) / 2)
-    assert mean.averages["two_step"].micro.value == pytest.approx(harmonic(0.8, 0.25))
+    assert mean.averages["two_step"].micro.value == pytest.approx(2 * 0.8 * 0.25 / 1.05)
     assert {each.dataset for each in found.harmonic_means} == {"flags", "pets"}
     for each in found.over_data_sets:
         estimate = each.averages["two_step"].micro
@@ -144,18 +140,18 @@ def test_over_several_data_sets_the_harmonic_mean_is_of_the_means() -> None:
 
 
 def test_one_data_set_has_no_mean_over_data_sets() -> None:
-    visits = [*rows(TABLE), *rows(NEW_TABLE, NEW), *rows(TABLE, "divek/pets/base")]
-    assert summarize(visits, list(TITLES), seed=0, resamples=10).over_data_sets == []
+    records = [*rows(TABLE), *rows(NEW_TABLE, NEW), *rows(TABLE, "divek/pets/base")]
+    assert summarize(records, list(TITLES), seed=0, resamples=10).over_data_sets == []
 
 
 @settings(max_examples=20)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(rng: random.Random) -> None:
-    visits = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
-    shuffled = list(visits)
+    records = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
+    shuffled = list(records)
     rng.shuffle(shuffled)
     assert summarize(shuffled, list(TITLES), seed=3, resamples=50) == summarize(
-        visits, list(TITLES), seed=3, resamples=50
+        records, list(TITLES), seed=3, resamples=50
     )
 
 
@@ -174,12 +170,12 @@ def test_the_seed_decides_the_interval_and_nothing_else() -> None:
 # --------------------------------------------------------------------- intervals
 
 
-def coins(count: int, right: int) -> list[EvaluatedVisit]:
+def coins(count: int, right: int) -> list[EvaluationRecord]:
     """``count`` images of one class, ``right`` of them right."""
     made = []
     for index in range(count):
         chosen = "Chad" if index < right else "Romania"
-        made.append(visit(f"{index:04d}", votes={"Chad": 1, "Romania": 1}, options=("Chad", "Romania"), chosen=chosen))
+        made.append(record(f"{index:04d}", votes={"Chad": 1, "Romania": 1}, options=("Chad", "Romania"), chosen=chosen))
         measure(made[-1])
     return made
 
@@ -213,29 +209,117 @@ def test_where_all_are_alike_the_interval_is_a_point(right: int) -> None:
 
 
 def test_macro_draws_are_the_mean_over_the_classes_that_were_drawn() -> None:
-    visits = [visit("a", truth="Chad", two_step=1.0), visit("b", truth="Romania", two_step=0.0)]
-    draws = draw(visits, ["two_step"], generator(0, "x"), 200)["two_step"]
+    micro, macro = bootstrap(np.array([[1.0], [0.0]]), ["Chad", "Romania"], generator(0, "x"), 200).draws
     # Both, the first twice, the second twice: no other draw exists, and micro equals macro in each of them.
-    assert set(draws.macro) == {0.0, 0.5, 1.0}
-    assert np.array_equal(draws.macro, draws.micro)
+    assert set(macro[:, 0]) == {0.0, 0.5, 1.0}
+    assert np.array_equal(macro, micro)
 
 
 def test_draws_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = draw(coins(30, 10), ["two_step"], generator(0, "x"), 100)["two_step"]
+    values, truths = np.eye(30, 2), ["Chad", "Romania", "Andorra"] * 10
+    whole = bootstrap(values, truths, generator(0, "x"), 100)
     monkeypatch.setattr("divek_verl.evaluation.statistics.CHUNK", 7)
-    parts = draw(coins(30, 10), ["two_step"], generator(0, "x"), 100)["two_step"]
-    assert np.array_equal(whole.micro, parts.micro) and np.array_equal(whole.macro, parts.macro)
+    assert np.array_equal(bootstrap(values, truths, generator(0, "x"), 100).draws, whole.draws)
 
 
 def test_what_is_unjudged_is_averaged_beside_the_value() -> None:
-    visits = coins(4, 1)
-    visits[3].unjudged = {"two_step": 1.0}
-    (group,) = summarize(visits, ["two_step"], seed=0, resamples=20).groups
+    records = coins(4, 1)
+    records[3].unjudged = {"two_step": 1.0}
+    (group,) = summarize(records, ["two_step"], seed=0, resamples=20).groups
     assert (group.averages["two_step"].micro.value, group.averages["two_step"].micro.unjudged) == (0.25, 0.25)
     assert group.per_class[0].unjudged == {"two_step": 0.25}
 
 
-def test_the_folder_of_tests_is_no_part_of_the_results() -> None:
-    """Groups are plain data: nothing of a machine is in them."""
-    (group,) = groups(rows(TABLE))
-    assert str(Path.cwd()) not in group.model_dump_json()
+# --------------------------------------------------------------------- paired differences
+
+# (gained, lost) -> exact two-sided binomial p, by hand: 2 * sum of C(n, i) / 2^n for i up to the smaller one
+P_VALUES = {
+    (0, 0): 1.0,
+    (1, 0): 1.0,
+    (3, 0): 0.25,
+    (6, 0): 2 / 64,
+    (5, 1): 2 * (1 + 6) / 64,
+    (8, 2): 2 * (1 + 10 + 45) / 1024,
+    (4, 4): 1.0,
+}
+
+
+def pairs(gained: int, lost: int, both: int = 2, neither: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    counts = [gained, lost, both, neither]
+    return np.repeat([0.0, 1.0, 1.0, 0.0], counts), np.repeat([1.0, 0.0, 1.0, 0.0], counts)
+
+
+@pytest.mark.parametrize(("changed", "expected"), P_VALUES.items())
+def test_mcnemars_p_value(changed: tuple[int, int], expected: float) -> None:
+    found = mcnemar(*pairs(*changed))
+    assert (found.gained, found.lost) == changed
+    assert found.p_value == pytest.approx(expected)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
+def test_mcnemar_has_no_direction_and_ignores_what_did_not_change(gained: int, lost: int, same: int) -> None:
+    found = mcnemar(*pairs(gained, lost, same, same))
+    assert found.p_value == mcnemar(*pairs(lost, gained, 0, 0)).p_value
+    assert 0.0 < found.p_value <= 1.0
+
+
+def test_mcnemar_is_exact_for_many_images() -> None:
+    assert mcnemar(*pairs(3000, 2800)).p_value == pytest.approx(0.00894, abs=5e-5)
+    assert mcnemar(*pairs(5000, 0)).p_value == 0.0
+
+
+def scored(shares: dict[str, float], source: str = "divek/flags/base") -> list[EvaluationRecord]:
+    return [record(name, source=source, two_step=value, one_step=value) for name, value in shares.items()]
+
+
+def compare(
+    before: list[EvaluationRecord], after: list[EvaluationRecord], measure: str = "two_step"
+) -> list[Difference]:
+    return differences(before, after, [(measure, measure)], seed=0, resamples=500)
+
+
+def test_the_difference_is_of_the_images_that_both_have() -> None:
+    (found,) = compare(scored({"a": 0, "b": 1, "c": 0, "x": 1}), scored({"c": 1, "a": 1, "b": 1, "y": 0}))
+    assert (found.images, found.before, found.after) == (3, pytest.approx(1 / 3), 1.0)
+    assert found.difference == pytest.approx(2 / 3)
+    assert found.mcnemar is not None and (found.mcnemar.gained, found.mcnemar.lost) == (2, 0)
+    assert found.low <= found.difference <= found.high
+
+
+def test_pairing_makes_the_interval_narrow_where_most_images_agree() -> None:
+    before = {str(index): float(index % 2) for index in range(100)}
+    (same,) = compare(scored(before), scored(before))
+    assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
+    (changed,) = compare(scored(before), scored({**before, "0": 1.0}))
+    assert changed.low >= 0.0 and changed.high <= 0.04
+
+
+def test_a_share_has_a_difference_and_no_mcnemar() -> None:
+    (found,) = compare(scored({"a": 0.25, "b": 0.5}), scored({"a": 0.5, "b": 0.5}), "one_step")
+    assert (found.difference, found.mcnemar) == (pytest.approx(0.125), None)
+    (whole,) = compare(scored({"a": 0.0}), scored({"a": 1.0}), "one_step")
+    assert whole.mcnemar is None
+
+
+def test_each_data_source_has_its_own() -> None:
+    new = "divek/flags/new"
+    found = compare(scored({"a": 0}) + scored({"a": 1}, new), scored({"a": 1}) + scored({"a": 0}, new))
+    assert [(each.data_source, each.difference) for each in found] == [("divek/flags/base", 1.0), (new, -1.0)]
+
+
+def test_two_measures_of_one_run_can_be_compared() -> None:
+    records = [record("a", consistency=0.0, two_step=1.0), record("b", consistency=1.0, two_step=1.0)]
+    (found,) = differences(records, records, [("consistency", "two_step")], seed=0, resamples=50)
+    assert (found.measure, found.difference) == ("two_step", 0.5)
+
+
+def test_what_is_unjudged_on_either_side_is_said() -> None:
+    before, after = scored({"a": 0, "b": 1}), scored({"a": 0, "b": 1})
+    before[0].unjudged = {"two_step": 1.0, "one_step": 0.25}
+    (found,) = compare(before, after)
+    assert (found.difference, found.before_unjudged, found.after_unjudged) == (0.0, 0.5, 0.0)
+
+
+def test_the_order_of_images_changes_nothing() -> None:
+    before, after = scored({"a": 0, "b": 1, "c": 0}), scored({"a": 1, "b": 0, "c": 1})
+    assert compare(before, after) == compare(before[::-1], after[::-1])

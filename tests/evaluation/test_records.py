@@ -8,7 +8,7 @@ import pytest
 from divek_verl.engines.base import Reply
 from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer
 from divek_verl.evaluation.items import Item
-from divek_verl.evaluation.visits import EvaluatedVisit, visit_of
+from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question
 from divek_verl.records import Visit
@@ -24,32 +24,32 @@ CHOICE = Reply("k/choice", ("<think>t</think><answer>B</answer>",), truncated=0,
 
 
 def test_everything_that_came_back_is_in_the_record() -> None:
-    visit = visit_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6)
-    assert (visit.votes, visit.unknown, visit.unanswered) == ({"Romania": 2, "Chad": 1}, {"Libya": 1}, 2)
-    assert (visit.options, visit.answer, visit.choices, visit.chosen) == (["Romania", "Chad"], "B", ["B"], "Chad")
-    assert (visit.input_tokens, visit.output_tokens, visit.truncated) == (220, 49, 1)
-    assert (visit.failed_samples, visit.silent, visit.failure) == (1, 1, None)
-    assert visit.sample_failure == "rate_limited"
+    record = record_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6)
+    assert (record.votes, record.unknown, record.unanswered) == ({"Romania": 2, "Chad": 1}, {"Libya": 1}, 2)
+    assert (record.options, record.answer, record.choices, record.chosen) == (["Romania", "Chad"], "B", ["B"], "Chad")
+    assert (record.input_tokens, record.output_tokens, record.truncated) == (220, 49, 1)
+    assert (record.failed_samples, record.no_answer, record.failure) == (1, 1, None)
+    assert record.sample_failure == "rate_limited"
 
 
 def test_a_record_reads_back_as_it_was() -> None:
-    visit = visit_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6)
-    line = json.dumps(visit.to_json())
-    assert EvaluatedVisit.from_json(json.loads(line)) == visit
-    assert list(EvaluatedVisit.from_json(json.loads(line)).votes) == ["Romania", "Chad"]
+    record = record_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6)
+    line = json.dumps(record.to_json())
+    assert EvaluationRecord.from_json(json.loads(line)) == record
+    assert list(EvaluationRecord.from_json(json.loads(line)).votes) == ["Romania", "Chad"]
 
 
 def test_a_line_of_something_else_is_none() -> None:
     with pytest.raises(TypeError):
-        EvaluatedVisit.from_json({"step": 1})
+        EvaluationRecord.from_json({"step": 1})
 
 
 def test_it_has_every_field_of_a_runs_record_and_no_clock() -> None:
-    record = visit_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6).to_json()
+    record = record_of(ITEM, TwoStepAnswer(OPEN, VOTES, QUESTION, CHOICE), 6).to_json()
     written = Visit(step=0, split="val", data_source="s", image_id="i", image="", truth="t").to_json()
     assert set(written) <= set(record)
     assert record["mining_seconds"] == record["rollout_seconds"] == 0.0 and record["cached_share"] is None
-    assert {field.name for field in fields(Visit)} <= {field.name for field in fields(EvaluatedVisit)}
+    assert {field.name for field in fields(Visit)} <= {field.name for field in fields(EvaluationRecord)}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,6 @@ def test_it_has_every_field_of_a_runs_record_and_no_clock() -> None:
     ],
 )
 def test_a_failure_names_its_step(answer: TwoStepAnswer, step: str, reason: str, failed: int) -> None:
-    visit = visit_of(ITEM, answer, 6)
-    assert (visit.failed_step, visit.failure, visit.failed_samples) == (step, reason, failed)
-    assert visit.chosen is None
+    record = record_of(ITEM, answer, 6)
+    assert (record.failed_step, record.failure, record.failed_samples) == (step, reason, failed)
+    assert record.chosen is None

@@ -1,0 +1,152 @@
+"""Results for a reader: tables on the terminal, and one self-contained HTML page that runs no script."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from divek_verl.evaluation.measuring import MEANINGS, TITLES
+from divek_verl.evaluation.results import Average, Difference, Results
+from divek_verl.files import write_aside
+from divek_verl.templates import environment, plain, visible
+
+SHOWN_FAILURES = 10
+WEIGHTS: dict[Literal["micro", "macro"], str] = {
+    "micro": "every image weighs the same",
+    "macro": "every class weighs the same",
+}
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Write the page."""
+    write_aside(path, render(results))
+
+
+def render(results: Results) -> str:
+    """The page as HTML."""
+    made = environment(
+        share=lambda share: f"{100 * share:.1f}",
+        points=lambda share: f"{100 * share:+.1f}".replace("-", "\u2212"),
+    )
+    titles = {name: TITLES[name] for name in results.groups[0].averages}
+    return made.get_template("evaluation.html.j2").render(
+        results=results, titles=titles, all_titles=TITLES, meanings=MEANINGS, weights=WEIGHTS
+    )
+
+
+def show(results: Results, console: Console) -> None:
+    """Print the results on the terminal."""
+    for kind in WEIGHTS:
+        console.print(_score_table(results, kind))
+    console.print(_sample_table(results))
+    if results.second_step:
+        console.print(_difference_table("what the second step adds to the most frequent answer", results.second_step))
+    _print(_notes(results), console)
+    comparison = results.comparison
+    if comparison is None:
+        return
+    console.print(_difference_table(f"against {plain(comparison.run)}", comparison.differences))
+    lines = [f"before: {comparison.model}", *(f"also different: {line}" for line in comparison.other_settings)]
+    if comparison.only_here or comparison.only_there:
+        lines.append(f"left out: {comparison.only_here} images only here, {comparison.only_there} only there")
+    _print(lines, console)
+
+
+def _print(lines: Iterator[str] | Sequence[str], console: Console) -> None:
+    for line in lines:
+        console.print(visible(line), markup=False, highlight=False)
+
+
+def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Table:
+    """A table by data source; on a narrow terminal its cells wrap and nothing is cut.
+
+    No column has a minimum width, which would push the last numbers off the terminal.
+    """
+    table = Table(title=title, title_justify="left")
+    for name in ("data source", *words):
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
+    """Each measure of each data source, and the harmonic means."""
+    names = list(results.groups[0].averages)
+    titles = [TITLES[name] for name in names]
+    table = _table(f"{kind} average, % [95 % interval]: {WEIGHTS[kind]}", ["images", *titles])
+
+    def cells(averages: Mapping[str, Average]) -> Iterator[str]:
+        for name in names:
+            found = averages[name].micro if kind == "micro" else averages[name].macro
+            text = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+            yield _with_unjudged(text, found.unjudged)
+
+    for group in results.groups:
+        table.add_row(plain(group.data_source), str(group.images), *cells(group.averages))
+    for mean in results.harmonic_means:
+        table.add_row(f"{plain(mean.dataset)}, harmonic mean", "", *cells(mean.averages), style="bold")
+    for over in results.over_data_sets:
+        table.add_row(f"{over.data_sets} data sets, {over.row}", "", *cells(over.averages), style="bold")
+    return table
+
+
+def _with_unjudged(text: str, share: float) -> str:
+    return f"{text} +{100 * share:.1f}?" if share else text
+
+
+def _sample_table(results: Results) -> Table:
+    """Shares of the samples, and facts about the questions."""
+    shares = ("unanswered %", "unknown %", "failed %", "truncated %")
+    table = _table("samples and questions", (*shares, "mean options", "tokens in", "tokens out", "right by filler %"))
+    for group in results.groups:
+        table.add_row(
+            plain(group.data_source),
+            *(f"{100 * share:.1f}" for share in (group.unanswered, group.unknown, group.failed, group.truncated)),
+            f"{group.mean_options:.2f}",
+            f"{group.input_tokens_per_image:.1f}",
+            f"{group.output_tokens_per_image:.1f}",
+            f"{100 * group.right_by_filler:.1f}",
+        )
+    return table
+
+
+def _difference_table(title: str, differences: list[Difference]) -> Table:
+    """Paired differences in points, with McNemar's test for yes-or-no measures."""
+    numbers = ("images", "before", "after", "difference", "gained", "lost", "McNemar p")
+    table = _table(f"{title}, points [95 % interval]", numbers, words=["measure"])
+    for each in differences:
+        test = each.mcnemar
+        table.add_row(
+            plain(each.data_source),
+            TITLES[each.measure],
+            str(each.images),
+            _with_unjudged(f"{100 * each.before:.1f}", each.before_unjudged),
+            _with_unjudged(f"{100 * each.after:.1f}", each.after_unjudged),
+            f"{100 * each.difference:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]",
+            *(("", "", "") if test is None else (str(test.gained), str(test.lost), f"{test.p_value:.2g}")),
+        )
+    return table
+
+
+def _notes(results: Results) -> Iterator[str]:
+    judge = results.judge
+    if judge is not None:
+        unjudged = ", ".join(f"{count} {reason}" for reason, count in judge.unjudged.items())
+        cost = "" if judge.cost is None else f", cost {judge.cost:.4f}"
+        yield (
+            f"judge {judge.model}: {judge.pairs} pairs, {judge.same} same, {judge.different} different, "
+            f"{sum(judge.unjudged.values())} unjudged{f' ({unjudged})' if unjudged else ''}, "
+            f"{judge.input_tokens} + {judge.output_tokens} tokens{cost}"
+        )
+    for group in results.groups:
+        for reason, count in group.failures.items():
+            yield f"{group.data_source}: {count} of {group.images} images failed, {reason}"
+        for reason, count in group.sample_failures.items():
+            yield f"{group.data_source}: {count} samples failed, {reason}, of images that have others"
+    for failure in results.failures[:SHOWN_FAILURES]:
+        yield f"  {failure.data_source} {failure.image_id}: {failure.reason} ({failure.detail or 'no detail'})"
+    if len(results.failures) > SHOWN_FAILURES:
+        yield f"  ... and {len(results.failures) - SHOWN_FAILURES} more in results.json"

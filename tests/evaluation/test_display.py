@@ -1,0 +1,167 @@
+"""Results on the terminal and as a page that runs nothing: every number is there, and outside text is only text."""
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import chromium
+import pytest
+from rich.console import Console
+
+from divek_verl.evaluation.display import render, show, write_page
+from divek_verl.evaluation.measuring import TITLES
+
+from .fabricated_results import results
+
+
+def shown(*, width: int = 260, **changes: object) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show(results(**changes), console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_averages_intervals_harmonic_means_and_samples() -> None:
+    text = shown()
+    for part in (
+        "divek/flags/base",
+        "60.0 [50.0, 70.0]",
+        "60.0 [50.0, 70.0] +5.0?",
+        "flags, harmonic mean",
+        "5 data sets, harmonic mean",
+        "3.25",
+    ):
+        assert part in text
+    assert "micro average" in text and "macro average" in text
+
+
+def test_differences_with_the_test() -> None:
+    text = shown()
+    assert "+12.5 [+5.0, +20.0]" in text and "0.0022" in text
+    assert "50.0 +2.5?" in text
+    assert "also different: num_options: 3 -> 5" in text
+    assert "left out: 1 images only here, 2 only there" in text
+
+
+def test_failures_are_counted_and_the_first_of_them_named() -> None:
+    text = shown()
+    assert "divek/flags/base: 1 of 160 images failed, open question: unreadable_image" in text
+    assert "... and 2 more in results.json" in text
+
+
+def test_the_judge_says_what_it_decided_and_what_that_cost() -> None:
+    assert "10 pairs, 3 same, 5 different, 2 unjudged (2 timeout), 1000 + 100 tokens, cost 0.2500" in shown()
+    assert "judge" not in shown(judge=None)
+
+
+def test_markup_and_control_marks_of_a_name_are_shown_as_they_are() -> None:
+    text = shown()
+    assert "[bold]" in text
+    assert "\u202e" not in text
+
+
+def test_a_narrow_terminal_cuts_no_source_and_no_number() -> None:
+    text = shown(width=80)
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert all(len(line) <= 80 and line.rstrip().endswith("│") for line in rows)
+    assert "…" not in text
+    first_cells = "".join(line.split("│")[1].strip() for line in rows)
+    assert "divek/flags/base" in first_cells and "divek/flags/new" in first_cells
+    assert not any("…" in line.split("│")[1] for line in rows)
+
+
+# --------------------------------------------------------------------- the page
+
+
+class Parsed(HTMLParser):
+    """Tags and their attributes, and all visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page() -> Parsed:
+    return Parsed(render(results()))
+
+
+def test_every_measure_of_every_data_source_is_shown(page: Parsed) -> None:
+    for title in TITLES.values():
+        assert title in page.text
+    for shown in (
+        "divek/flags/base",
+        "divek/flags/new",
+        "flags, harmonic mean",
+        "60.0",
+        "50.0 – 70.0",
+        "3.25",
+        "231.5",
+    ):
+        assert shown in page.text
+
+
+def test_what_is_unjudged_the_comparison_and_the_failures_are_shown(page: Parsed) -> None:
+    assert "+ 5.0 unjudged" in page.text
+    assert "50.0 + 2.5 unjudged" in page.text and "60.0 + 1.5 unjudged" in page.text
+    assert "+12.5" in page.text and "0.0022" in page.text
+    assert "num_options: 3 -> 5" in page.text
+    assert "10 pairs that the class list could not: 3 same, 5 different, 2 unjudged (2 timeout)" in page.text
+    assert page.text.count("unreadable_image") == 12
+
+
+def test_nothing_runs_and_nothing_is_loaded(page: Parsed) -> None:
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "template", "base"}
+    attributes = {name for _, found in page.tags for name in found}
+    assert not {name for name in attributes if name.startswith("on") or name in ("src", "href", "action")}
+    policies = [found for tag, found in page.tags if tag == "meta" and "http-equiv" in found]
+    assert policies[0]["content"] is not None and "default-src 'none'" in policies[0]["content"]
+
+
+def test_hostile_text_is_shown_as_text_with_its_marks_written_out(page: Parsed) -> None:
+    assert '<script>alert(1)</script>\\u202e[bold]"&</template>' in page.text
+    assert "\u202e" not in page.text
+
+
+def test_an_evaluation_with_little_to_say_has_a_page_too() -> None:
+    page = Parsed(
+        render(
+            results(judge=None, comparison=None, failures=[], second_step=[], harmonic_means=[], base_url="http://x/v1")
+        )
+    )
+    assert "Judge" not in page.text and "Failed images" not in page.text and "http://x/v1" in page.text
+
+
+def test_it_is_written_whole(tmp_path: Path) -> None:
+    write_page(results(), tmp_path / "results.html")
+    assert (tmp_path / "results.html").read_text().startswith("<!doctype html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.html"]
+
+
+LINES_OF_EACH_SOURCE = """headers => headers.filter(each => each.textContent.startsWith("divek/flags/")).map(header => {
+    const word = document.createRange()
+    word.setStart(header.firstChild, 0)
+    word.setEnd(header.firstChild, header.textContent.split(" ")[0].length)
+    return new Set([...word.getClientRects()].map(rectangle => rectangle.top)).size
+})"""
+
+
+@pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
+@pytest.mark.parametrize("width", [1160, 600, 320])
+def test_no_data_source_is_cut_in_two_and_the_page_stays_within_the_window(width: int, tmp_path: Path) -> None:
+    write_page(results(), tmp_path / "results.html")
+    with chromium.launched() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto((tmp_path / "results.html").as_uri())
+        lines = page.locator("tbody th").evaluate_all(LINES_OF_EACH_SOURCE)
+        assert len(lines) >= 8 and set(lines) == {1}
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
