@@ -1,5 +1,5 @@
-# The GPU stack: the versions that verl 0.9.1 was released with, as in the extra `gpu` of setup.py. CUDA is that of torch
-# 2.11's own wheels (13.0): flash-attn does not compile with another.
+# The GPU stack with the versions that verl 0.9.1 was released with, as in the extra `gpu` of setup.py. CUDA must be the
+# version of torch 2.11's own wheels (13.0), or flash-attn does not compile.
 #
 #   docker build -t divek_verl .
 #   docker run --gpus all --shm-size 16g -v $PWD:/work -w /work divek_verl divek doctor
@@ -14,7 +14,7 @@ ENV PATH=/opt/venv/bin:$PATH
 
 RUN pip install --upgrade pip "setuptools==77.0.3" wheel packaging
 RUN pip install "torch==2.11.0" "vllm==0.24.0"
-# Compiled against the torch above; takes long where no wheel fits.
+# Compiled for the torch above, which takes long if there is no prebuilt wheel.
 RUN pip install --no-build-isolation "flash-attn==2.8.3"
 RUN pip install "verl==0.9.1" "ray[default]==2.60.0" "transformers==5.10.4" "tensordict==0.10.0" "TransferQueue==0.1.11"
 

