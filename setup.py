@@ -56,7 +56,7 @@ setup(
         "dev": [
             "dashscope>=2,<3",
             "hypothesis>=6.100",
-            "import-linter>=2.1,<3",
+            "import-linter>=2.17,<3",
             "mypy>=1.11",
             "peft>=0.15",
             "playwright>=1.50,<2",
