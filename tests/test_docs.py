@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer
 
 from divek_verl import cli
+from divek_verl.labels import ClassNames
+from divek_verl.question import Question, build_question
 from divek_verl.settings import Settings
+from divek_verl.votes import Votes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("*.md")])
@@ -111,3 +115,17 @@ def test_commands_are_found_in_blocks_and_in_sentences() -> None:
 def test_the_readme_lists_every_command() -> None:
     named = {name for name, *_ in commands((REPOSITORY / "README.md").read_text(encoding="utf-8"))}
     assert named == set(cli.COMMANDS)
+
+
+def test_the_example_of_an_option_source_works() -> None:
+    text = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    module: dict[str, Any] = {}
+    exec(block[1], module)
+    classes = ClassNames(["Herring Gull", "Herring Tern", "Herring Auk", "Common Tern"])
+    source = module["SameFirstWord"]()
+    ranking = source.rank(Votes({}), classes, truth="Herring Gull", num_options=3, seed="s")
+    assert set(ranking) == {"Herring Tern", "Herring Auk"}
+    question = build_question(Votes({}), classes, truth="Herring Gull", num_options=3, seed="s", ranking=ranking)
+    assert isinstance(question, Question) and set(question.options) == {"Herring Gull", "Herring Tern", "Herring Auk"}
