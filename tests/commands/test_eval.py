@@ -18,7 +18,7 @@ from divek_verl.errors import SetupError
     ("arguments", "sentence"),
     [
         ([], "nothing to evaluate: give --data"),
-        (["--data", "x.parquet", "--mode", "three-step"], "--mode 'three-step' is none of one-step, two-step, both"),
+        (["--data", "x.parquet", "--mode", "three-step"], "--mode 'three-step' is not one of one-step, two-step, both"),
         (["--data", "x.parquet", "--options", "1"], "number of options is 1"),
         (["--data", "x.parquet", "--options", "few"], "number of options is 'few'"),
         (["--data", "x.parquet", "--samples", "0"], "number of samples is 0"),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# What the server does with one request: status, body (JSON or text), seconds to wait first.
+# What the server does with one request: status, body (JSON, text or bytes), seconds to wait first.
 Answer = tuple[int, Any, float]
 
 
@@ -60,8 +60,9 @@ def serving(script: Callable[[dict[str, Any]], Answer]) -> Iterator[str]:
             self._send(status, answer)
 
         def _send(self, status: int, answer: Any) -> None:
-            as_json = not isinstance(answer, str)
-            content = (json.dumps(answer) if as_json else answer).encode()
+            as_json = not isinstance(answer, str | bytes)
+            text = json.dumps(answer) if as_json else answer
+            content = text.encode() if isinstance(text, str) else text
             try:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json" if as_json else "text/html")
