@@ -6,6 +6,7 @@ ignore the orientation that a camera wrote, and clip 16-bit pictures to white.
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ FORMATS = tuple(name for name in _PIXEL_FORMATS if name in Image.OPEN)  # some d
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap width and height
 _DATA_URL = "data:image/"
+# Marks a picture of a DiVE-k row in a conversation, which the rollout turns upright; verl leaves its own as they are.
+UPRIGHT = "upright"
 
 
 def open_picture(source: str | Path | bytes) -> Image.Image:
@@ -57,10 +60,27 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_data_url(content: bytes) -> str:
-    """Encoded bytes as the string in which conversations carry a picture that is no file."""
-    with open_picture(content) as image:
-        kind = Image.MIME.get(image.format or "", "image/png")
+    """Encoded bytes as the string in which conversations carry a picture that is no file; damaged ones count as PNG."""
+    try:
+        with open_picture(content) as image:
+            kind = Image.MIME.get(image.format or "", "image/png")
+    # The readers of a damaged picture raise OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception:
+        kind = "image/png"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture_entry(image: Mapping[str, Any], root: str | Path, *, min_pixels: int, max_pixels: int) -> dict[str, Any]:
+    """A picture of a conversation, made from an entry of a row's ``images``: its path or data URL, and its bounds.
+
+    Fields that parquet filled with null are left out; paths are relative to ``root``.
+    """
+    entry = {name: value for name, value in image.items() if value is not None}
+    if "bytes" in entry:
+        entry = {"image": to_data_url(entry["bytes"])}
+    elif isinstance(entry.get("image"), str):
+        entry["image"] = str(Path(root) / entry["image"])
+    return {**entry, "min_pixels": min_pixels, "max_pixels": max_pixels, UPRIGHT: True}
 
 
 def is_data_url(image: Any) -> bool:

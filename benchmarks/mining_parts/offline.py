@@ -18,7 +18,7 @@ from divek_verl.engines.copies import copies_on_a_cpu
 from divek_verl.engines.options import SamplingOptions
 from divek_verl.engines.pictures import PromptBuilder
 from divek_verl.engines.requests import seed_of
-from divek_verl.engines.rows import OpenQuestions
+from divek_verl.engines.rows import PreparedRows
 from divek_verl.engines.vllm_engine import VllmEngine, engine_arguments, sampling_parameters
 from divek_verl.errors import SetupError
 from divek_verl.votes_file import Origin
@@ -38,7 +38,7 @@ GROWTH = (1, 4, 16)
 class DivekMine:
     """What ``divek mine`` does between start and end: rows, pictures, requests, counting, a line for each image."""
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, **options: Any) -> None:
+    def __init__(self, workload: Workload, rows: PreparedRows, **options: Any) -> None:
         self.name = " ".join(("divek mine", *(_as_given(name, value) for name, value in options.items())))
         self.rows = rows
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
@@ -97,7 +97,7 @@ class BareEngine:
 
     name = "vllm.LLM.generate"
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder, shares: int = 1) -> None:
+    def __init__(self, workload: Workload, rows: PreparedRows, prompts: PromptBuilder, shares: int = 1) -> None:
         from vllm import LLM
 
         self.samples = workload.samples
@@ -132,7 +132,7 @@ class Transformers:
 
     name = "transformers.generate"
 
-    def __init__(self, workload: Workload, rows: OpenQuestions, prompts: PromptBuilder) -> None:
+    def __init__(self, workload: Workload, rows: PreparedRows, prompts: PromptBuilder) -> None:
         import torch
         from transformers import AutoModelForImageTextToText
 
@@ -207,7 +207,7 @@ def measure(workload: Workload, section: Section) -> Section:
     return section
 
 
-def _ways_to_mine(workload: Workload, rows: OpenQuestions) -> list[DivekMine]:
+def _ways_to_mine(workload: Workload, rows: PreparedRows) -> list[DivekMine]:
     """With no option; with one copy of the model; compiled, with one copy a GPU or, where there is none, a core."""
     import torch
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.engines.options import EngineOptions, SamplingOptions
-from divek_verl.engines.rows import OpenQuestions, read_open_questions
+from divek_verl.engines.rows import PreparedRows
+from divek_verl.engines.rows import read_rows as read_prepared_rows
 from divek_verl.prepare import Classes, Example, Split, write_set
 from divek_verl.prompts import open_question
 
@@ -53,8 +54,8 @@ def make_model(folder: Path) -> Path:
     return folder
 
 
-def read_rows(data: Path, images: int | None = None) -> OpenQuestions:
-    return read_open_questions([data], **PIXELS, limit=images)
+def read_rows(data: Path, images: int | None = None) -> PreparedRows:
+    return read_prepared_rows([data], **PIXELS, limit=images)
 
 
 def sampling_options(samples: int, max_new_tokens: int, seed: int) -> SamplingOptions:

@@ -17,9 +17,10 @@ from divek_verl.engines.base import Engine, Reply, Request, Sampling
 from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import EngineOptions, SamplingOptions, with_options
 from divek_verl.engines.requests import for_each
-from divek_verl.engines.rows import Key, OpenQuestions, read_open_questions
+from divek_verl.engines.rows import Key, PreparedRows, read_rows
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
+from divek_verl.progress import progress
 from divek_verl.votes import count_votes
 from divek_verl.votes_file import MinedVotes, Origin, model_name, origin_of
 from divek_verl.votes_log import VotesLog
@@ -57,7 +58,7 @@ def votes_of(key: Key, reply: Reply, count: int, classes: ClassNames) -> MinedVo
 
 
 async def mine(
-    rows: OpenQuestions, engine: Engine, log: VotesLog, options: SamplingOptions, in_flight: int, note: Any = None
+    rows: PreparedRows, engine: Engine, log: VotesLog, options: SamplingOptions, in_flight: int, note: Any = None
 ) -> Summary:
     """Mine every row whose votes the log lacks; ``note`` is called after each image.
 
@@ -83,11 +84,6 @@ async def mine(
     await for_each(left, mine_one, min(in_flight, max(1, len(left))))
     summary.seconds = time.monotonic() - started
     return summary
-
-
-def left_out(rows: OpenQuestions) -> list[Failure]:
-    """The rows that no engine can be asked, as failures."""
-    return [Failure("", image, reason, "left out") for reason, images in rows.left_out.items() for image in images]
 
 
 def write_failures(out: Path, failures: Sequence[Failure]) -> Path:
@@ -124,22 +120,22 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
     return lines
 
 
-def _origin(engine: EngineOptions, sampling: SamplingOptions, pixels: dict[str, int], rows: OpenQuestions) -> Origin:
+def _origin(engine: EngineOptions, sampling: SamplingOptions, pixels: dict[str, int], rows: PreparedRows) -> Origin:
     settings = asdict(sampling)
     settings["num_samples"] = settings.pop("samples")
-    return origin_of(model_name(engine.model), {**settings, **pixels}, rows.class_lists())
+    return origin_of(model_name(engine.model), {**settings, **pixels}, sorted(rows.classes.items()))
 
 
 async def _mine_with_progress(
-    rows: OpenQuestions, log: VotesLog, engine_options: EngineOptions, sampling: SamplingOptions
+    rows: PreparedRows, log: VotesLog, engine_options: EngineOptions, sampling: SamplingOptions
 ) -> Summary:
-    from tqdm import tqdm
-
     done = sum(key in log.done for key in rows.keys)
     if done == len(rows):
         return Summary(before=done)
     async with open_engine(engine_options, len(rows) - done) as engine:
-        with tqdm(total=len(rows), initial=done, unit=" images", desc="mining", bar_format=BAR, smoothing=0.05) as bar:
+        with progress(
+            total=len(rows), initial=done, desc="mining", bar_format=BAR, unit=" images", smoothing=0.05
+        ) as bar:
             in_flight = engine_options.max_images_in_flight
             return await mine(rows, engine, log, sampling, in_flight, bar.update)
 
@@ -157,7 +153,7 @@ def main(
     """Sample K answers to the open question about each image and keep the votes, for divek.votes_file."""
     prepare_machine()
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    rows = read_open_questions(data, **pixels, limit=limit)
+    rows = read_rows(data, min_pixels=min_pixels, max_pixels=max_pixels, limit=limit)
     log = VotesLog(out, _origin(engine, sampling, pixels, rows))
     try:
         summary = asyncio.run(_mine_with_progress(rows, log, engine, sampling))
@@ -167,7 +163,6 @@ def main(
         raise typer.Exit(130) from None
     finally:
         log.close()
-    summary.failures += left_out(rows)
     failures = write_failures(out, summary.failures)
     for line in describe(summary, [log.done[key] for key in rows.keys if key in log.done]):
         print(line)

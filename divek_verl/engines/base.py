@@ -4,7 +4,7 @@ Mining, evaluation and prediction are written against it. All of it is asynchron
 flight at once and the second step of one image does not wait for the first step of another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,7 +37,7 @@ class Request:
     """
 
     key: str
-    messages: Sequence[dict[str, Any]]
+    messages: Sequence[Mapping[str, Any]]
     count: int = 1
 
 

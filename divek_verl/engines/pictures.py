@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Prompt:
     images: list[Image.Image]
 
 
-def read_pictures(messages: Sequence[dict[str, Any]], patch_size: int = 14) -> list[Image.Image]:
+def read_pictures(messages: Sequence[Mapping[str, Any]], patch_size: int = 14) -> list[Image.Image]:
     """The pictures of a conversation, within its pixel bounds and cut to whole patches, as verl's rollouts see them.
 
     Raises:
@@ -39,7 +39,7 @@ def read_pictures(messages: Sequence[dict[str, Any]], patch_size: int = 14) -> l
     return images or []
 
 
-def _decoded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _decoded(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The conversation with its pictures decoded and upright, as in training; qwen-vl-utils ignores orientation."""
     return [
         message
@@ -49,7 +49,7 @@ def _decoded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _upright(part: dict[str, Any]) -> dict[str, Any]:
+def _upright(part: Mapping[str, Any]) -> Mapping[str, Any]:
     if part["type"] != "image" or isinstance(part["image"], Image.Image):
         return part
     with open_picture(part["image"]) as picture:
@@ -63,7 +63,7 @@ class PromptBuilder:
         self.processor = processor
         self.patch_size = int(getattr(getattr(processor, "image_processor", None), "patch_size", 14))
 
-    def __call__(self, messages: Sequence[dict[str, Any]]) -> Prompt:
+    def __call__(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
         """Raises UnreadableImage."""
         images = read_pictures(messages, self.patch_size)
         template = self.processor.apply_chat_template
@@ -74,7 +74,7 @@ class PromptBuilder:
         return list(self.processor.tokenizer(prompt.text)["input_ids"])
 
 
-def to_chat(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def to_chat(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The conversation in OpenAI's form, each picture as a data URL (PNG, so that no pixel changes).
 
     Raises:

@@ -1,124 +1,263 @@
-"""The rows of prepared data as questions to an engine, read by the data set class that training uses."""
+"""The one reader of prepared rows outside verl. Its messages equal those of ``DiveKDataset`` on the same rows."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from divek_verl.class_lists import classes_of
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from divek_verl.class_lists import classes_of, image_root
 from divek_verl.errors import SetupError
+from divek_verl.images import picture_entry
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import is_ours
+from divek_verl.prompts import is_ours, parse_data_source
 
 Key = tuple[str, str]
+Messages = Sequence[Mapping[str, Any]]
+
+COLUMNS = ("data_source", "prompt", "images", "reward_model")
+PLACEHOLDER = "<image>"
+BLOCK = 1 << 20
+# Groups of rows with embedded pictures that are held in memory.
+GROUPS_IN_MEMORY = 4
 
 
 @dataclass(frozen=True)
-class OpenQuestion:
-    """One row: the open question about a picture.
+class PreparedRow:
+    """The open question about one picture.
 
     Attributes:
-        messages: as an engine's ``Request`` wants them, the picture before the text.
-        truth: display name of the true class.
+        data_source: ``divek/<set>/<side>``; empty for a person's own picture.
+        image_id: unique in its data source.
+        image: path of the picture, for records; empty where the row holds the picture itself.
+        truth: display name of the true class, or the row's spelling where the class list does not know it.
+        classes: the class list.
+        messages: the chat messages with picture and class list, as in ``Request``.
     """
 
     data_source: str
     image_id: str
+    image: str
     truth: str
     classes: ClassNames
-    messages: list[dict[str, Any]]
+    messages: Messages
 
     @property
     def key(self) -> Key:
         return self.data_source, self.image_id
 
+    @property
+    def dataset(self) -> str:
+        return parse_data_source(self.data_source)[0]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A parquet file as results name it: the hash tells its content from that of another file of the same name."""
+
+    path: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class _StoredRow:
+    """A row in memory. Embedded pictures stay in the file: ``images`` is None."""
+
+    path: Path
+    group: int
+    index: int
+    truth: str
+    prompt: Messages
+    images: Sequence[Mapping[str, Any]] | None
+
 
 @dataclass
-class OpenQuestions:
-    """The rows of one or several files, each built when it is asked for.
+class PreparedRows:
+    """The rows of DiVE-k in one or several files; messages and embedded pictures are made when a row is asked for.
 
     Attributes:
-        keys: data source and image id of each row, in the order of the files; a repeated one is there once.
-        left_out: reason -> image ids of the rows that cannot be asked.
-        others: rows of other tasks, which have no open question.
-        repeated: rows whose key came before.
+        keys: data source and image id of each row, in the order of the files.
+        classes: the class list of each data source.
+        others: number of rows of other tasks, which have no open question.
     """
 
-    dataset: Any
+    min_pixels: int
+    max_pixels: int
     keys: list[Key] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    classes: dict[str, ClassNames] = field(default_factory=dict)
     others: int = 0
-    repeated: int = 0
-    _rows: dict[Key, int] = field(default_factory=dict)
+    _stored: dict[Key, _StoredRow] = field(default_factory=dict)
+    _rows_of: dict[Path, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._images_of_group = lru_cache(maxsize=GROUPS_IN_MEMORY)(_read_images)
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, key: Key) -> OpenQuestion:
-        from divek_verl.trainer.dataset import ROOT_COLUMN
+    def __iter__(self) -> Iterator[PreparedRow]:
+        return (self[key] for key in self.keys)
 
-        row = self.dataset[self._rows[key]]
-        classes = classes_of(row[ROOT_COLUMN], key[0])
-        truth = row["reward_model"]["ground_truth"]
-        return OpenQuestion(*key, classes.match(truth) or truth, classes, row["raw_prompt"])
+    def __getitem__(self, key: Key) -> PreparedRow:
+        stored = self._stored[key]
+        images = stored.images
+        if images is None:
+            images = self._images_of_group(stored.path, stored.group)[stored.index]
+        root = _image_root(stored.path, key[0])
+        pictures = [
+            picture_entry(image, root, min_pixels=self.min_pixels, max_pixels=self.max_pixels) for image in images
+        ]
+        path = str(pictures[0]["image"]) if pictures and stored.images is not None else ""
+        return PreparedRow(*key, path, stored.truth, self.classes[key[0]], with_pictures(stored.prompt, pictures))
 
-    def class_lists(self) -> list[tuple[str, ClassNames]]:
-        """Each data source with its class list.
-
-        Raises:
-            SetupError: a data source has another list in another file.
-        """
-        from divek_verl.trainer.dataset import ROOT_COLUMN
-
-        rows = self.dataset.dataframe
-        found: dict[str, ClassNames] = {}
-        for source, root in sorted(set(zip(rows["data_source"], rows[ROOT_COLUMN], strict=True))):
-            if not is_ours(source):
-                continue
-            classes = classes_of(root, source)
-            if found.setdefault(source, classes).names != classes.names:
-                raise SetupError(f"{source} has one class list in {root} and another elsewhere: mine them one by one.")
-        return sorted(found.items())
+    @cached_property
+    def files(self) -> list[DataFile]:
+        return [DataFile(str(path), _sha256(path), rows) for path, rows in self._rows_of.items()]
 
 
-def read_open_questions(
-    files: Sequence[Path], *, min_pixels: int, max_pixels: int, limit: int | None = None
-) -> OpenQuestions:
-    """The rows of ``files``, at most ``limit`` of them; call ``prepare_machine`` before.
+def read_rows(
+    paths: Sequence[Path],
+    *,
+    min_pixels: int,
+    max_pixels: int,
+    limit: int | None = None,
+    open_vocabulary: bool = False,
+) -> PreparedRows:
+    """The rows of parquet files of prepared sets. A picture that cannot be read is found when it is asked about.
+
+    Args:
+        paths: parquet files of prepared sets.
+        min_pixels, max_pixels: bounds of each picture.
+        limit: read only the first rows.
+        open_vocabulary: accept a truth that is not in the class list; a judge then decides on answers.
 
     Raises:
-        SetupError: a file is missing, a pixel bound is wrong, or the data do not fit together.
+        SetupError: a file, a column or a class list is missing, two rows are the same image, a truth is not in its
+            class list, or there is no row of DiVE-k.
     """
-    from omegaconf import OmegaConf
-
-    from divek_verl.trainer.dataset import DiveKDataset
-
-    for file in files:
-        if not file.is_file():
-            raise SetupError(f"{file} does not exist: give a parquet file of prepared data.")
-    divek = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    # A server brings its own processor: rows are only told that there is one.
-    dataset = DiveKDataset(
-        [str(file) for file in files],
-        tokenizer=None,
-        config=OmegaConf.create({"divek": divek}),
-        processor=object(),
-        max_samples=limit or -1,
-    )
-    return _indexed(dataset)
-
-
-def _indexed(dataset: Any) -> OpenQuestions:
-    found = OpenQuestions(dataset, left_out=dataset.left_out)
-    columns = (dataset.dataframe["data_source"], dataset.dataframe["extra_info"])
-    for number, (source, extra_info) in enumerate(zip(*columns, strict=True)):
-        info = extra_info or {}
-        key = (source, str(info.get("image_id", info.get("index", 0))))
-        if not is_ours(source):
-            found.others += 1
-        elif key in found._rows:
-            found.repeated += 1
-        else:
-            found._rows[key] = number
+    if not 1 <= min_pixels <= max_pixels:
+        raise SetupError(f"Pictures of {min_pixels} to {max_pixels} pixels do not exist: correct one of the two.")
+    found = PreparedRows(min_pixels, max_pixels)
+    # The rows of a set share a few prompts, which can be long.
+    prompts: dict[str, Messages] = {}
+    for path in paths:
+        for group, index, number, row in _rows_of(path, found):
+            if not is_ours(row["data_source"]):
+                found.others += 1
+                continue
+            if limit is not None and len(found) >= limit:
+                break
+            prompt = prompts.setdefault(json.dumps(row["prompt"]), row["prompt"])
+            images = row["images"] or []
+            places = sum(str(message["content"]).count(PLACEHOLDER) for message in prompt)
+            if places != len(images):
+                raise SetupError(
+                    f"Row {number} of {path} has {len(images)} pictures, and its prompt {places} times {PLACEHOLDER}: "
+                    "prepare the data again."
+                )
+            embedded = any(image.get("bytes") is not None for image in images)
+            key = row["data_source"], _image_id(row, number)
+            if key in found._stored:
+                raise SetupError(
+                    f"{path} holds the image {key[1]!r} of {key[0]} a second time: "
+                    "name each file once and give each row its own extra_info.image_id."
+                )
+            truth = _truth(row, key, path, found, open_vocabulary)
+            _image_root(path, key[0])
             found.keys.append(key)
+            found._stored[key] = _StoredRow(path, group, index, truth, prompt, None if embedded else images)
+    if not found.keys:
+        raise SetupError(
+            f"{', '.join(map(str, paths))} hold no row of DiVE-k: give the parquet files of a prepared set."
+        )
     return found
+
+
+def with_pictures(prompt: Messages, pictures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row's prompt with each ``<image>`` replaced by the next of ``pictures``, as verl does it."""
+    left = iter(pictures)
+    built = []
+    for message in prompt:
+        content: Any = message["content"]
+        if pictures and isinstance(content, str):
+            first, *rest = content.split(PLACEHOLDER)
+            content = _text(first)
+            for text in rest:
+                content += [{"type": "image", **next(left)}, *_text(text)]
+        built.append({**message, "content": content})
+    return built
+
+
+def _text(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text else []
+
+
+def _rows_of(path: Path, found: PreparedRows) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+    """Each row with its row group, its index in the group and its index in the file."""
+    if path.is_dir():
+        raise SetupError(f"{path} is a folder: give --data its parquet files, such as {path / 'val_base.parquet'}.")
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise SetupError(f"{path} has no column {missing[0]!r}: prepare the data with `divek prepare`.")
+        found._rows_of[path] = file.metadata.num_rows
+        wanted = [name for name in (*COLUMNS, "extra_info") if name in names]
+        number = 0
+        for group in range(file.num_row_groups):
+            for index, row in enumerate(file.read_row_group(group, columns=wanted).to_pylist()):
+                yield group, index, number, row
+                number += 1
+    except FileNotFoundError:
+        raise SetupError(f"{path} does not exist: give --data the parquet file of a prepared set.") from None
+    except (OSError, pa.ArrowException) as error:
+        raise SetupError(f"{path} cannot be read as parquet ({error}): prepare the data again.") from None
+
+
+def _read_images(path: Path, group: int) -> list[list[dict[str, Any]]]:
+    return [images or [] for images in pq.ParquetFile(path).read_row_group(group, columns=["images"])[0].to_pylist()]
+
+
+def _image_id(row: Mapping[str, Any], number: int) -> str:
+    given = row.get("extra_info") or {}
+    return str(next((given[name] for name in ("image_id", "index") if given.get(name) is not None), number))
+
+
+def _truth(row: Mapping[str, Any], key: Key, path: Path, found: PreparedRows, open_vocabulary: bool) -> str:
+    """The display name of the truth; its class list becomes that of its data source."""
+    source, image_id = key
+    classes = classes_of(_folder(path), source)
+    known = found.classes.setdefault(source, classes)
+    if known is not classes and (known.names, known.aliases) != (classes.names, classes.aliases):
+        raise SetupError(f"{source} has another class list beside {path} than before: give such files one by one.")
+    given: str = row["reward_model"]["ground_truth"]
+    truth = classes.match(given)
+    if truth is None and not open_vocabulary:
+        raise SetupError(
+            f"The truth {given!r} of image {image_id} is not among the classes {parse_data_source(source)[1]!r} beside "
+            f"{path}: prepare the data again, or let a judge decide (divek eval --judge openai)."
+        )
+    return given if truth is None else truth
+
+
+def _folder(path: Path) -> str:
+    return str(path.expanduser().resolve().parent)
+
+
+def _image_root(path: Path, data_source: str) -> Path:
+    return image_root(_folder(path), parse_data_source(data_source)[0])
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -131,28 +131,3 @@ def _question(votes: Votes, asked: OpenQuestion, settings: TwoStepSettings) -> Q
     built = build_question(votes, asked.classes, num_options=num_options, skip_easy=False, seed=seed)
     assert not isinstance(built, Skip), "only a question with a truth is skipped"
     return built
-
-
-def with_pictures(messages: Sequence[Mapping[str, Any]], pictures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Messages of a row with each ``<image>`` replaced by the next of ``pictures``, as verl reads them.
-
-    Raises:
-        ValueError: where there are more or fewer pictures than places for them.
-    """
-    left = list(pictures)
-    built = []
-    for message in messages:
-        first, *rest = message["content"].split("<image>")
-        content: list[dict[str, Any]] = _text(first)
-        for text in rest:
-            if not left:
-                raise ValueError("the prompt has more places for pictures than the row has pictures")
-            content += [{"type": "image", **left.pop(0)}, *_text(text)]
-        built.append({"role": message["role"], "content": content})
-    if left:
-        raise ValueError("the row has more pictures than its prompt has places for them")
-    return built
-
-
-def _text(text: str) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": text}] if text else []

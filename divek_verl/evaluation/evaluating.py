@@ -8,29 +8,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from divek_verl.engines.base import Engine
 from divek_verl.engines.requests import for_each
-from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
+from divek_verl.engines.rows import Key, PreparedRows, read_rows
+from divek_verl.engines.two_step import OpenQuestion, TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.display import write_page
-from divek_verl.evaluation.items import DataFile, Item, class_lists, read_items
 from divek_verl.evaluation.judge import JudgeCount, JudgeSettings
 from divek_verl.evaluation.measuring import TITLES, measure_all
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.evaluation.results import (
     RESULTS_FILE,
     Comparison,
+    DataFile,
     Failure,
     Results,
     read_results,
     versions,
     write_results,
 )
-from divek_verl.evaluation.results import DataFile as DataFileResult
 from divek_verl.evaluation.statistics import differences, summarize
 from divek_verl.files import append_line, only_writer, read_lines, write_aside, write_lines
+from divek_verl.progress import progress
+from divek_verl.votes_file import class_list_hash
 
 Mode = Literal["one-step", "two-step", "both"]
 ASKED_FILE = "evaluation.json"
@@ -173,32 +173,35 @@ async def evaluate(
     Raises:
         SetupError: data, settings or the folder do not fit, or the engine cannot be started.
     """
-    items, files = read_items(
+    rows = read_rows(
         evaluation.data,
         min_pixels=evaluation.min_pixels,
         max_pixels=evaluation.max_pixels,
         open_vocabulary=evaluation.judge is not None,
     )
-    earlier = None if compare is None else _read_earlier(compare, items)
+    keys = sorted(rows.keys)
+    earlier = None if compare is None else _read_earlier(compare, keys)
     with _writing(out):
         if fresh:
             start_over(out)
-        folder = EvaluationFolder(out, _asked(evaluation, items, files))
-        left = [item for item in items if folder.is_open(item.key, retry_failures=retry_failures)]
-        counts = CallCounts(asked=len(left), kept=len(items) - len(left), torn=folder.torn)
+        folder = EvaluationFolder(out, _asked(evaluation, rows))
+        left = [key for key in keys if folder.is_open(key, retry_failures=retry_failures)]
+        counts = CallCounts(asked=len(left), kept=len(keys) - len(left), torn=folder.torn)
         if left:
-            with tqdm(
-                total=len(items), initial=counts.kept, desc="ask", unit="image", disable=not show_progress
+            with progress(
+                total=len(keys), initial=counts.kept, desc="ask", unit="image", disable=not show_progress
             ) as bar:
                 async with open_engine(len(left)) as engine:
 
-                    async def ask(item: Item) -> None:
-                        answer = await ask_two_steps(engine, item.question, evaluation.two_step)
-                        folder.add(record_of(item, answer, evaluation.two_step.num_samples))
+                    async def ask(key: Key) -> None:
+                        row = rows[key]
+                        question = OpenQuestion("-".join(key), row.dataset, row.classes, row.messages)
+                        answer = await ask_two_steps(engine, question, evaluation.two_step)
+                        folder.add(record_of(row, answer, evaluation.two_step.num_samples))
                         bar.update()
 
                     await for_each(left, ask, evaluation.in_flight)
-        classes = {item.key: item.question.classes for item in items}
+        classes = {key: rows.classes[key[0]] for key in keys}
         folder.records = {key: folder.records[key] for key in classes}
         judged, counts.judging = await measure_all(
             folder.records.values(), classes, evaluation.judge, show_progress=show_progress
@@ -213,7 +216,7 @@ async def evaluate(
             mode=evaluation.mode,
             settings={**evaluation.settings(), "bootstrap_resamples": resamples},
             versions=versions(),
-            data=[DataFileResult(**asdict(file)) for file in files],
+            data=[DataFile(**asdict(file)) for file in rows.files],
             images=len(records),
             groups=summary.groups,
             harmonic_means=summary.harmonic_means,
@@ -259,7 +262,7 @@ def _writing(out: Path) -> Iterator[None]:
         raise SetupError(f"{out} cannot be written ({error.strerror}): name another folder with --out.") from None
 
 
-def _asked(evaluation: Evaluation, items: Sequence[Item], files: Sequence[DataFile]) -> dict[str, Any]:
+def _asked(evaluation: Evaluation, rows: PreparedRows) -> dict[str, Any]:
     """What must be equal for answers to be kept; paths may change, contents may not.
 
     The class lists are included, because the answers were counted by their names and aliases.
@@ -268,8 +271,8 @@ def _asked(evaluation: Evaluation, items: Sequence[Item], files: Sequence[DataFi
         "model": evaluation.model,
         "model's files": "served" if evaluation.base_url is not None else fingerprint(evaluation.model),
         "address": evaluation.base_url,
-        "data": sorted(file.sha256 for file in files),
-        "class list": class_lists(items),
+        "data": sorted(file.sha256 for file in rows.files),
+        "class list": sorted([source, class_list_hash(classes)] for source, classes in rows.classes.items()),
         "settings": evaluation.settings(),
     }
 
@@ -293,12 +296,12 @@ class _Earlier:
     records: list[EvaluationRecord]
 
 
-def _read_earlier(run: Path, items: Sequence[Item]) -> _Earlier:
+def _read_earlier(run: Path, keys: Sequence[Key]) -> _Earlier:
     """Read the other evaluation before anything is asked, so that a wrong folder costs nothing."""
     results = read_results(run)
     folder = run if run.is_dir() else run.parent
     records = [EvaluationRecord.from_json(line) for line in read_lines(folder / QUESTIONS_FILE)[0]]
-    if not {record.key for record in records} & {item.key for item in items}:
+    if not {record.key for record in records} & set(keys):
         raise SetupError(f"{run} evaluated none of these images: compare evaluations of the same data.")
     return _Earlier(run, results, records)
 

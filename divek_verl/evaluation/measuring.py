@@ -4,14 +4,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from tqdm import tqdm
-
 from divek_verl.evaluation import judge
 from divek_verl.evaluation.judge import JudgeCount, JudgeSettings, OpenAIJudge, Pair, Verdict
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Judged
 from divek_verl.labels import ClassNames, canonical
 from divek_verl.measures import measure_votes
+from divek_verl.progress import progress
 from divek_verl.question import Question
 from divek_verl.reward import compute_score
 from divek_verl.votes import Votes
@@ -50,7 +49,7 @@ async def measure_all(
             measure(record)
         return None, None
     pairs = sorted({pair for record in records for pair in pairs_to_judge(record, classes[record.key])})
-    with tqdm(total=len(pairs), desc="judge", unit="pair", disable=not show_progress) as bar:
+    with progress(total=len(pairs), desc="judge", unit="pair", disable=not show_progress) as bar:
         async with OpenAIJudge(settings) as asked:
             verdicts = await asked.judge(pairs, bar.update)
     for record in records:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, fields
 from string import ascii_uppercase
 from typing import Any
 
+from divek_verl.engines.rows import PreparedRow
 from divek_verl.engines.two_step import TwoStepAnswer
-from divek_verl.evaluation.items import Item
 from divek_verl.records import Visit
 from divek_verl.votes import Votes
 
@@ -69,16 +69,16 @@ class EvaluationRecord(Visit):
         return cls(**{name: value for name, value in record.items() if name in known})
 
 
-def record_of(item: Item, answer: TwoStepAnswer, num_samples: int) -> EvaluationRecord:
+def record_of(row: PreparedRow, answer: TwoStepAnswer, num_samples: int) -> EvaluationRecord:
     """The record of one image, without its measures."""
     votes, opened, chosen, failed = answer.votes, answer.open_reply, answer.choice_reply, answer.failed_reply
     record = EvaluationRecord(
         step=0,
         split="val",
-        data_source=item.data_source,
-        image_id=item.image_id,
-        image=item.image,
-        truth=item.truth,
+        data_source=row.data_source,
+        image_id=row.image_id,
+        image=row.image,
+        truth=row.truth,
         votes=dict(votes.counts),
         unknown=dict(votes.unknown),
         unanswered=votes.unanswered,

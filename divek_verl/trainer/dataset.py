@@ -16,7 +16,7 @@ from divek_verl import prompts
 from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root
 from divek_verl.class_lists import load_classes as load_classes
 from divek_verl.errors import SetupError
-from divek_verl.images import open_picture, to_data_url, upright_rgb, upright_size
+from divek_verl.images import UPRIGHT, open_picture, picture_entry, upright_rgb, upright_size
 from divek_verl.question import Question
 from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
@@ -26,8 +26,6 @@ ROOT_COLUMN = "image_root"
 NAMED_ROWS = 5
 # What extra_info.split says of rows that are measured: none of them leaves the denominator.
 VALIDATION_SPLITS = ("val", "test")
-# Marks a picture of ours in a conversation.
-_UPRIGHT = "upright"
 
 
 class DiveKDataset(RLHFDataset):
@@ -157,8 +155,7 @@ class DiveKDataset(RLHFDataset):
         if prompts.is_ours(example["data_source"]):
             bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
             root = _images_of(example)
-            entries = [_as_string(resolve_image(image, root)) for image in images]
-            example[self.image_key] = [{**entry, **bounds, _UPRIGHT: True} for entry in entries]
+            example[self.image_key] = [picture_entry(image, root, **bounds) for image in images]
         else:
             example[self.image_key] = [_without_nulls(image) if isinstance(image, dict) else image for image in images]
         return super()._build_messages(example, key)
@@ -191,17 +188,12 @@ def resolve_image(image: Mapping[str, Any], root: str | Path) -> dict[str, Any]:
     return entry
 
 
-def _as_string(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry whose bytes, if it has any, are a ``data:`` URL, which goes wherever a path goes."""
-    return {"image": to_data_url(entry["bytes"])} if "bytes" in entry else dict(entry)
-
-
 def _upright(messages: list[dict]) -> list[dict]:
     """The conversation with DiVE-k's pictures decoded and turned upright; verl's loader ignores EXIF orientation."""
     return [
         message
         if isinstance(message["content"], str)
-        else {**message, "content": [_decoded(part) if part.get(_UPRIGHT) else part for part in message["content"]]}
+        else {**message, "content": [_decoded(part) if part.get(UPRIGHT) else part for part in message["content"]]}
         for message in messages
     ]
 

@@ -16,7 +16,7 @@ from divek_verl.commands.mine import mine, votes_of
 from divek_verl.engines.base import Reply
 from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
-from divek_verl.engines.rows import OpenQuestions
+from divek_verl.engines.rows import PreparedRows
 from divek_verl.labels import ClassNames
 from divek_verl.votes import Votes, count_votes
 from divek_verl.votes_file import Origin, read_votes_file
@@ -140,7 +140,7 @@ def test_what_is_mined_before_a_fatal_error_stays(data: Path, tmp_path: Path) ->
     assert len(read_votes_file(out).votes) == 3
 
 
-def test_no_more_images_are_drawn_than_are_in_flight(rows: OpenQuestions, tmp_path: Path) -> None:
+def test_no_more_images_are_drawn_than_are_in_flight(rows: PreparedRows, tmp_path: Path) -> None:
     async def run(url: str) -> None:
         log = VotesLog(tmp_path / "votes.jsonl", Origin("m"))
         async with open_engine(EngineOptions("m", Backend.OPENAI, base_url=url)) as engine:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divek_verl.engines.rows import OpenQuestions, read_open_questions
+from divek_verl.engines.rows import PreparedRows, read_rows
 from divek_verl.prepare import Classes, Example, Split, write_set
 
 NAMES = ("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal")
@@ -33,5 +33,5 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def rows(data: Path) -> OpenQuestions:
-    return read_open_questions([data / "train.parquet"], min_pixels=3136, max_pixels=401408)
+def rows(data: Path) -> PreparedRows:
+    return read_rows([data / "train.parquet"], min_pixels=3136, max_pixels=401408)

@@ -14,7 +14,6 @@ from divek_verl.engines.two_step import (
     TwoStepAnswer,
     TwoStepSettings,
     ask_two_steps,
-    with_pictures,
 )
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
@@ -131,20 +130,6 @@ def test_counts_that_cannot_work_are_refused(change: dict[str, Any]) -> None:
 
 def test_auto_is_a_number_of_options() -> None:
     assert TwoStepSettings(num_options="auto").num_options == "auto"
-
-
-def test_pictures_take_their_places_in_a_rows_prompt() -> None:
-    rows = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "<image>which?"}]
-    assert with_pictures(rows, [{"image": "a.png"}]) == [
-        {"role": "system", "content": [{"type": "text", "text": "be brief"}]},
-        {"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "which?"}]},
-    ]
-
-
-@pytest.mark.parametrize(("prompt", "pictures"), [("which?", [{"image": "a"}]), ("<image>which?", [])])
-def test_a_picture_too_many_or_too_few_is_an_error(prompt: str, pictures: list[dict[str, str]]) -> None:
-    with pytest.raises(ValueError, match="more (places|pictures)"):
-        with_pictures([{"role": "user", "content": prompt}], pictures)
 
 
 def test_new_text_leaves_the_given_messages_alone() -> None:

@@ -29,7 +29,7 @@ from divek_verl.engines.base import Reply, Request, Sampling
 from divek_verl.engines.copies import IMAGES_OF_A_COPY
 from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
-from divek_verl.engines.rows import read_open_questions
+from divek_verl.engines.rows import read_rows
 from divek_verl.engines.vllm_engine import PROMPT_ENDS, VllmEngine, _copies, _start_llms, engine_arguments
 from divek_verl.errors import SetupError
 from divek_verl.prepare import write_set
@@ -159,7 +159,7 @@ class Running:
 
     def __init__(self, home: Path, copies: int | None = 1, max_model_len: int | None = None, **start: Any) -> None:
         self.home = home
-        self.rows = read_open_questions([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
+        self.rows = read_rows([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
         self.options = EngineOptions(
             str(home / "model"), max_images_in_flight=8, data_parallel=copies, max_model_len=max_model_len
         )

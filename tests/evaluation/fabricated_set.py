@@ -11,8 +11,8 @@ from PIL import Image
 from scripted_engine import says
 
 from divek_verl.engines.base import Reply
-from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer
-from divek_verl.evaluation.items import Item
+from divek_verl.engines.rows import PreparedRow
+from divek_verl.engines.two_step import TwoStepAnswer
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import open_question, user_prompt
@@ -85,7 +85,7 @@ def record(
         if chosen is not None:
             choice = Reply("k", says("ABCDE"[list(options).index(chosen)]))
         answer = TwoStepAnswer(Reply("k", ("",) * num_samples), counted, question, choice)
-    item = Item(source, image_id, "", truth, OpenQuestion("k", "flags", ClassNames(BASE), []))
+    item = PreparedRow(source, image_id, "", truth, ClassNames(BASE), [])
     made = record_of(item, answer, num_samples)
     for name, value in changes.items():
         setattr(made, name, value)

@@ -6,8 +6,8 @@ from dataclasses import fields
 import pytest
 
 from divek_verl.engines.base import Reply
-from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer
-from divek_verl.evaluation.items import Item
+from divek_verl.engines.rows import PreparedRow
+from divek_verl.engines.two_step import TwoStepAnswer
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question
@@ -16,7 +16,7 @@ from divek_verl.votes import Votes
 
 from .fabricated_set import BASE
 
-ITEM = Item("divek/flags/base", "7", "flag.png", "Chad", OpenQuestion("k", "flags", ClassNames(BASE), []))
+ITEM = PreparedRow("divek/flags/base", "7", "flag.png", "Chad", ClassNames(BASE), [])
 VOTES = Votes({"Romania": 2, "Chad": 1}, {"Libya": 1}, 2)
 QUESTION = Question(("Romania", "Chad"), None, False)
 OPEN = Reply("k/open", ("a",) * 5, truncated=1, prompt_tokens=100, output_tokens=40, failure="rate_limited")
