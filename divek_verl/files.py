@@ -36,23 +36,26 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
         file.write(line)
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of ``path`` in order, and the number of lines that are none; nothing of a missing file."""
-    records: list[dict[str, Any]] = []
-    torn = 0
-    if not path.is_file():
-        return records, torn
+def iter_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The record of each line that is not empty; None for one that is not a JSON object, such as one torn by a kill.
+
+    Raises:
+        OSError: the file cannot be opened; raised by the first ``next``.
+    """
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in filter(str.strip, file):
             try:
                 record = json.loads(line)
             except ValueError:
                 record = None
-            if isinstance(record, dict):
-                records.append(record)
-            else:
-                torn += 1
-    return records, torn
+            yield record if isinstance(record, dict) else None
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of ``path`` in order, and the number of lines that are none; a missing file is empty."""
+    lines = list(iter_lines(path)) if path.is_file() else []
+    records = [record for record in lines if record is not None]
+    return records, len(lines) - len(records)
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

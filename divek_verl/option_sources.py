@@ -6,6 +6,7 @@ where it was voted for; ``random`` and ``text_embedding`` leave it out, so that 
 the truth included, and counts as one with a truth injected.
 """
 
+import importlib
 import math
 import random
 from collections import Counter
@@ -132,32 +133,54 @@ OPTION_SOURCES: dict[str, type[Any]] = {
 TOP_UPS = ("random", "text_embedding")
 
 
+def option_source_class(name: str) -> type[Any]:
+    """The class of the source called ``name``, or of a user's own, ``package.module:Class``.
+
+    Raises:
+        SetupError: no such source, or the class has no ``rank`` or no ``uses_votes``.
+    """
+    if name in OPTION_SOURCES:
+        return OPTION_SOURCES[name]
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        known = ", ".join(OPTION_SOURCES)
+        raise SetupError(f"The option source {name!r} does not exist: use one of {known}, or package.module:Class.")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ImportError as error:
+        raise SetupError(
+            f"The option source {name!r} cannot be imported ({error}): correct it or PYTHONPATH."
+        ) from error
+    except AttributeError:
+        raise SetupError(
+            f"The module {module_name} has no {attribute!r}: correct the option source {name!r}."
+        ) from None
+    if not isinstance(found, type) or not callable(getattr(found, "rank", None)):
+        raise SetupError(f"The option source {name!r} is not a class with a method rank(votes, classes, ...): add it.")
+    if not isinstance(getattr(found, "uses_votes", None), bool):
+        raise SetupError(f"The option source {name!r} does not say uses_votes = True or False: add it to the class.")
+    return found
+
+
 def build_option_source(name: str, *, mixed_with: str = "random", text_encoder: str | None = None) -> OptionSource:
-    """The source called ``name``; ``mixed_with`` says what tops ``mixed`` up, and is not looked at for the others.
+    """The source called ``name``, or a user's own ``package.module:Class``; ``mixed_with`` tops up ``mixed`` only.
 
     Raises:
         SetupError: no such source, or a text encoder that is not there or that this source would not use.
     """
-    _check_name("option source", name, tuple(OPTION_SOURCES))
-    _check_name("top-up of mixed options", mixed_with, TOP_UPS)
-    if text_encoder is not None and "text_embedding" not in (name, mixed_with if name == "mixed" else None):
+    found = option_source_class(name)
+    if mixed_with not in TOP_UPS:
+        raise SetupError(f"Mixed options cannot be topped up by {mixed_with!r}: use one of {', '.join(TOP_UPS)}.")
+    encoding = name == "text_embedding" or (name == "mixed" and mixed_with == "text_embedding")
+    if text_encoder is not None and not encoding:
         raise SetupError(
             f"A text encoder is given, but the option source {name!r} would not use it: remove it, or take "
             "'text_embedding', alone or to top 'mixed' up."
         )
     if name == "mixed":
-        return MixedSource(_build(mixed_with, text_encoder))
-    return _build(name, text_encoder)
-
-
-def _build(name: str, text_encoder: str | None) -> OptionSource:
-    source: OptionSource = TextEmbeddingSource(text_encoder) if name == "text_embedding" else OPTION_SOURCES[name]()
+        return MixedSource(build_option_source(mixed_with, text_encoder=text_encoder))
+    source: OptionSource = TextEmbeddingSource(text_encoder) if encoding else found()
     return source
-
-
-def _check_name(what: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise SetupError(f"The {what} {name!r} does not exist: use one of {', '.join(known)}.")
 
 
 def _others(classes: ClassNames, truth: str | None) -> list[str]:

@@ -1,26 +1,92 @@
-"""Run records: ``questions.jsonl``, ``metrics.jsonl``, and the ``divek/`` metrics of a step.
+"""The record of one image: training writes it, evaluation extends it, the report reads it.
 
-One Ray actor writes for all agent-loop workers, so that lines are never torn and a step's numbers have one source.
+One line of ``questions.jsonl`` is one record. Nothing here needs Ray or verl.
 """
 
-import math
-from collections import Counter
+import functools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from enum import Enum
+from typing import Any, ClassVar, TypeVar
 
-import ray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from divek_verl.files import append_line
+from divek_verl.errors import SetupError
+from divek_verl.measures import VOTE_MEASURES
+from divek_verl.question import Question
+from divek_verl.votes import MinedVotes, Votes
 
 QUESTIONS_FILE = "questions.jsonl"
 METRICS_FILE = "metrics.jsonl"
-RECORDER_NAME = "divek_run_recorder"
+# Lines without a number are of schema 1.
+SCHEMA = 2
+
+Record = TypeVar("Record", bound="QuestionRecord")
+
+
+class FailureReason(str, Enum):
+    """Why an image has no question, or a request no answer. ``sentence`` explains it to a reader."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> "FailureReason":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    EASY = "easy", "The policy already answers the true class, so there is nothing to learn."
+    UNREADABLE_IMAGE = "unreadable_image", "The picture is missing, damaged, too large or too small."
+    OVERLONG_PROMPT = "overlong_prompt", "The open question does not fit into the prompt length."
+    OVERLONG_QUESTION = "overlong_question", "The multiple-choice question does not fit into the prompt length."
+    MINING_TIMEOUT = "mining_timeout", "The K samples took longer than divek.mining_timeout."
+    SAMPLING_FAILED = "sampling_failed", "The engine returned none of the K samples."
+    ROLLOUT_TIMEOUT = "rollout_timeout", "A rollout took longer than divek.rollout_timeout."
+    ROLLOUT_FAILED = "rollout_failed", "A rollout or its reward raised an error."
+    TIMEOUT = "timeout", "The engine or server did not answer in time."
+    CONNECTION_FAILED = "connection_failed", "The server could not be reached."
+    MALFORMED_REPLY = "malformed_reply", "The server's reply is not a chat completion."
+    RATE_LIMITED = "rate_limited", "The server refused the request because of its rate limit."
+    SERVER_ERROR = "server_error", "The server reported an error of its own."
+    REFUSED_REQUEST = "refused_request", "The server refused the request."
+    ENGINE_ERROR = "engine_error", "The engine raised an error."
+    NO_COMPLETION = "no_completion", "The engine returned no completion and no reason."
+    FEWER_THAN_ASKED = "fewer_than_asked", "The engine returned fewer samples than were asked for."
+    NO_OPTION_NAMED = "no_option_named", "The completion of the second step names no option."
+    UNEXPECTED_ERROR = "unexpected_error", "An error that nobody expected; the detail and the log say more."
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def sentence_of(reason: str) -> str:
+    """The sentence of a reason by its name; empty for one that only an older or newer release knows."""
+    return next((known.sentence for known in FailureReason if known.value == reason), "")
 
 
 @dataclass
-class Visit:
-    """One visit to one image, as it stands in ``questions.jsonl``: votes, question, rollouts, or why there are none."""
+class QuestionRecord:
+    """What happened to one image at one step: votes, question, rollouts, or why there are none.
+
+    Attributes:
+        split: ``train`` or ``val``.
+        image: path of the picture; empty for one that is not a file.
+        votes, unknown, unanswered: the K samples as ``Votes`` counts them.
+        truncated: samples that ended at the token limit.
+        failed_samples: samples without a completion; they are among ``unanswered``.
+        votes_from: ``policy`` (sampled now), ``store`` (reused) or ``none`` (the options need no votes).
+        vote_age: versions of the policy since reused votes were sampled.
+        option_source: where the options come from (``divek.option_source``).
+        num_options: the number of options asked for, or ``auto``.
+        answer: letter of the true class; None where it is not an option.
+        injected: whether the truth is an option only because it was given.
+        skip, failure, detail: why there is no question (``FailureReason``), and more about it.
+        choices: the letter that each rollout chose; None where it names no option.
+        rollout_failures: reason -> rollouts that brought no completion.
+        prompt_tokens, cached_tokens: prompt tokens of the K samples, and how many of them came from the cache.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
     step: int
     split: str
@@ -36,7 +102,8 @@ class Visit:
     failed_samples: int = 0
     votes_from: str = "policy"
     vote_age: int = 0
-    waves: int = 1
+    option_source: str | None = None
+    num_options: int | str | None = None
     options: list[str] = field(default_factory=list)
     answer: str | None = None
     injected: bool = False
@@ -57,138 +124,80 @@ class Visit:
     cached_tokens: int = 0
 
     @property
+    def key(self) -> tuple[str, str]:
+        return self.data_source, self.image_id
+
+    @property
     def samples(self) -> int:
         """Completions sampled for the votes, K."""
-        return sum(self.votes.values()) + sum(self.unknown.values()) + self.unanswered
+        return self.counted.total
+
+    @property
+    def counted(self) -> Votes:
+        return Votes(self.votes, self.unknown, self.unanswered)
+
+    @property
+    def no_answer(self) -> int:
+        """Samples that came back without an answer; those that did not come back are not among them."""
+        return max(0, self.unanswered - self.failed_samples)
 
     @property
     def reason(self) -> str | None:
         """Why there is no question; None where there is one."""
         return self.skip or self.failure
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the rollouts that chose the true class; 0.0 where there was no question or no rollout."""
+        rollouts = len(self.choices) + sum(self.rollout_failures.values())
+        right = sum(choice is not None and choice == self.answer for choice in self.choices)
+        return right / rollouts if rollouts else 0.0
+
+    def set_votes(self, mined: MinedVotes) -> None:
+        """Copy what the samples brought."""
+        self.votes, self.unknown = dict(mined.votes.counts), dict(mined.votes.unknown)
+        self.unanswered, self.truncated, self.failed_samples = mined.votes.unanswered, mined.truncated, mined.failed
+        self.policy_version = mined.policy_version
+        self.prompt_tokens, self.cached_tokens = mined.prompt_tokens, mined.cached_tokens
+
+    def set_question(self, question: Question) -> None:
+        """Copy the options and the letter of the truth."""
+        self.options, self.injected = list(question.options), question.truth_injected
+        index = self.options.index(self.truth) if self.truth in self.options else None
+        self.answer = None if index is None else chr(ord("A") + index)
+
+    def set_measures(self, measures: Mapping[str, float]) -> None:
+        """Set the ``VOTE_MEASURES``; a missing one is 0.0."""
+        for name in VOTE_MEASURES:
+            setattr(self, name, measures.get(name, 0.0))
+
     def to_json(self) -> dict[str, Any]:
-        """The line of ``questions.jsonl``; ``cached_share`` is of the prompt tokens of the K samples."""
-        record = asdict(self)
-        prompt_tokens, cached = record.pop("prompt_tokens"), record.pop("cached_tokens")
-        return {**record, "cached_share": cached / prompt_tokens if prompt_tokens else None}
+        """The line of ``questions.jsonl``; ``cached_share`` is the share of the samples' prompt tokens."""
+        cached_share = self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
+        return {"schema": SCHEMA, **asdict(self), "cached_share": cached_share}
+
+    @classmethod
+    def from_json(cls: type[Record], line: Mapping[str, Any]) -> Record:
+        """The record of a line that this or an earlier release wrote; unknown keys are ignored.
+
+        Raises:
+            SetupError: the line is not a record, or of a later schema.
+        """
+        schema = line.get("schema", 1)
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise SetupError(f"A record has schema {schema!r}, this release reads up to {SCHEMA}: install a newer one.")
+        if line.get("votes_from") == "nowhere":  # schema 1
+            line = {**line, "votes_from": "none"}
+        try:
+            record: Record = _adapter(cls).validate_python(line)  # type: ignore[arg-type]
+            record.counted  # noqa: B018  (checks the counts)
+            return record
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "line"
+            raise SetupError(f"A line is not a question record ({where}: {first['msg']}).") from None
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def summarize(mined: list[Visit], rolled_out: list[Visit]) -> dict[str, float]:
-    """The ``divek/`` metrics of one step: ``mined`` were visited in it, ``rolled_out`` were answered in it.
-
-    Images without a question stay in the denominators of ``one_step``, ``consistency`` and ``recall``. What is said of
-    samples is said of those drawn in this step, not of votes that were reused.
-    """
-    asked = [visit for visit in mined if visit.reason is None]
-    fresh = [visit for visit in mined if visit.votes_from == "policy"]
-    voted = [visit for visit in mined if visit.votes_from != "nowhere"]
-    samples = sum(visit.samples for visit in fresh)
-    metrics = {
-        "images_visited": float(len(mined)),
-        "images_mined": float(len(fresh)),
-        "votes_reused": float(sum(visit.votes_from == "store" for visit in mined)),
-        "samples": float(samples),
-        "unanswered_share": sum(visit.unanswered for visit in fresh) / max(samples, 1),
-        "unknown_share": sum(sum(visit.unknown.values()) for visit in fresh) / max(samples, 1),
-        "truncated_share": sum(visit.truncated for visit in fresh) / max(samples, 1),
-        "failed_samples": float(sum(visit.failed_samples for visit in fresh)),
-        "waves/mean": _mean([float(visit.waves) for visit in fresh]),
-        "options/mean": _mean([float(len(visit.options)) for visit in asked]),
-        "truth_injected_share": _mean([float(visit.injected) for visit in asked]),
-        "one_step": _mean([visit.one_step for visit in voted]),
-        "consistency": _mean([visit.consistency for visit in voted]),
-        "recall": _mean([visit.recall for visit in voted]),
-        "vote_age/mean": _mean([float(visit.vote_age) for visit in voted]),
-        "vote_age/max": float(max((visit.vote_age for visit in voted), default=0)),
-        "mining_seconds/mean": _mean([visit.mining_seconds for visit in fresh]),
-        "rollout_seconds/mean": _mean([visit.rollout_seconds for visit in rolled_out]),
-        "cached_share": sum(v.cached_tokens for v in mined) / max(sum(v.prompt_tokens for v in mined), 1),
-        "skips/total": float(len(mined) - len(asked)),
-    }
-    reasons = Counter(visit.reason for visit in mined if visit.reason is not None)
-    failures = Counter(reason for visit in rolled_out for reason in Counter(visit.rollout_failures).elements())
-    metrics |= {f"skips/{reason}": float(count) for reason, count in reasons.items()}
-    metrics |= {f"rollout_failures/{reason}": float(count) for reason, count in failures.items()}
-    return {f"divek/{name}": value for name, value in metrics.items()}
-
-
-class RunRecorder:
-    """The one writer of a run's records; an actor that all workers and the trainer's sampler share."""
-
-    def __init__(self, run_dir: str) -> None:
-        folder = Path(run_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._questions = folder / QUESTIONS_FILE
-        self._mined: list[Visit] = []
-        self._rolled_out: list[Visit] = []
-        self._workers: list[Any] = []
-
-    def register_worker(self, handle: Any) -> None:
-        """Remember an agent-loop worker, so that the sampler can notice its death."""
-        self._workers.append(handle)
-
-    def workers(self) -> list[Any]:
-        return self._workers
-
-    def note_mined(self, visit: Visit) -> None:
-        """Count a training visit as soon as its votes are in, before its rollouts start."""
-        if visit.split == "train":
-            self._mined.append(visit)
-
-    def write(self, visit: Visit) -> None:
-        """Write the line of a finished visit."""
-        append_line(self._questions, visit.to_json())
-        if visit.split == "train" and visit.reason is None:
-            self._rolled_out.append(visit)
-
-    def skip_reasons(self) -> dict[str, tuple[int, str]]:
-        """Reason -> (count, one example's detail) of the training visits since the last ``drain``."""
-        found: dict[str, tuple[int, str]] = {}
-        for visit in self._mined:
-            if visit.reason is not None:
-                count, detail = found.get(visit.reason, (0, visit.detail or visit.image_id))
-                found[visit.reason] = (count + 1, detail)
-        return found
-
-    def drain(self) -> dict[str, float]:
-        """The metrics since the last call."""
-        mined, self._mined = self._mined, []
-        rolled_out, self._rolled_out = self._rolled_out, []
-        return summarize(mined, rolled_out)
-
-
-def shared_recorder(run_dir: str) -> Any:
-    """The handle of this job's recorder; the first caller starts it. It takes no CPU slot of Ray's."""
-    options = {"name": RECORDER_NAME, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1}
-    return ray.remote(RunRecorder).options(**options).remote(run_dir)
-
-
-class MetricsFile:
-    """Appends each step's metrics to ``metrics.jsonl``, whatever trackers the user chose.
-
-    verl's own "file" logger truncates its file at every start, so that a resumed run would lose what it had.
-    """
-
-    def __init__(self, run_dir: str) -> None:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        self._path = Path(run_dir) / METRICS_FILE
-
-    def log(self, data: dict[str, Any], step: int) -> None:
-        """Append one line; a number that is not finite is null in it, which is all that JSON has for one."""
-        numbers = {name: _finite_or_none(float(value)) for name, value in data.items() if _is_number(value)}
-        append_line(self._path, {"step": int(step), "data": numbers})
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return float(value) is not None
-    except (TypeError, ValueError):
-        return False
-
-
-def _finite_or_none(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+@functools.cache
+def _adapter(record: type[QuestionRecord]) -> TypeAdapter[Any]:
+    return TypeAdapter(record)

@@ -1,7 +1,6 @@
 """The reward, in the signature that verl calls: format plus the right option (DiVE-k, reward section)."""
 
 import math
-import random
 from collections.abc import Mapping
 from importlib import import_module
 from string import ascii_uppercase
@@ -11,10 +10,8 @@ from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
+from divek_verl.measures import VOTE_MEASURES
 from divek_verl.prompts import is_ours
-
-# What the mining of an image measured; the rollout hands it on to stand beside the reward of every sample.
-MEASURES = ("one_step", "consistency", "recall", "pass_at_k")
 
 # Key of a row's extra_info: the folder of the class list by which an answer to its open question is graded.
 CLASS_FOLDER = "class_folder"
@@ -28,20 +25,22 @@ def compute_score(
     *,
     format_weight: float = 1.0,
     answer_weight: float = 1.0,
-    coin_seed: int | str | None = None,
+    open_questions: bool = False,
     **kwargs: Any,
 ) -> dict[str, float]:
     """Grades one completion; the same keys for every row, all finite.
 
     ``score`` is ``format_weight * format + answer_weight * acc``. ``acc`` is 1.0 where the answer is right,
     ``format`` where the completion keeps the format, ``answered`` where it names an option or, for an open
-    question, anything at all. A row with ``extra_info["failure"]`` scores 0. With ``coin_seed``, a fair coin
-    takes the place of ``acc`` in ``score``; it depends on the seed, the row and the completion alone, so that
-    it is a control that teaches nothing. Rows of other data sources go to verl's own reward.
+    question, anything at all. A row with ``extra_info["failure"]`` scores 0. Rows of other data sources go to
+    verl's own reward.
+
+    ``open_questions`` allows training rows without options, as ``reward=virft`` has them. Without it such a row
+    means that the run does not use DiVE-k's agent loop: it would train the open question, paid like a choice.
 
     Raises:
-        SetupError: for a weight that is no finite number and a data source that verl cannot grade; never for
-            what a completion says.
+        SetupError: for a weight that is no finite number, a data source that verl cannot grade, and a training row
+            without options; never for what a completion says.
     """
     if not is_ours(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
@@ -49,12 +48,18 @@ def compute_score(
     _check_weight("answer_weight", answer_weight)
     info = {} if extra_info is None else extra_info
     completion = solution_str if isinstance(solution_str, str) else ""
-    answered, right = _grade(str(data_source), completion, ground_truth, info)
     failed = _text(info.get("failure")) != ""
+    if info.get("split") == "train" and not (open_questions or failed or _as_list(info.get("options"))):
+        raise SetupError(
+            f"A training row of {data_source} has no options, so DiVE-k's agent loop did not make its question: set "
+            "actor_rollout_ref.rollout.agent.agent_loop_manager_class="
+            "divek_verl.trainer.rollout.TwoStageAgentLoopManager (reward=divek does) on verl's v1 trainer, or use "
+            "reward=virft to train open questions."
+        )
+    answered, right = _grade(str(data_source), completion, ground_truth, info)
     acc = float(right and not failed)
     well_formed = float(has_format(completion))
-    paid = acc if coin_seed is None else _coin(coin_seed, completion, info)
-    score = 0.0 if failed else format_weight * well_formed + answer_weight * paid
+    score = 0.0 if failed else format_weight * well_formed + answer_weight * acc
     return _result(score, acc, info.get("measures"), well_formed=well_formed, answered=float(answered))
 
 
@@ -98,12 +103,6 @@ def _same_class(name: str, truth: str) -> bool:
     return canonical(name) == canonical(truth) != ""
 
 
-def _coin(coin_seed: int | str, completion: str, info: Mapping[str, Any]) -> float:
-    row = [str(info.get(key)) for key in ("uid", "index", "step")]
-    seed = ascii((str(coin_seed), *row, completion))  # ascii, because lone surrogates cannot be a seed
-    return float(random.Random(seed).random() < 0.5)
-
-
 def _verl_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Any, kwargs: dict[str, Any]
 ) -> dict[str, float]:
@@ -128,7 +127,7 @@ def _result(
         "acc": _finite(acc),
         "format": well_formed,
         "answered": answered,
-        **{key: _finite(given.get(key)) for key in MEASURES},
+        **{key: _finite(given.get(key)) for key in VOTE_MEASURES},
     }
 
 

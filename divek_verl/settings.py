@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from packaging.specifiers import SpecifierSet
 
 from divek_verl.errors import SetupError
-from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS
-from divek_verl.waves import check_waves
+from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS, option_source_class
+from divek_verl.question import QuestionRules
 
 SUPPORTED_VERL = ">=0.9.1,<0.10"
 SAMPLER_FILE = "pkg://divek_verl.trainer.replay_buffer"
@@ -25,7 +25,7 @@ SAMPLERS = {
     "colocate_async": "DivekReplayBufferAsync",
     "separate_async": "DivekReplayBufferAsync",
 }
-CHECKPOINT_CALLBACK = "divek_verl.trainer.checkpoint.SaveVotes"
+CHECKPOINT_CALLBACK = "divek_verl.trainer.vote_store.SaveVotes"
 # verl/trainer/ppo/utils.py: need_critic
 CRITIC_FREE = "algorithm.adv_estimator=grpo"
 
@@ -79,7 +79,6 @@ class Settings:
         for is_wrong, sentence in self._contradictions():
             if is_wrong:
                 raise SetupError(sentence)
-        check_waves(self.waves, self.num_samples)
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         most, name = self.most_options, "auto_max_options" if self.num_options == "auto" else "num_options"
@@ -113,13 +112,18 @@ class Settings:
         return self.auto_max_options if self.num_options == "auto" else int(self.num_options)
 
     @property
+    def rules(self) -> QuestionRules:
+        names = ("num_options", "min_options", "auto_share", "auto_max_options", "skip_easy")
+        return QuestionRules(**{name: getattr(self, name) for name in names})
+
+    @property
     def reuses_votes(self) -> bool:
         return self.max_vote_age != 0
 
     @property
     def samples_votes(self) -> bool:
         """Whether training looks at votes at all: for its options, or to leave easy images out."""
-        return self.skip_easy or self.option_source in ("policy", "mixed")
+        return self.skip_easy or option_source_class(self.option_source).uses_votes
 
     @staticmethod
     def _rules() -> list[tuple[str, Any, str]]:
@@ -135,7 +139,7 @@ class Settings:
             ("min_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
             ("auto_share", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
             ("auto_max_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
-            ("option_source", lambda v: v in tuple(OPTION_SOURCES), f"one of {', '.join(OPTION_SOURCES)}"),
+            ("option_source", lambda v: v in tuple(OPTION_SOURCES) or ":" in v, f"one of {', '.join(OPTION_SOURCES)}"),
             ("mixed_with", lambda v: v in TOP_UPS, f"one of {', '.join(TOP_UPS)}"),
             ("text_encoder", _or_null(_text), "null or the path of a transformers text encoder"),
             ("temperature", positive, "above 0"),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from typing import Any
 
@@ -71,6 +71,44 @@ class Votes:
         except (KeyError, TypeError) as error:
             message = "A votes record lacks 'counts', 'unknown' or 'unanswered'; mine the votes again."
             raise SetupError(message) from error
+
+
+@dataclass(frozen=True)
+class MinedVotes:
+    """The votes on one image, from the engine that sampled them to the store and the votes file.
+
+    Attributes:
+        step: the trainer's global step; 0 offline.
+        policy_version: version of the oldest weights that answered, where known.
+        truncated: completions that ended at the token limit.
+        failed: samples without a completion; they are among the votes' ``unanswered``.
+        open_tokens: tokens of the open question, 0 where unknown.
+        prompt_tokens, cached_tokens: prompt tokens of all samples, and how many of them came from the engine's cache.
+    """
+
+    data_source: str
+    image_id: str
+    votes: Votes
+    step: int = 0
+    policy_version: int | None = None
+    truncated: int = 0
+    failed: int = 0
+    open_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.data_source, self.image_id
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types that ``from_json`` turns back into an equal object."""
+        return {**asdict(self), "votes": self.votes.to_json()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "MinedVotes":
+        """Raises KeyError, TypeError or ValueError for a record that ``to_json`` did not write."""
+        return cls(**{**record, "votes": Votes.from_json(record["votes"])})
 
 
 def count_votes(completions: Iterable[str], classes: ClassNames) -> Votes:

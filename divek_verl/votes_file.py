@@ -6,15 +6,15 @@ order ends with a count of its lines, so that one that was cut short is known fo
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from divek_verl.errors import SetupError
+from divek_verl.files import dump, iter_lines, lock, write_lines
 from divek_verl.labels import ClassNames
-from divek_verl.votes import Votes
+from divek_verl.votes import MinedVotes
 
 FORMAT = "divek-votes-1"
 
@@ -56,38 +56,6 @@ class Origin:
         return found
 
 
-@dataclass(frozen=True)
-class MinedVotes:
-    """The votes on one image, and when they were mined.
-
-    ``step``: the trainer's global step (0 offline). ``policy_version``: version of the weights that answered, where
-    known. ``truncated``: completions that ended at the token limit. ``failed``: requests that brought no completion;
-    they are among the votes' unanswered. ``open_tokens``: tokens of the open question, 0 where unknown.
-    """
-
-    data_source: str
-    image_id: str
-    votes: Votes
-    step: int = 0
-    policy_version: int | None = None
-    truncated: int = 0
-    failed: int = 0
-    open_tokens: int = 0
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.data_source, self.image_id
-
-    def to_json(self) -> dict[str, Any]:
-        record = asdict(self)
-        return {**record, "votes": self.votes.to_json()}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "MinedVotes":
-        """Raises KeyError, TypeError or ValueError for a record that is none."""
-        return cls(**{**record, "votes": Votes.from_json(record["votes"])})
-
-
 @dataclass
 class VotesFile:
     """What a file held. ``torn``: lines that could not be read; ``complete``: whether it was closed in order."""
@@ -98,16 +66,6 @@ class VotesFile:
     complete: bool = False
 
 
-def header(origin: Origin) -> dict[str, Any]:
-    """The first line."""
-    return {"format": FORMAT, **asdict(origin)}
-
-
-def footer(count: int) -> dict[str, Any]:
-    """The last line of a file closed in order."""
-    return {"votes_in_file": count}
-
-
 def read_votes_file(path: Path) -> VotesFile:
     """All that can be read of a votes file; what a kill tore is counted, not raised. The last line on an image counts.
 
@@ -115,12 +73,12 @@ def read_votes_file(path: Path) -> VotesFile:
         SetupError: the file is missing, or its first line is not that of a votes file.
     """
     try:
-        lines = _lines(path)
+        lines = iter_lines(path)
         first = next(lines, None)
     except OSError as error:
         raise SetupError(f"{path} cannot be read ({error.strerror}): give the votes file of `divek mine`.") from None
     if first is None or first.get("format") != FORMAT:
-        raise SetupError(f"{path} is no votes file of this release ({FORMAT}): mine the votes again.")
+        raise SetupError(f"{path} is not a votes file of this release ({FORMAT}): mine the votes again.")
     names = ("model", "sampling", "class_lists")
     found = VotesFile(Origin(**{name: first[name] for name in names if name in first}))
     by_key: dict[tuple[str, str], MinedVotes] = {}
@@ -141,38 +99,72 @@ def read_votes_file(path: Path) -> VotesFile:
     return found
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Each line's record; None for one that is torn."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            yield record if isinstance(record, dict) else None
+def write_votes_file(path: Path, origin: Origin, votes: Iterable[MinedVotes]) -> None:
+    """Write all votes, so that a reader sees the old file or the whole new one."""
+    records = [mined.to_json() for mined in votes]
+    write_lines(path, [{"format": FORMAT, **asdict(origin)}, *records, {"votes_in_file": len(records)}])
 
 
-def write_votes_file(path: Path, origin: Origin, votes: Iterable[MinedVotes]) -> int:
-    """Write all votes aside, then rename, so that no half file is ever seen; returns their count."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    count = 0
-    with aside.open("w", encoding="utf-8") as file:
-        _write(file, header(origin))
-        for mined in votes:
-            _write(file, mined.to_json())
-            count += 1
-        _write(file, footer(count))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    return count
+class VotesLog:
+    """Votes in the order in which they come; ``close`` leaves the file in order and ends it with its footer.
 
+    Attributes:
+        done: the votes that the file holds, by data source and image id.
 
-def _write(file: Any, record: Mapping[str, Any]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    Raises:
+        SetupError: the file holds votes of another model, other settings or another class list, is no votes file, or
+            is being written by another process.
+    """
+
+    def __init__(self, path: Path, origin: Origin) -> None:
+        self.path = path
+        if not path.exists():
+            # Aside and renamed: whoever is killed now leaves a whole first line or none.
+            write_votes_file(path, origin, [])
+        self._file: IO[bytes] = path.open("r+b")
+        try:
+            lock(self._file.fileno(), path)
+            found = read_votes_file(path)
+            self._refuse_other(found.origin, origin)
+            self._drop_torn_line()
+        except BaseException:
+            self._file.close()
+            raise
+        lists = {**found.origin.class_lists, **origin.class_lists}
+        self.origin = Origin(origin.model, origin.sampling, lists)
+        self.done = {mined.key: mined for mined in found.votes}
+
+    def add(self, mined: MinedVotes) -> None:
+        """Append one line, which a kill of this process cannot take back."""
+        self._file.write(dump(mined.to_json()).encode())
+        self._file.flush()
+        self.done[mined.key] = mined
+
+    def close(self, order: Iterable[tuple[str, str]] | None = None) -> None:
+        """Let go of the file; with ``order``, rewrite it first: its keys in this order, then all others.
+
+        A file without votes is removed.
+        """
+        if order is not None:
+            ordered = {key: self.done[key] for key in order if key in self.done}
+            write_votes_file(self.path, self.origin, {**ordered, **self.done}.values())
+        self._file.close()
+        if not self.done:
+            # No votes of one model would only stop the run that asks another one.
+            self.path.unlink(missing_ok=True)
+
+    def _refuse_other(self, held: Origin, wanted: Origin) -> None:
+        differences = held.differences(wanted)
+        if differences:
+            raise SetupError(
+                f"{self.path} holds votes of {', '.join(differences)}: give another --out, or the settings that it has."
+            )
+
+    def _drop_torn_line(self) -> None:
+        """Cut off what a kill left of a line, and stand at the end."""
+        content = self._file.read()
+        self._file.seek(content.rfind(b"\n") + 1)
+        self._file.truncate()
 
 
 def model_name(path: str) -> str:

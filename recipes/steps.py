@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
-from divek_verl.question import skipped_as_easy
+from divek_verl.question import QuestionRules
 from divek_verl.votes import Votes
 from divek_verl.votes_file import read_votes_file
 
@@ -61,7 +61,7 @@ def _trained_rows(file: Path, votes: Mapping[tuple[str, str], Votes]) -> int:
 def _is_easy(row: Mapping[str, Any], votes: Mapping[tuple[str, str], Votes], folder: Path) -> bool:
     source, truth = row["data_source"], row["reward_model"]["ground_truth"]
     cast = votes.get((source, str(row["extra_info"]["image_id"])))
-    return cast is not None and skipped_as_easy(cast, classes_of(str(folder.resolve()), source), truth)
+    return cast is not None and QuestionRules().is_easy(cast, classes_of(str(folder.resolve()), source), truth)
 
 
 def main(arguments: Sequence[str]) -> int:

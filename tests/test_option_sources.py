@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
-from divek_verl.option_sources import OPTION_SOURCES, OptionSource, build_option_source, nearest_names
+from divek_verl.option_sources import (
+    OPTION_SOURCES,
+    OptionSource,
+    build_option_source,
+    nearest_names,
+    option_source_class,
+)
 from divek_verl.question import Question, build_question
 from divek_verl.votes import Votes
 
@@ -252,7 +258,7 @@ def test_what_needs_votes_says_so() -> None:
     ("arguments", "named"),
     [
         ({"name": "embedding"}, "'embedding' does not exist: use one of policy, random, text_embedding, mixed"),
-        ({"name": "mixed", "mixed_with": "policy"}, "'policy' does not exist: use one of random, text_embedding"),
+        ({"name": "mixed", "mixed_with": "policy"}, "topped up by 'policy': use one of random, text_embedding"),
         ({"name": "policy", "text_encoder": "/x"}, "'policy' would not use it"),
         ({"name": "mixed", "text_encoder": "/x"}, "'mixed' would not use it"),
     ],
@@ -271,3 +277,47 @@ def test_ranking_by_letters_loads_nothing_heavy() -> None:
     )
     root = str(Path(__file__).resolve().parents[1])
     assert subprocess.run([sys.executable, "-c", script], cwd=root).returncode == 0
+
+
+# ---------------------------------------------------------------- a user's own source
+
+
+class Reversed:
+    """The last classes of the list."""
+
+    uses_votes = False
+
+    def rank(
+        self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
+    ) -> list[str]:
+        return list(reversed(classes.names))[:num_options]
+
+
+class NoRank:
+    uses_votes = True
+
+
+class NoUsesVotes:
+    rank = Reversed.rank
+
+
+def test_a_users_own_source_is_named_by_module_and_class() -> None:
+    name = f"{__name__}:Reversed"
+    assert option_source_class(name).uses_votes is False
+    ranking = build_option_source(name).rank(Votes({}), CLASSES, truth=None, num_options=2, seed=0)
+    assert ranking == [CLASSES.names[-1], CLASSES.names[-2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no_such_module_here:Source", "cannot be imported"),
+        (f"{__name__}:Missing", "has no 'Missing'"),
+        (f"{__name__}:NoRank", "rank"),
+        (f"{__name__}:NoUsesVotes", "uses_votes"),
+        (f"{__name__}:CLASSES", "not a class"),
+    ],
+)
+def test_what_a_users_source_lacks_is_said(name: str, sentence: str) -> None:
+    with pytest.raises(SetupError, match=sentence):
+        build_option_source(name)

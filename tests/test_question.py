@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
-from divek_verl.question import Question, Skip, build_question
+from divek_verl.question import Question, QuestionRules, Skip, build_question, question_seed
 from divek_verl.votes import Votes
 
 NAMES = ("Ant", "Bee", "Cat", "Dog", "Emu", "Fox", "Gnu")
@@ -80,17 +81,29 @@ def test_unanimous_votes_for_the_truth_are_easy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("votes", "easy_share"),
+    [
+        # Only votes that name a class of the list count.
+        (Votes({"Ant": 19}, {"Kiwi": 1}), 1.0),
+        (Votes({"Ant": 1}, unanswered=19), 1.0),
+        (Votes({"Ant": 2, "Held Out": 9}), 1.0),
+        (Votes({"Ant": 18, "Bee": 2}), 0.9),
+    ],
+)
+def test_an_image_is_easy_where_the_truth_has_its_share_of_the_listed_votes(votes: Votes, easy_share: float) -> None:
+    assert build_question(votes, CLASSES, truth="Ant", easy_share=easy_share, seed=0) == Skip("easy")
+
+
+@pytest.mark.parametrize(
     ("votes", "arguments"),
     [
         (Votes({"Ant": 20}), {"truth": "Ant", "skip_easy": False}),
         (Votes({"Ant": 20}), {"truth": "Bee"}),
         (Votes({"Ant": 20}), {}),
-        (Votes({"Ant": 19}, {"Kiwi": 1}), {"truth": "Ant"}),
-        (Votes({"Ant": 19}, unanswered=1), {"truth": "Ant"}),
         (Votes({"Ant": 19, "Bee": 1}), {"truth": "Ant"}),
         (Votes({}), {"truth": "Ant"}),
-        # Completions that named a class of another list are completions, too.
-        (Votes({"Ant": 2, "Held Out": 9}), {"truth": "Ant"}),
+        (Votes({"Held Out": 9}, {"Kiwi": 1}, unanswered=1), {"truth": "Ant"}),
+        (Votes({"Ant": 17, "Bee": 3}), {"truth": "Ant", "easy_share": 0.9}),
     ],
 )
 def test_everything_else_is_a_question(votes: Votes, arguments: dict[str, object]) -> None:
@@ -257,8 +270,9 @@ def test_every_automatic_question_is_sound(
     counts: dict[str, int], truth: str | None, least: int, most: int, share: float, ranking: list[str] | None
 ) -> None:
     question = _question(
-        Votes(counts, unanswered=1),
+        Votes(counts),
         truth=truth,
+        skip_easy=False,
         num_options="auto",
         min_options=least,
         auto_max_options=most,
@@ -377,3 +391,23 @@ def test_a_single_class_is_refused() -> None:
 def test_no_seed_is_refused() -> None:
     with pytest.raises(SetupError, match="seed"):
         _question(VOTES, seed=None)
+
+
+def test_rules_build_what_build_question_builds() -> None:
+    rules = QuestionRules(num_options="auto", min_options=3, auto_share=0.5, auto_max_options=4, skip_easy=False)
+    built = rules.build(VOTES, CLASSES, truth="Gnu", seed="s")
+    arguments = dataclasses.asdict(rules)
+    assert built == build_question(VOTES, CLASSES, truth="Gnu", seed="s", **arguments)
+    assert rules.most_options == 4 and QuestionRules(num_options=7).most_options == 7
+
+
+@pytest.mark.parametrize("wrong", [{"num_options": 1}, {"num_options": True}, {"auto_share": 0}, {"easy_share": 1.1}])
+def test_rules_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(SetupError, match=f"{name} is {wrong[name]}"):
+        QuestionRules(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_seed_of_a_question_is_one_composition() -> None:
+    assert question_seed(5, "divek/cub/base", "a.jpg") == "5-divek/cub/base-a.jpg"
+    assert question_seed(5, "divek/cub/base", "a.jpg", 3) == "5-divek/cub/base-a.jpg-3"

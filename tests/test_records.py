@@ -1,12 +1,12 @@
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from divek_verl.files import append_line
-from divek_verl.records import MetricsFile, RunRecorder, Visit, summarize
+from divek_verl.errors import SetupError
+from divek_verl.question import Question
+from divek_verl.records import FailureReason, QuestionRecord, sentence_of
+from divek_verl.votes import MinedVotes, Votes
 
 # The contract of questions.jsonl: report, evaluation and benchmarks read these.
 FIELDS = {
@@ -36,32 +36,31 @@ FIELDS = {
     "mining_seconds",
     "rollout_seconds",
     "cached_share",
+    "schema",
+    "option_source",
+    "num_options",
 }
 
 
-def visit(**changes: Any) -> Visit:
+def record(**changes: Any) -> QuestionRecord:
     place = {"step": 3, "split": "train", "data_source": "divek/flags/base", "image_id": "chad-1"}
-    return Visit(**{**place, "image": "images/chad-1.png", "truth": "Chad", **changes})
+    return QuestionRecord(**{**place, "image": "images/chad-1.png", "truth": "Chad", **changes})
 
 
-def asked(**changes: Any) -> Visit:
+def asked(**changes: Any) -> QuestionRecord:
     question = {"votes": {"Chad": 3, "Romania": 1}, "options": ["Chad", "Romania"], "answer": "A"}
-    return visit(**{**question, **changes})
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return record(**{**question, **changes})
 
 
 # ------------------------------------------------------------------------------------------ one line of questions.jsonl
 
 
 def test_a_line_has_every_field_of_the_contract() -> None:
-    assert set(visit().to_json()) >= FIELDS
+    assert set(record().to_json()) >= FIELDS
 
 
 def test_a_line_is_plain_json_that_reads_back() -> None:
-    record = asked(
+    line = asked(
         policy_version=7,
         unknown={"São Tomé": 1},
         choices=["A", None],
@@ -69,14 +68,14 @@ def test_a_line_is_plain_json_that_reads_back() -> None:
         rewards=[2.0, 0.0],
         rollout_failures={"rollout_timeout": 1},
     ).to_json()
-    assert json.loads(json.dumps(record)) == record
-    assert record["votes"] == {"Chad": 3, "Romania": 1}
-    assert list(record["votes"]) == ["Chad", "Romania"]
+    assert json.loads(json.dumps(line)) == line
+    assert line["votes"] == {"Chad": 3, "Romania": 1}
+    assert list(line["votes"]) == ["Chad", "Romania"]
 
 
 @pytest.mark.parametrize(("cached", "tokens", "share"), [(150, 600, 0.25), (0, 600, 0.0), (0, 0, None)])
 def test_the_cached_share_is_of_the_prompt_tokens_of_the_samples(cached: int, tokens: int, share: float | None) -> None:
-    assert visit(cached_tokens=cached, prompt_tokens=tokens).to_json()["cached_share"] == share
+    assert record(cached_tokens=cached, prompt_tokens=tokens).to_json()["cached_share"] == share
 
 
 def test_the_samples_of_a_visit_are_all_completions() -> None:
@@ -85,174 +84,72 @@ def test_the_samples_of_a_visit_are_all_completions() -> None:
 
 @pytest.mark.parametrize(("changes", "reason"), [({}, None), ({"skip": "easy"}, "easy"), ({"failure": "x"}, "x")])
 def test_the_reason_is_why_there_is_no_question(changes: dict, reason: str | None) -> None:
-    assert visit(**changes).reason == reason
+    assert record(**changes).reason == reason
 
 
-# ------------------------------------------------------------------------------------------ the metrics of a step
+def test_votes_and_question_are_copied() -> None:
+    mined = MinedVotes("divek/flags/base", "chad-1", Votes({"Chad": 2}, {"Yak": 1}, 3), 4, 9, 1, 2, 7, 60, 30)
+    found = record()
+    found.set_votes(mined)
+    found.set_question(Question(("Mali", "Chad"), 1, True))
+    assert (found.counted, found.samples, found.no_answer) == (mined.votes, 6, 1)
+    assert (found.policy_version, found.truncated, found.failed_samples) == (9, 1, 2)
+    assert (found.prompt_tokens, found.cached_tokens) == (60, 30)
+    assert (found.options, found.answer, found.injected) == (["Mali", "Chad"], "B", True)
+    found.set_question(Question(("Mali", "Guinea"), None, False))
+    assert found.answer is None
 
 
-def test_the_metrics_of_a_step_by_hand() -> None:
-    first = asked(
-        unknown={"Yak": 1},
-        unanswered=3,  # 8 samples
-        truncated=2,
-        failed_samples=1,
-        injected=True,
-        options=["Chad", "Romania", "Mali"],
-        one_step=0.375,
-        consistency=1.0,
-        recall=0.0,
-        mining_seconds=2.0,
-        rollout_seconds=4.0,
-        prompt_tokens=100,
-        cached_tokens=50,
-        rollout_failures={"rollout_timeout": 2, "ValueError": 1},
-    )
-    second = asked(one_step=0.75, recall=1.0, mining_seconds=4.0, rollout_seconds=8.0, prompt_tokens=300)  # 4 samples
-    easy = visit(votes={"Chad": 4}, skip="easy", one_step=1.0, consistency=1.0, recall=1.0, mining_seconds=6.0)
-    broken = visit(failure="unreadable_image")
-    metrics = summarize([first, second, easy, broken], [first, second])
-    assert metrics == pytest.approx(
-        {
-            "divek/images_visited": 4,
-            "divek/images_mined": 4,
-            "divek/votes_reused": 0,
-            "divek/waves/mean": 1.0,
-            "divek/samples": 16,
-            "divek/unanswered_share": 3 / 16,
-            "divek/unknown_share": 1 / 16,
-            "divek/truncated_share": 2 / 16,
-            "divek/failed_samples": 1,
-            # Of the two images with a question:
-            "divek/options/mean": 2.5,
-            "divek/truth_injected_share": 0.5,
-            # Of all four images:
-            "divek/one_step": (0.375 + 0.75 + 1.0 + 0.0) / 4,
-            "divek/consistency": 0.5,
-            "divek/recall": 0.5,
-            "divek/vote_age/mean": 0.0,
-            "divek/vote_age/max": 0.0,
-            "divek/mining_seconds/mean": 3.0,
-            "divek/rollout_seconds/mean": 6.0,
-            "divek/cached_share": 50 / 400,
-            "divek/skips/total": 2,
-            "divek/skips/easy": 1,
-            "divek/skips/unreadable_image": 1,
-            "divek/rollout_failures/rollout_timeout": 2,
-            "divek/rollout_failures/ValueError": 1,
-        }
-    )
-    assert all(type(value) is float for value in metrics.values())
+@pytest.mark.parametrize(
+    ("changes", "accuracy"),
+    [
+        ({}, 0.0),
+        ({"choices": ["A", "B", None, "A"]}, 0.5),
+        ({"choices": ["A"], "rollout_failures": {"rollout_timeout": 3}}, 0.25),
+        ({"choices": [None, None], "answer": None}, 0.0),
+    ],
+)
+def test_the_accuracy_counts_failed_rollouts(changes: dict, accuracy: float) -> None:
+    assert asked(**changes).accuracy == accuracy
 
 
-def test_votes_that_are_reused_are_no_samples_of_this_step() -> None:
-    fresh = asked(unanswered=4, waves=3, one_step=0.5, mining_seconds=2.0)
-    reused = asked(unanswered=9, votes_from="store", vote_age=4, one_step=1.0, mining_seconds=0.1)
-    unasked = asked(votes={}, votes_from="nowhere", mining_seconds=0.1)
-    metrics = summarize([fresh, reused, unasked], [])
-    assert (metrics["divek/images_visited"], metrics["divek/images_mined"], metrics["divek/votes_reused"]) == (3, 1, 1)
-    assert metrics["divek/samples"] == fresh.samples
-    assert metrics["divek/unanswered_share"] == 4 / fresh.samples
-    assert (metrics["divek/waves/mean"], metrics["divek/mining_seconds/mean"]) == (3, 2.0)
-    # What the votes say is said of all that had votes.
-    assert (metrics["divek/one_step"], metrics["divek/vote_age/mean"], metrics["divek/vote_age/max"]) == (0.75, 2, 4)
+# ------------------------------------------------------------------------------------------ lines that are read
 
 
-def test_a_step_without_images_has_metrics_all_the_same() -> None:
-    metrics = summarize([], [])
-    assert set(metrics.values()) == {0.0}
-    assert "divek/images_mined" in metrics
+def test_a_line_reads_back_as_the_same_record() -> None:
+    written = asked(choices=["A", None], num_options="auto", option_source="policy", rollout_failures={"x": 1})
+    assert QuestionRecord.from_json(json.loads(json.dumps(written.to_json()))) == written
 
 
-# ------------------------------------------------------------------------------------------ the recorder, without Ray
+def test_a_line_of_the_release_before_is_read() -> None:
+    line = asked().to_json()
+    for name in ("schema", "option_source", "num_options", "prompt_tokens", "cached_tokens"):
+        del line[name]
+    found = QuestionRecord.from_json({**line, "waves": 2, "cached_share": 0.5, "votes_from": "nowhere"})
+    assert found == asked(votes_from="none")
 
 
-def test_finished_visits_are_lines_at_once(tmp_path: Path) -> None:
-    recorder = RunRecorder(str(tmp_path / "new" / "run"))
-    recorder.write(asked())
-    recorder.write(asked(split="val", image_id="é"))
-    written = lines(tmp_path / "new" / "run" / "questions.jsonl")
-    assert [line["image_id"] for line in written] == ["chad-1", "é"]
-    assert all(set(line) >= FIELDS for line in written)
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"schema": "2"}, "schema '2'"),
+        ({"truth": None}, "truth"),
+        ({"votes": {"Chad": "many"}}, "votes.Chad"),
+        ({"votes": {"Chad": -1}}, "-1"),
+    ],
+)
+def test_another_line_is_refused_with_a_sentence(changes: dict, sentence: str) -> None:
+    with pytest.raises(SetupError, match=sentence):
+        QuestionRecord.from_json({**asked().to_json(), **changes})
 
 
-def test_a_resumed_run_appends(tmp_path: Path) -> None:
-    RunRecorder(str(tmp_path)).write(asked(step=1))
-    RunRecorder(str(tmp_path)).write(asked(step=2))
-    assert [line["step"] for line in lines(tmp_path / "questions.jsonl")] == [1, 2]
+# ------------------------------------------------------------------------------------------ reasons
 
 
-def test_draining_gives_the_training_metrics_since_the_last_time(tmp_path: Path) -> None:
-    recorder = RunRecorder(str(tmp_path))
-    recorder.note_mined(asked())
-    recorder.note_mined(visit(skip="easy"))
-    recorder.note_mined(asked(split="val"))  # validation has metrics of its own
-    recorder.write(asked(rollout_seconds=3.0))
-    recorder.write(visit(skip="easy", rollout_seconds=99.0))
-    recorder.write(asked(split="val", rollout_seconds=99.0))
-    metrics = recorder.drain()
-    assert metrics["divek/images_mined"] == 2
-    assert metrics["divek/skips/easy"] == 1
-    assert metrics["divek/rollout_seconds/mean"] == 3.0
-    assert recorder.drain()["divek/images_mined"] == 0
-
-
-def test_reasons_come_with_their_count_and_one_example(tmp_path: Path) -> None:
-    recorder = RunRecorder(str(tmp_path))
-    for image_id in ("a", "b"):
-        recorder.note_mined(visit(skip="easy", image_id=image_id))
-    recorder.note_mined(visit(failure="unreadable_image", detail="OSError: cut off", image_id="c"))
-    recorder.note_mined(asked())
-    assert recorder.skip_reasons() == {"easy": (2, "a"), "unreadable_image": (1, "OSError: cut off")}
-    recorder.drain()
-    assert recorder.skip_reasons() == {}
-
-
-def test_workers_are_remembered(tmp_path: Path) -> None:
-    recorder = RunRecorder(str(tmp_path))
-    recorder.register_worker("one")
-    recorder.register_worker("two")
-    assert recorder.workers() == ["one", "two"]
-
-
-# ------------------------------------------------------------------------------------------ files that outlive a run
-
-
-def test_a_torn_line_costs_no_second_one(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    append_line(path, {"step": 1})
-    with path.open("a") as file:
-        file.write('{"step": 2, "da')  # killed here
-    append_line(path, {"step": 2})
-    append_line(path, {"step": 3})
-    assert path.read_text().splitlines() == ['{"step": 1}', '{"step": 2, "da', '{"step": 2}', '{"step": 3}']
-
-
-def test_metrics_are_appended_by_a_resumed_run(tmp_path: Path) -> None:
-    MetricsFile(str(tmp_path / "run")).log({"critic/score/mean": 0.5}, 1)
-    MetricsFile(str(tmp_path / "run")).log({"critic/score/mean": 0.75}, 2)
-    assert lines(tmp_path / "run" / "metrics.jsonl") == [
-        {"step": 1, "data": {"critic/score/mean": 0.5}},
-        {"step": 2, "data": {"critic/score/mean": 0.75}},
-    ]
-
-
-def test_metrics_are_numbers_of_whatever_type(tmp_path: Path) -> None:
-    data = {
-        "int": 1,
-        "np": np.float32(0.5),
-        "zero_d": np.array(2),
-        "text": "no",
-        "none": None,
-        "list": [1, 2],
-        "map": {},
-    }
-    MetricsFile(str(tmp_path)).log(data, np.int64(4))  # type: ignore[arg-type]
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 4, "data": {"int": 1.0, "np": 0.5, "zero_d": 2.0}}]
-
-
-def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
-    """JSON has no nan; a browser refuses a file with one."""
-    MetricsFile(str(tmp_path)).log({"a": float("nan"), "b": float("-inf"), "c": 1.0}, 1)
-    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "data": {"a": None, "b": None, "c": 1.0}}]
+def test_every_reason_has_one_sentence_and_is_plain_text() -> None:
+    for reason in FailureReason:
+        assert reason.sentence.endswith(".") and reason.sentence[0].isupper()
+        assert json.dumps(reason) == f'"{reason}"' == f'"{reason.value}"'
+        assert sentence_of(reason.value) == reason.sentence
+    assert sentence_of("ValueError") == ""

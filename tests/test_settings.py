@@ -240,7 +240,7 @@ def test_each_mode_of_verls_trainer_gets_our_buffer_for_it(
     assert any(base.__name__ == "ReplayBufferAsync" for base in buffer.__mro__) is (mode != "sync")
 
 
-@pytest.mark.parametrize(("age", "callback"), [("0", None), ("3", "divek_verl.trainer.checkpoint.SaveVotes")])
+@pytest.mark.parametrize(("age", "callback"), [("0", None), ("3", "divek_verl.trainer.vote_store.SaveVotes")])
 def test_votes_that_are_used_again_are_saved_with_checkpoints(
     compose: Any, files: list[str], age: str, callback: str | None
 ) -> None:

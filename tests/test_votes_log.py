@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from divek_verl.errors import SetupError
-from divek_verl.votes import Votes
-from divek_verl.votes_file import MinedVotes, Origin, read_votes_file
-from divek_verl.votes_log import VotesLog
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, VotesLog, read_votes_file
 
 ORIGIN = Origin("m", {"temperature": 1.0}, {"divek/flags/base": "1"})
 
@@ -90,7 +89,7 @@ def test_votes_of_another_origin_are_refused(tmp_path: Path, other: Origin, diff
 def test_a_file_that_is_no_votes_file_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "thesis.txt"
     path.write_text("all my work")
-    with pytest.raises(SetupError, match="no votes file"):
+    with pytest.raises(SetupError, match="is not a votes file"):
         VotesLog(path, ORIGIN)
     assert path.read_text() == "all my work"
 
@@ -106,7 +105,7 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "votes.jsonl"
     log = VotesLog(path, ORIGIN)
     script = (
-        "import sys; from pathlib import Path; from divek_verl.votes_log import VotesLog; "
+        "import sys; from pathlib import Path; from divek_verl.votes_file import VotesLog; "
         "from divek_verl.votes_file import Origin; VotesLog(Path(sys.argv[1]), Origin('m'))"
     )
     result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)

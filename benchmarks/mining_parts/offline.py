@@ -21,8 +21,7 @@ from divek_verl.engines.requests import seed_of
 from divek_verl.engines.rows import PreparedRows
 from divek_verl.engines.vllm_engine import VllmEngine, engine_arguments, sampling_parameters
 from divek_verl.errors import SetupError
-from divek_verl.votes_file import Origin
-from divek_verl.votes_log import VotesLog
+from divek_verl.votes_file import Origin, VotesLog
 from mining_parts.measuring import Section, Workload, take_turns
 from mining_parts.workload import engine_options, read_rows, sampling_options
 

@@ -21,9 +21,8 @@ from divek_verl.engines.rows import Key, PreparedRows, read_rows
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.progress import progress
-from divek_verl.votes import count_votes
-from divek_verl.votes_file import MinedVotes, Origin, model_name, origin_of
-from divek_verl.votes_log import VotesLog
+from divek_verl.votes import MinedVotes, count_votes
+from divek_verl.votes_file import Origin, VotesLog, model_name, origin_of
 
 NAMED_IMAGES = 5
 # tqdm's own format turns a rate below one around, into seconds an image.

@@ -114,7 +114,7 @@ class EvaluationFolder:
         for line in lines:
             try:
                 record = EvaluationRecord.from_json(line)
-            except TypeError:
+            except SetupError:
                 self.torn += 1
                 continue
             self.records[record.key] = record

@@ -1,14 +1,11 @@
 """The record of one evaluated image, in the schema of a run's ``questions.jsonl``."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from string import ascii_uppercase
-from typing import Any
 
 from divek_verl.engines.rows import PreparedRow
 from divek_verl.engines.two_step import TwoStepAnswer
-from divek_verl.records import Visit
-from divek_verl.votes import Votes
+from divek_verl.records import QuestionRecord
 
 NO_COMPLETION = "no_completion"
 FEWER = "fewer_than_asked"
@@ -16,7 +13,7 @@ STEPS = ("open question", "multiple choice")
 
 
 @dataclass
-class EvaluationRecord(Visit):
+class EvaluationRecord(QuestionRecord):
     """A run's record with what evaluation adds.
 
     Seconds and cache hits differ between machines and stay 0, so that equal models, data and seeds give equal lines.
@@ -44,29 +41,6 @@ class EvaluationRecord(Visit):
     choice_truncated: bool = False
     judged: dict[str, str] = field(default_factory=dict)
     unjudged: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.data_source, self.image_id
-
-    @property
-    def counted(self) -> Votes:
-        return Votes(self.votes, self.unknown, self.unanswered)
-
-    @property
-    def no_answer(self) -> int:
-        """Samples that came back without an answer; ``unanswered`` also counts those that did not come back."""
-        return max(0, self.unanswered - self.failed_samples)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "EvaluationRecord":
-        """The record of a line; unknown keys belong to another release and are ignored.
-
-        Raises:
-            TypeError: the line is not a record.
-        """
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in record.items() if name in known})
 
 
 def record_of(row: PreparedRow, answer: TwoStepAnswer, num_samples: int) -> EvaluationRecord:

@@ -7,7 +7,7 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare.classes import Classes
 from divek_verl.prepare.examples import Example
 from divek_verl.prompts import parse_data_source
-from divek_verl.question import skipped_as_easy
+from divek_verl.question import QuestionRules
 from divek_verl.votes_file import class_list_hash, read_votes_file
 
 
@@ -32,6 +32,6 @@ def easy_by_votes(path: Path, dataset: str, classes: Classes) -> Callable[[str, 
         mined = by_key.get((data_source, example.image_id))
         if mined is None:
             return False
-        return skipped_as_easy(mined.votes, classes.of(parse_data_source(data_source)[1]), example.truth)
+        return QuestionRules().is_easy(mined.votes, classes.of(parse_data_source(data_source)[1]), example.truth)
 
     return easy

@@ -17,7 +17,6 @@ from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root
 from divek_verl.class_lists import load_classes as load_classes
 from divek_verl.errors import SetupError
 from divek_verl.images import UPRIGHT, open_picture, picture_entry, upright_rgb, upright_size
-from divek_verl.question import Question
 from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
 
@@ -222,30 +221,3 @@ def _concatenate(parts: list[datasets.Dataset]) -> datasets.Dataset:
         return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
     except pa.ArrowException as error:
         raise SetupError(f"The data files cannot be mixed, give their columns the same types: {error}") from error
-
-
-def to_multiple_choice(prompt: dict, question: Question, truth: str, measures: Mapping[str, float]) -> dict:
-    """verl's prompt fields with the open question replaced by ``question``; the picture stays where it was.
-
-    Args:
-        prompt: fields of one row as the agent-loop worker gets them (``raw_prompt``, ``reward_model``, ...).
-        question: what to ask instead.
-        truth: the true class.
-        measures: what the votes say about the image, passed on to the reward function and so to the metrics.
-    """
-    dataset, _ = prompts.parse_data_source(prompt["data_source"])
-    text = prompts.multiple_choice(dataset, question.text)
-    extra_info = {
-        **(prompt.get("extra_info") or {}),
-        "num_options": len(question.options),
-        "options": list(question.options),
-        "truth": truth,
-        "measures": dict(measures),
-    }
-    letter = question.letter or ""
-    return {
-        **prompt,
-        "raw_prompt": prompts.with_text(prompt["raw_prompt"], text),
-        "reward_model": {**prompt["reward_model"], "ground_truth": letter},
-        "extra_info": extra_info,
-    }

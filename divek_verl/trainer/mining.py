@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,59 +11,27 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 
 from divek_verl.compat import GROUP_FIELD, serves_groups
 from divek_verl.labels import ClassNames
+from divek_verl.records import FailureReason, QuestionRecord
 from divek_verl.settings import Settings
 from divek_verl.trainer.prompt_tokens import PromptTokens
-from divek_verl.votes import Votes, count_votes
+from divek_verl.trainer.questions import Message, MiningError
+from divek_verl.votes import MinedVotes, count_votes
 
 ABORTED = ("abort", "aborted")
 
 
-class CannotAsk(Exception):
-    """An expected failure of one image, with the reason under which it is counted."""
-
-    def __init__(self, reason: str, detail: object = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = None if detail is None else f"{type(detail).__name__}: {detail}"
-
-
-@dataclass
-class Mined:
-    """What the samples of one open question brought.
-
-    ``policy_version``: of the oldest weights that answered. ``waves``: in how many turns the samples were drawn.
-    """
-
-    votes: Votes
-    open_tokens: int
-    policy_version: int | None = None
-    truncated: int = 0
-    failed: int = 0
-    cached_tokens: int = 0
-    prompt_tokens: int = 0
-    waves: int = 1
-
-
 @dataclass(frozen=True)
 class OpenPrompt:
-    """An open question made ready once for all of its K requests."""
+    """An open question, tokenized once for all of its K requests."""
 
     uid: str
     token_ids: list[int]
     images: Any
     deadline: float
 
-    @property
-    def seconds_left(self) -> float:
-        return max(0.0, self.deadline - time.monotonic())
-
-
-# (votes so far, samples still to come) -> whether the next wave may be left out
-StopRule = Callable[[Votes, int], bool]
-
 
 class OnlineMiner:
-    """Mines through an agent-loop worker's own client, tokenizer and picture processing.
+    """Samples through an agent-loop worker's own client, tokenizer and picture processing.
 
     Args:
         worker: verl's agent-loop worker (``verl/experimental/agent_loop/agent_loop.py``).
@@ -77,38 +45,28 @@ class OnlineMiner:
         self._prompt_tokens: Any = None
         self._grouped = settings.group_requests and serves_groups(worker.config)
 
-    async def mine(self, messages: list[dict], classes: ClassNames, uid: str, stop: StopRule | None = None) -> Mined:
+    async def mine(self, messages: list[Message], classes: ClassNames, uid: str, record: QuestionRecord) -> MinedVotes:
         """The votes of K answers; the picture is read and processed once for all of them.
 
-        A failed request counts as unanswered, so that K stays the denominator. With ``stop``, the samples are drawn in
-        ``divek.waves``, and the rest is left out as soon as it says so.
+        A failed request counts as unanswered, so that K stays the denominator.
 
         Raises:
-            CannotAsk: no answer came at all, with the reason.
+            MiningError: no answer came at all.
         """
         deadline = time.monotonic() + self.settings.mining_timeout
         prompt = await self._prepare(messages, uid, deadline)
-        sizes = self.settings.waves if stop and self.settings.waves else (self.settings.num_samples,)
-        outputs: list[Any] = []
-        for wave, size in enumerate(sizes, start=1):
-            outputs += await self._sample(prompt, len(outputs), size)
-            left = sum(sizes[wave:])
-            if left and stop is not None and stop(self._count(outputs, prompt, classes).votes, left):
-                break
-        mined = self._count(outputs, prompt, classes)
-        mined.waves = wave
-        return mined
+        return self._count(await self._sample(prompt), prompt, classes, record)
 
-    async def _prepare(self, messages: list[dict], uid: str, deadline: float) -> OpenPrompt:
+    async def _prepare(self, messages: list[Message], uid: str, deadline: float) -> OpenPrompt:
         loop = self._single_turn_loop()
         try:
             media = await loop.process_multi_modal_info(messages)
         except Exception as error:
-            raise CannotAsk("unreadable_image", error) from error
+            raise MiningError(FailureReason.UNREADABLE_IMAGE, error) from error
         try:
             token_ids = await asyncio.to_thread(self._prompt_tokens, messages, media.get("images"))
         except ValueError as error:
-            raise CannotAsk("overlong_prompt", error) from error
+            raise MiningError(FailureReason.OVERLONG_PROMPT, error) from error
         return OpenPrompt(uid, token_ids, media.get("images"), deadline)
 
     def _single_turn_loop(self) -> Any:
@@ -128,14 +86,15 @@ class OnlineMiner:
             self._prompt_tokens = PromptTokens(self._loop)
         return self._loop
 
-    async def _sample(self, prompt: OpenPrompt, first: int, count: int) -> list[Any]:
-        """``count`` outputs, or the exception in the place of one; what is not there in time is a TimeoutError.
+    async def _sample(self, prompt: OpenPrompt) -> list[Any]:
+        """K outputs, or an exception in the place of one; one that is late is a TimeoutError.
 
         Nothing is aborted in the engine: that would clear its caches for everybody.
         """
-        groups = [(first, count)] if self._grouped else [(first + index, 1) for index in range(count)]
+        count = self.settings.num_samples
+        groups = [(0, count)] if self._grouped else [(index, 1) for index in range(count)]
         tasks = {asyncio.ensure_future(self._request(prompt, *group)): group for group in groups}
-        await asyncio.wait(tasks, timeout=prompt.seconds_left)
+        await asyncio.wait(tasks, timeout=max(0.0, prompt.deadline - time.monotonic()))
         outputs: list[Any] = []
         for task, (_, size) in tasks.items():
             if not task.done():
@@ -148,16 +107,23 @@ class OnlineMiner:
         return outputs
 
     async def _request(self, prompt: OpenPrompt, index: int, count: int) -> list[Any]:
-        """One request of the engine. One routing id for all of an image: its replica has the picture cached."""
-        deterministic = self.worker.rollout_config.full_determinism
-        params = self._sampling_params()
-        if deterministic:
+        """One request to the engine; all of an image share a routing id, because one replica has its picture cached."""
+        settings, rollout = self.settings, self.worker.rollout_config
+        params: dict[str, Any] = {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+            "repetition_penalty": settings.repetition_penalty,
+        }
+        if settings.max_new_tokens is not None:
+            params["max_tokens"] = settings.max_new_tokens
+        if rollout.full_determinism:
             # verl would give all K the engine's one seed, and so K times the same answer.
-            params["seed"] = self.worker.rollout_config.seed + index
+            params["seed"] = rollout.seed + index
         if count > 1:
             params["n"] = count
         output = await self.worker.llm_client.generate(
-            request_id=f"{prompt.uid}-vote-{index}" if deterministic else f"{prompt.uid}-votes",
+            request_id=f"{prompt.uid}-vote-{index}" if rollout.full_determinism else f"{prompt.uid}-votes",
             prompt_ids=prompt.token_ids,
             sampling_params=params,
             image_data=prompt.images,
@@ -166,46 +132,45 @@ class OnlineMiner:
         )
         return split_group(output) if count > 1 else [output]
 
-    def _sampling_params(self) -> dict[str, Any]:
-        settings = self.settings
-        params = {
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "top_k": settings.top_k,
-            "repetition_penalty": settings.repetition_penalty,
-        }
-        if settings.max_new_tokens is not None:
-            params["max_tokens"] = settings.max_new_tokens
-        return params
-
-    def _count(self, outputs: Sequence[Any], prompt: OpenPrompt, classes: ClassNames) -> Mined:
-        done = [output for output in outputs if _came(output)]
-        lost = [output for output in outputs if not _came(output)]
+    def _count(
+        self, outputs: Sequence[Any], prompt: OpenPrompt, classes: ClassNames, record: QuestionRecord
+    ) -> MinedVotes:
+        done = [each for each in outputs if not isinstance(each, BaseException) and each.stop_reason not in ABORTED]
         if not done:
-            raise _no_answer(lost)
-        decode = self.worker.tokenizer.decode
-        texts = [decode(output.token_ids, skip_special_tokens=True) for output in done]
+            if all(isinstance(output, asyncio.TimeoutError) for output in outputs):
+                raise MiningError(FailureReason.MINING_TIMEOUT)
+            errors = [output for output in outputs if isinstance(output, BaseException)]
+            cause = errors[0] if errors else RuntimeError("the engine aborted all requests")
+            raise MiningError(FailureReason.SAMPLING_FAILED, cause)
+        lost = len(outputs) - len(done)
+        tokenizer = self.worker.tokenizer
+        texts = [tokenizer.decode(output.token_ids, skip_special_tokens=True) for output in done]
         limit = self.settings.max_new_tokens or self.worker.rollout_config.response_length
         versions = [version for version in map(_oldest_version, done) if version is not None]
-        return Mined(
-            votes=count_votes([*texts, *("" for _ in lost)], classes),
-            open_tokens=len(prompt.token_ids),
+        return MinedVotes(
+            record.data_source,
+            record.image_id,
+            count_votes([*texts, *[""] * lost], classes),
+            step=record.step,
             policy_version=min(versions, default=None),
-            truncated=sum(self._is_cut(output.token_ids, limit) for output in done),
-            failed=len(lost),
-            cached_tokens=sum(output.extra_fields.get("num_cached_tokens") or 0 for output in done),
+            truncated=sum(is_truncated(output.token_ids, limit, tokenizer.eos_token_id) for output in done),
+            failed=lost,
+            open_tokens=len(prompt.token_ids),
             prompt_tokens=len(prompt.token_ids) * len(done),
+            cached_tokens=sum(output.extra_fields.get("num_cached_tokens") or 0 for output in done),
         )
 
-    def _is_cut(self, token_ids: Sequence[int], limit: int) -> bool:
-        return len(token_ids) >= limit and token_ids[-1] != self.worker.tokenizer.eos_token_id
+
+def is_truncated(token_ids: Sequence[int], limit: int, end: int) -> bool:
+    """Whether an answer fills its token limit without an end."""
+    return len(token_ids) >= limit and token_ids[-1] != end
 
 
 def split_group(output: Any) -> list[Any]:
-    """One output for each completion of a request with n > 1 (see compat.py: serve_groups).
+    """One output for each completion of a request with n > 1 (compat.py: serve_groups).
 
-    The engine tells the cached tokens of one of them, the one that ended last. Which that is, is chance, so that the
-    mean over many images is right where each completion is given that number.
+    The engine reports the cached tokens of one completion, the one that ended last. Each completion gets that number,
+    so that the mean over many images is right.
 
     Raises:
         RuntimeError: the engine's process has not loaded this plugin.
@@ -216,18 +181,7 @@ def split_group(output: Any) -> list[Any]:
     return [output.model_copy(update={"token_ids": tokens, "stop_reason": reason}) for tokens, reason in group]
 
 
-def _came(output: Any) -> bool:
-    return not isinstance(output, BaseException) and output.stop_reason not in ABORTED
-
-
-def _no_answer(lost: Sequence[Any]) -> CannotAsk:
-    if all(isinstance(output, asyncio.TimeoutError) for output in lost):
-        return CannotAsk("mining_timeout")
-    errors = [output for output in lost if isinstance(output, BaseException)]
-    return CannotAsk("sampling_failed", errors[0] if errors else RuntimeError("the engine aborted all requests"))
-
-
 def _oldest_version(output: Any) -> int | None:
-    """A request that went on after a weight sync has two versions; the votes are as old as the older one."""
-    oldest = output.extra_fields.get("min_global_steps")
+    """A request that continues after a weight sync has two versions; the votes are as old as the older one."""
+    oldest: int | None = output.extra_fields.get("min_global_steps")
     return output.extra_fields.get("global_steps") if oldest is None else oldest

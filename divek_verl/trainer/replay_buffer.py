@@ -8,8 +8,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from divek_verl.records import shared_recorder
 from divek_verl.settings import read_settings
+from divek_verl.trainer.recorder import shared_recorder
 from divek_verl.trainer.vote_store import start_store
 
 RECORDER_TIMEOUT = 60
@@ -17,7 +17,7 @@ SECONDS_BETWEEN_PINGS = 10.0
 
 
 class NoProgress(RuntimeError):
-    """The rollouts cannot go on: every image is skipped, a worker died, or nothing has moved for too long."""
+    """The rollouts cannot continue: every image is skipped, a worker died, or no prompt has moved for too long."""
 
 
 class DivekReplayBuffer(ReplayBuffer):
@@ -54,8 +54,8 @@ class DivekReplayBuffer(ReplayBuffer):
         self._refills = 0
         self._last_progress = time.monotonic()
         if self.store is not None:
-            # The weights that answer during a step are those that the step before it left behind.
-            self.store.announce.remote(global_steps - (partition_id == "train"))
+            # The weights of the step before answer during a step.
+            self.store.set_policy_version.remote(global_steps - (partition_id == "train"))
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if partition_id == "train":
             metrics.update(ray.get(self.recorder.drain.remote(), timeout=RECORDER_TIMEOUT))
@@ -74,7 +74,7 @@ class DivekReplayBuffer(ReplayBuffer):
         advice = (
             "every image is easy for this policy: train on harder data, or set divek.skip_easy=false"
             if set(reasons) == {"easy"}
-            else "mend what the reasons name, or raise divek.max_refills_per_step"
+            else "fix what the reasons name, or raise divek.max_refills_per_step"
         )
         return (
             f"More than {self.max_refills} images of one step were skipped ({listed or 'failed rollouts'}): {advice}."
@@ -108,7 +108,7 @@ class DivekReplayBuffer(ReplayBuffer):
             self._ping_workers()
 
     def _ping_workers(self) -> None:
-        """A busy worker may answer late; one that died never will."""
+        """Raise NoProgress for a dead worker; a busy one may answer late."""
         workers = ray.get(self.recorder.workers.remote(), timeout=RECORDER_TIMEOUT)
         if not workers:
             return

@@ -25,7 +25,7 @@ def extend(module: Any) -> None:
 
 def _record_metrics(tracking: Any, runs: list[Any]) -> None:
     """Have ``Tracking`` append what it logs to ``<run dir>/metrics.jsonl``; ``runs`` gets the DiVE-k runs."""
-    from divek_verl.records import MetricsFile
+    from divek_verl.trainer.recorder import MetricsFile
 
     original_init, original_log = tracking.__init__, tracking.log
 

@@ -19,8 +19,7 @@ from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
 from divek_verl.engines.rows import PreparedRows
 from divek_verl.labels import ClassNames
 from divek_verl.votes import Votes, count_votes
-from divek_verl.votes_file import Origin, read_votes_file
-from divek_verl.votes_log import VotesLog
+from divek_verl.votes_file import Origin, VotesLog, read_votes_file
 
 CLASSES = ClassNames(NAMES[:3])
 ANSWERS = [f"<think>stripes</think><answer>{name}</answer>" for name in ("Chad", "chad.", "Peru", "Romania")]

@@ -33,8 +33,7 @@ from divek_verl.engines.rows import read_rows
 from divek_verl.engines.vllm_engine import PROMPT_ENDS, VllmEngine, _copies, _start_llms, engine_arguments
 from divek_verl.errors import SetupError
 from divek_verl.prepare import write_set
-from divek_verl.votes_file import read_votes_file
-from divek_verl.votes_log import VotesLog
+from divek_verl.votes_file import VotesLog, read_votes_file
 
 from .conftest import CLASSES, NAMES, paint
 

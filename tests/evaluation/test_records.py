@@ -11,7 +11,7 @@ from divek_verl.engines.two_step import TwoStepAnswer
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question
-from divek_verl.records import Visit
+from divek_verl.records import QuestionRecord as Visit
 from divek_verl.votes import Votes
 
 from .fabricated_set import BASE

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from divek_verl.class_lists import load_classes
-from divek_verl.votes import Votes
-from divek_verl.votes_file import MinedVotes, Origin, class_list_hash, write_votes_file
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, class_list_hash, write_votes_file
 
 from .layouts import cub
 from .running import counts, prepare, rows

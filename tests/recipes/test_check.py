@@ -11,8 +11,8 @@ from steps import counted_steps
 from toy import write_data, write_set
 
 from divek_verl.errors import SetupError
-from divek_verl.votes import Votes
-from divek_verl.votes_file import MinedVotes, Origin, write_votes_file
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, write_votes_file
 
 
 def commands(name: str, *overrides: str) -> list[str]:

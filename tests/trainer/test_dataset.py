@@ -18,7 +18,8 @@ from divek_verl.labels import ClassNames
 from divek_verl.prompts import is_ours
 from divek_verl.question import Question, build_question
 from divek_verl.reward import compute_score
-from divek_verl.trainer.dataset import DiveKDataset, load_classes, resolve_image, to_multiple_choice
+from divek_verl.trainer.dataset import DiveKDataset, load_classes, resolve_image
+from divek_verl.trainer.questions import to_multiple_choice
 from divek_verl.votes import Votes
 
 BASE = ("Chad", "Romania", "Andorra", "Moldova")

@@ -1,4 +1,4 @@
-"""Stage 1 alone: requests in groups and in waves, what comes too late, and which policy the votes are of."""
+"""Stage 1 alone: requests in groups, late answers, the policy version of votes, and votes that are used again."""
 
 import asyncio
 from types import SimpleNamespace
@@ -9,14 +9,25 @@ from verl.workers.rollout.replica import TokenOutput
 
 from divek_verl.compat import GROUP_FIELD
 from divek_verl.labels import ClassNames
-from divek_verl.trainer.mining import CannotAsk, Mined, split_group
-from divek_verl.votes import Votes
+from divek_verl.records import QuestionRecord
+from divek_verl.trainer.mining import split_group
+from divek_verl.trainer.questions import MiningError
+from divek_verl.votes import MinedVotes, Votes
 
 from .worker_fakes import CLASSES, answer, build, folder, prompt, queue, run
 
+RECORD = QuestionRecord(4, "train", "divek/flags/base", "chad-1", "", "Chad")
 
-def mine(worker: Any, prompt: dict, stop: Any = None) -> Mined:
-    mined: Mined = asyncio.run(worker.miner.mine(prompt["raw_prompt"], ClassNames(CLASSES), prompt["uid"], stop))
+
+def mine(worker: Any, prompt: dict) -> MinedVotes:
+    mining = worker.miner.mine(prompt["raw_prompt"], ClassNames(CLASSES), prompt["uid"], RECORD)
+    mined: MinedVotes = asyncio.run(mining)
+    assert (mined.key, mined.step) == (RECORD.key, 4)
+    return mined
+
+
+def count(worker: Any, outputs: list[Any]) -> MinedVotes:
+    mined: MinedVotes = worker.miner._count(outputs, SimpleNamespace(token_ids=[5] * 30), ClassNames(CLASSES), RECORD)
     return mined
 
 
@@ -67,44 +78,13 @@ def test_an_aborted_completion_of_a_group_is_a_failed_sample(build: Any) -> None
     first, second = split_group(output)
     assert (first.token_ids, second.token_ids) == ([1], [])
     assert [each.extra_fields["num_cached_tokens"] for each in (first, second)] == [16, 16]
-    place = SimpleNamespace(token_ids=[5] * 30)
-    mined = build().miner._count([first, second], prompt=place, classes=ClassNames(CLASSES))
+    mined = count(build(), [first, second])
     assert (mined.failed, mined.votes.unanswered, mined.votes.total) == (1, 2, 2)
 
 
 def test_an_engine_that_answers_a_group_with_one_completion_is_told(build: Any) -> None:
     with pytest.raises(RuntimeError, match="divek.group_requests=false"):
         split_group(TokenOutput(token_ids=[1], extra_fields={}))
-
-
-# ---------------------------------------------------------------- in waves
-
-
-def test_waves_are_drawn_until_the_rule_says_stop(build: Any, prompt: dict) -> None:
-    worker = build(num_samples=8, waves=(4, 2, 2), stop_confidence=0.9)
-    worker.llm_client.answers = [answer("Chad"), answer("Romania")]
-    asked: list[tuple[int, int]] = []
-
-    def stop(votes: Votes, left: int) -> bool:
-        asked.append((votes.total, left))
-        return len(asked) == 2
-
-    mined = mine(worker, prompt, stop)
-    assert asked == [(4, 4), (6, 2)]
-    assert (mined.waves, mined.votes.total, len(worker.llm_client.votes)) == (2, 6, 6)
-
-
-def test_without_a_rule_all_are_drawn_at_once(build: Any, prompt: dict) -> None:
-    worker = build(num_samples=8, waves=(4, 2, 2), stop_confidence=0.9, group_requests=True)
-    mined = mine(worker, prompt)
-    assert (mined.waves, mined.votes.total, len(worker.llm_client.votes)) == (1, 8, 1)
-
-
-def test_waves_of_a_deterministic_run_go_on_with_their_seeds(build: Any, prompt: dict) -> None:
-    seeds = ("actor_rollout_ref.rollout.full_determinism=true", "actor_rollout_ref.rollout.seed=100")
-    worker = build(*seeds, num_samples=4, waves=(2, 2), stop_confidence=0.9)
-    mine(worker, prompt, lambda votes, left: False)
-    assert [request["params"]["seed"] for request in worker.llm_client.votes] == [100, 101, 102, 103]
 
 
 # ---------------------------------------------------------------- what comes too late
@@ -121,9 +101,15 @@ def test_the_answers_that_came_in_time_are_votes_and_the_others_failed_samples(b
 def test_an_image_of_which_nothing_came_in_time_has_a_reason(build: Any, prompt: dict) -> None:
     worker = build(mining_timeout=0.05)
     worker.llm_client.answers = [60.0]
-    with pytest.raises(CannotAsk) as error:
+    with pytest.raises(MiningError) as error:
         mine(worker, prompt)
     assert error.value.reason == "mining_timeout"
+
+
+def test_no_answer_at_all_is_no_question(build: Any) -> None:
+    with pytest.raises(MiningError) as error:
+        count(build(), [RuntimeError("gone"), RuntimeError("too")])
+    assert (error.value.reason, error.value.detail) == ("sampling_failed", "RuntimeError: gone")
 
 
 # ---------------------------------------------------------------- which policy
@@ -135,8 +121,7 @@ def test_votes_are_as_old_as_the_oldest_weights_that_answered(build: Any) -> Non
         TokenOutput(token_ids=[1], extra_fields={"global_steps": 9, "min_global_steps": 8}),
         TokenOutput(token_ids=[1], extra_fields={"global_steps": 9}),
     ]
-    mined = build().miner._count(outputs, prompt=SimpleNamespace(token_ids=[5]), classes=ClassNames(CLASSES))
-    assert mined.policy_version == 8
+    assert count(build(), outputs).policy_version == 8
 
 
 # ---------------------------------------------------------------- votes that are used again (see vote_store.py)
@@ -190,7 +175,7 @@ def test_a_question_from_used_votes_that_is_too_long_is_named(build: Any, prompt
     worker = build(max_vote_age=None)
     worker.llm_client.answers = [answer("Romania"), answer("Chad")]
     run_at(worker, prompt, 10)
-    worker.rollout_config = SimpleNamespace(full_determinism=False, response_length=40, prompt_length=60)
+    worker.questions._max_prompt_tokens = 60
     run_at(worker, prompt, 11)
     assert worker.recorder.written[-1].failure == "overlong_question"
 
@@ -203,7 +188,7 @@ def test_a_source_that_needs_no_votes_samples_nothing(build: Any, prompt: dict) 
     run_at(worker, prompt, 10)
     (visit,) = worker.recorder.written
     assert worker.llm_client.votes == []
-    assert (visit.votes_from, visit.samples, len(visit.options)) == ("nowhere", 0, 3)
+    assert (visit.votes_from, visit.samples, len(visit.options)) == ("none", 0, 3)
     assert visit.options["ABC".index(visit.answer)] == "Chad"
     assert visit.failure is None
 

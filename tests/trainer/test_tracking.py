@@ -10,7 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 from wandb_file import history, tables
 
-from divek_verl.records import Visit, append_line, summarize
+from divek_verl.files import append_line
+from divek_verl.records import QuestionRecord as Visit
+from divek_verl.trainer.recorder import summarize
 from divek_verl.trainer.tracking import NO_QUESTION, extend, verbatim
 
 # What dashboards are built on: a name that is gone or changed breaks them.
@@ -134,7 +136,7 @@ def test_the_logged_input_is_the_question_that_was_asked(processor: Any) -> None
 
     from divek_verl.labels import ClassNames
     from divek_verl.question import Question, build_question
-    from divek_verl.trainer.dataset import to_multiple_choice
+    from divek_verl.trainer.questions import to_multiple_choice
     from divek_verl.votes import count_votes
 
     classes = ClassNames(["Chad", "Romania", "Andorra"])

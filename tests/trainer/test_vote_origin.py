@@ -11,8 +11,8 @@ import pytest
 from divek_verl.errors import SetupError
 from divek_verl.settings import prepare_config
 from divek_verl.trainer.vote_origin import class_lists, votes_origin
-from divek_verl.votes import Votes
-from divek_verl.votes_file import MinedVotes, Origin, model_name, write_votes_file
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, model_name, write_votes_file
 
 SOURCE = "divek/flags/base"
 

@@ -10,16 +10,15 @@ import ray
 
 from divek_verl.trainer.vote_store import (
     CHECKPOINT_FILE,
+    SaveVotes,
     VoteStore,
-    existing_store,
     fill_store,
     restore_votes,
     resumed_folder,
-    save_votes,
     start_store,
 )
-from divek_verl.votes import Votes
-from divek_verl.votes_file import MinedVotes, Origin, read_votes_file
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, read_votes_file, write_votes_file
 
 BASE, NEW = "divek/flags/base", "divek/flags/new"
 ORIGIN = Origin("/models/small", {"num_samples": 4})
@@ -43,9 +42,9 @@ def test_votes_are_used_until_they_are_too_old(max_age: int | None, now: int, ag
 def test_the_trainers_word_on_the_version_counts_where_it_is_newer() -> None:
     store = VoteStore(1)
     store.put(mined(version=3))
-    store.announce(5)
+    store.set_policy_version(5)
     assert store.look_up(BASE, "a", 4) is None
-    store.announce(2)
+    store.set_policy_version(2)
     assert store.look_up(BASE, "a", 4) is None
 
 
@@ -98,44 +97,56 @@ def store(cluster: None) -> Iterator[Any]:
     ray.kill(handle)
 
 
+def save(store: Any, path: Path, origin: Origin = ORIGIN) -> None:
+    write_votes_file(path, origin, ray.get(store.votes.remote()))
+
+
 def test_a_run_has_one_store(store: Any) -> None:
     ray.get(store.put.remote(mined()))
     assert ray.get(start_store(None).votes.remote()) == [mined()]
-    other = existing_store()
-    assert other is not None
-    assert ray.get(other.votes.remote()) == [mined()]
 
 
-def test_a_run_that_started_none_has_none(cluster: None) -> None:
-    assert existing_store() is None
+def test_a_checkpoint_gets_the_votes_of_the_run_and_none_where_there_is_no_store(
+    cluster: None, tmp_path: Path, compose: Any
+) -> None:
+    callback = SaveVotes(compose("actor_rollout_ref.model.path=/models/small", "divek.num_samples=4"))
+    callback.on_save(None, 1, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    store = start_store(None)
+    ray.get(store.put.remote(mined()))
+    callback.on_save(None, 1, str(tmp_path))
+    ray.kill(store)
+    file = read_votes_file(tmp_path / CHECKPOINT_FILE)
+    assert (file.votes, file.complete) == ([mined()], True)
+    assert (file.origin.model, file.origin.sampling["num_samples"]) == ("/models/small", 4)
 
 
 def test_what_is_saved_is_restored(store: Any, tmp_path: Path) -> None:
     ray.get(store.put.remote(mined("a", 3), mined("b", 4)))
-    assert save_votes(store, tmp_path / CHECKPOINT_FILE, ORIGIN) == 2
+    save(store, tmp_path / CHECKPOINT_FILE)
     ray.get(store.put.remote(mined("a", 9)))
     told = restore_votes(store, tmp_path / CHECKPOINT_FILE, ORIGIN)
-    assert told == f"took over the votes on 2 images from {tmp_path / CHECKPOINT_FILE}"
+    assert told == f"loaded the votes on 2 images from {tmp_path / CHECKPOINT_FILE}"
     assert ray.get(store.votes.remote()) == [mined("a", 3), mined("b", 4)]
 
 
 def test_a_truncated_file_is_reported_and_what_is_left_of_it_used(store: Any, tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT_FILE
     ray.get(store.put.remote(mined("a"), mined("b")))
-    save_votes(store, path, ORIGIN)
+    save(store, path)
     path.write_bytes(path.read_bytes()[:-60])
     told = fill_store(store, read_votes_file(path), path)
-    assert "cut short, what it lacks is mined again" in told
+    assert "cut short, the missing images are mined again" in told
 
 
 def test_a_checkpoint_without_votes_is_reported(store: Any, tmp_path: Path) -> None:
     told = restore_votes(store, tmp_path / CHECKPOINT_FILE, ORIGIN)
-    assert told.startswith("no votes of the checkpoint are used, images are mined again")
+    assert told.startswith("no votes are loaded from the checkpoint, images are mined again")
 
 
 def test_votes_of_other_settings_are_left_and_named(store: Any, tmp_path: Path) -> None:
     ray.get(store.put.remote(mined()))
-    save_votes(store, tmp_path / CHECKPOINT_FILE, Origin("/models/small", {"num_samples": 20}))
+    save(store, tmp_path / CHECKPOINT_FILE, Origin("/models/small", {"num_samples": 20}))
     ray.kill(store)
     fresh = start_store(None)
     told = restore_votes(fresh, tmp_path / CHECKPOINT_FILE, ORIGIN)

@@ -15,12 +15,10 @@ from verl.workers.rollout.replica import TokenOutput
 
 from divek_verl import prompts
 from divek_verl.compat import GROUP_FIELD
-from divek_verl.option_sources import build_option_source
-from divek_verl.records import Visit
+from divek_verl.records import QuestionRecord
 from divek_verl.reward import compute_score
 from divek_verl.settings import Settings
 from divek_verl.trainer.dataset import DiveKDataset
-from divek_verl.trainer.mining import OnlineMiner
 from divek_verl.trainer.rollout import TwoStageAgentLoopWorker
 from divek_verl.trainer.vote_store import VoteStore
 
@@ -94,15 +92,15 @@ class FakeClient:
 
 class FakeRecorder:
     def __init__(self) -> None:
-        self.mined: list[Visit] = []
-        self.written: list[Visit] = []
-        self.note_mined = SimpleNamespace(remote=self._keeps(self.mined))
+        self.mined: list[QuestionRecord] = []
+        self.written: list[QuestionRecord] = []
+        self.record_votes = SimpleNamespace(remote=self._keeps(self.mined))
         self.write = SimpleNamespace(remote=self._keeps(self.written))
 
     @staticmethod
-    def _keeps(visits: list[Visit]) -> Any:
-        async def keep(visit: Visit) -> None:
-            visits.append(visit)
+    def _keeps(records: list[QuestionRecord]) -> Any:
+        async def keep(record: QuestionRecord) -> None:
+            records.append(record)
 
         return keep
 
@@ -201,13 +199,9 @@ def build(compose: Any, processor: Any, queue: FakeQueue) -> Callable[..., Any]:
         worker.distillation_enabled = False
         worker.llm_client = FakeClient(processor.tokenizer)
         worker.reward_loop_worker_handles = [FakeRewardWorker(processor.tokenizer)]
-        worker.settings = settings = Settings(**{"num_samples": 4, "group_requests": False, **divek})
-        worker.recorder = FakeRecorder()
-        worker.miner = OnlineMiner(worker, settings)
-        worker.source = build_option_source(settings.option_source, mixed_with=settings.mixed_with)
+        settings = Settings(**{"num_samples": 4, "group_requests": False, **divek})
         worker.store = FakeStore(settings.max_vote_age) if settings.reuses_votes else None
-        worker._slots = asyncio.Semaphore(worker.settings.max_images_in_flight)
-        worker._visits = {}
+        worker._set_up(settings, FakeRecorder(), worker.store)
         return worker
 
     return build_worker

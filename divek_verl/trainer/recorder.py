@@ -1,0 +1,131 @@
+"""Run records: ``questions.jsonl``, ``metrics.jsonl``, and the ``divek/`` metrics of a step.
+
+One Ray actor writes for all agent-loop workers, so that lines are never torn and a step's numbers have one source.
+"""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from divek_verl.files import append_line
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, QuestionRecord
+
+RECORDER_NAME = "divek_run_recorder"
+
+
+def summarize(mined: list[QuestionRecord], rolled_out: list[QuestionRecord]) -> dict[str, float]:
+    """The ``divek/`` metrics of one step, from the images mined in it and those whose rollouts ended in it.
+
+    Images without a question stay in the denominators of ``one_step``, ``consistency`` and ``recall``. Metrics about
+    samples count those drawn in this step, not reused votes.
+    """
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values) if values else 0.0
+
+    asked = [record for record in mined if record.reason is None]
+    fresh = [record for record in mined if record.votes_from == "policy"]
+    voted = [record for record in mined if record.votes_from != "none"]
+    samples = sum(record.samples for record in fresh)
+    metrics = {
+        "images_visited": float(len(mined)),
+        "images_mined": float(len(fresh)),
+        "votes_reused": float(sum(record.votes_from == "store" for record in mined)),
+        "samples": float(samples),
+        "unanswered_share": sum(record.unanswered for record in fresh) / max(samples, 1),
+        "unknown_share": sum(sum(record.unknown.values()) for record in fresh) / max(samples, 1),
+        "truncated_share": sum(record.truncated for record in fresh) / max(samples, 1),
+        "failed_samples": float(sum(record.failed_samples for record in fresh)),
+        "options/mean": mean([float(len(record.options)) for record in asked]),
+        "truth_injected_share": mean([float(record.injected) for record in asked]),
+        "one_step": mean([record.one_step for record in voted]),
+        "consistency": mean([record.consistency for record in voted]),
+        "recall": mean([record.recall for record in voted]),
+        "vote_age/mean": mean([float(record.vote_age) for record in voted]),
+        "vote_age/max": float(max((record.vote_age for record in voted), default=0)),
+        "mining_seconds/mean": mean([record.mining_seconds for record in fresh]),
+        "rollout_seconds/mean": mean([record.rollout_seconds for record in rolled_out]),
+        "cached_share": sum(r.cached_tokens for r in mined) / max(sum(r.prompt_tokens for r in mined), 1),
+        "skips/total": float(len(mined) - len(asked)),
+    }
+    reasons = Counter(record.reason for record in mined if record.reason is not None)
+    failures = Counter(reason for record in rolled_out for reason in Counter(record.rollout_failures).elements())
+    metrics |= {f"skips/{reason}": float(count) for reason, count in reasons.items()}
+    metrics |= {f"rollout_failures/{reason}": float(count) for reason, count in failures.items()}
+    return {f"divek/{name}": value for name, value in metrics.items()}
+
+
+class RunRecorder:
+    """The one writer of a run's records; an actor that all workers and the trainer's sampler share."""
+
+    def __init__(self, run_dir: str) -> None:
+        folder = Path(run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._questions = folder / QUESTIONS_FILE
+        self._mined: list[QuestionRecord] = []
+        self._rolled_out: list[QuestionRecord] = []
+        self._workers: list[Any] = []
+
+    def register_worker(self, handle: Any) -> None:
+        """Remember an agent-loop worker, so that the sampler can notice its death."""
+        self._workers.append(handle)
+
+    def workers(self) -> list[Any]:
+        return self._workers
+
+    def record_votes(self, record: QuestionRecord) -> None:
+        """Count a training visit as soon as its votes are in, before its rollouts start."""
+        if record.split == "train":
+            self._mined.append(record)
+
+    def write(self, record: QuestionRecord) -> None:
+        """Write the line of a finished record."""
+        append_line(self._questions, record.to_json())
+        if record.split == "train" and record.reason is None:
+            self._rolled_out.append(record)
+
+    def skip_reasons(self) -> dict[str, tuple[int, str]]:
+        """Reason -> (count, one example's detail) of the training visits since the last ``drain``."""
+        found: dict[str, tuple[int, str]] = {}
+        for record in self._mined:
+            if record.reason is not None:
+                count, detail = found.get(record.reason, (0, record.detail or record.image_id))
+                found[record.reason] = (count + 1, detail)
+        return found
+
+    def drain(self) -> dict[str, float]:
+        """The metrics since the last call."""
+        mined, self._mined = self._mined, []
+        rolled_out, self._rolled_out = self._rolled_out, []
+        return summarize(mined, rolled_out)
+
+
+def shared_recorder(run_dir: str) -> Any:
+    """The handle of this job's recorder; the first caller starts it. It takes no CPU slot of Ray's."""
+    options = {"name": RECORDER_NAME, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1}
+    return ray.remote(RunRecorder).options(**options).remote(run_dir)
+
+
+class MetricsFile:
+    """Appends each step's metrics to ``metrics.jsonl``, whatever trackers the user chose.
+
+    verl's own "file" logger truncates its file at every start, so that a resumed run would lose what it had.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        self._path = Path(run_dir) / METRICS_FILE
+
+    def log(self, data: dict[str, Any], step: int) -> None:
+        """Append one line with everything in ``data`` that is a number; JSON has only null for NaN and infinities."""
+        numbers: dict[str, float | None] = {}
+        for name, value in data.items():
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            numbers[name] = number if math.isfinite(number) else None
+        append_line(self._path, {"step": int(step), "data": numbers})

@@ -1,0 +1,170 @@
+"""The metrics of a step, and the one writer of a run's records."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_records import FIELDS, asked, record
+
+from divek_verl.trainer.recorder import MetricsFile, RunRecorder, summarize
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ------------------------------------------------------------------------------------------ the metrics of a step
+
+
+def test_the_metrics_of_a_step_by_hand() -> None:
+    first = asked(
+        unknown={"Yak": 1},
+        unanswered=3,  # 8 samples
+        truncated=2,
+        failed_samples=1,
+        injected=True,
+        options=["Chad", "Romania", "Mali"],
+        one_step=0.375,
+        consistency=1.0,
+        recall=0.0,
+        mining_seconds=2.0,
+        rollout_seconds=4.0,
+        prompt_tokens=100,
+        cached_tokens=50,
+        rollout_failures={"rollout_timeout": 2, "ValueError": 1},
+    )
+    second = asked(one_step=0.75, recall=1.0, mining_seconds=4.0, rollout_seconds=8.0, prompt_tokens=300)  # 4 samples
+    easy = record(votes={"Chad": 4}, skip="easy", one_step=1.0, consistency=1.0, recall=1.0, mining_seconds=6.0)
+    broken = record(failure="unreadable_image")
+    metrics = summarize([first, second, easy, broken], [first, second])
+    assert metrics == pytest.approx(
+        {
+            "divek/images_visited": 4,
+            "divek/images_mined": 4,
+            "divek/votes_reused": 0,
+            "divek/samples": 16,
+            "divek/unanswered_share": 3 / 16,
+            "divek/unknown_share": 1 / 16,
+            "divek/truncated_share": 2 / 16,
+            "divek/failed_samples": 1,
+            # Of the two images with a question:
+            "divek/options/mean": 2.5,
+            "divek/truth_injected_share": 0.5,
+            # Of all four images:
+            "divek/one_step": (0.375 + 0.75 + 1.0 + 0.0) / 4,
+            "divek/consistency": 0.5,
+            "divek/recall": 0.5,
+            "divek/vote_age/mean": 0.0,
+            "divek/vote_age/max": 0.0,
+            "divek/mining_seconds/mean": 3.0,
+            "divek/rollout_seconds/mean": 6.0,
+            "divek/cached_share": 50 / 400,
+            "divek/skips/total": 2,
+            "divek/skips/easy": 1,
+            "divek/skips/unreadable_image": 1,
+            "divek/rollout_failures/rollout_timeout": 2,
+            "divek/rollout_failures/ValueError": 1,
+        }
+    )
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_votes_that_are_reused_are_no_samples_of_this_step() -> None:
+    fresh = asked(unanswered=4, one_step=0.5, mining_seconds=2.0)
+    reused = asked(unanswered=9, votes_from="store", vote_age=4, one_step=1.0, mining_seconds=0.1)
+    unasked = asked(votes={}, votes_from="none", mining_seconds=0.1)
+    metrics = summarize([fresh, reused, unasked], [])
+    assert (metrics["divek/images_visited"], metrics["divek/images_mined"], metrics["divek/votes_reused"]) == (3, 1, 1)
+    assert metrics["divek/samples"] == fresh.samples
+    assert metrics["divek/unanswered_share"] == 4 / fresh.samples
+    assert metrics["divek/mining_seconds/mean"] == 2.0
+    # What the votes say is said of all that had votes.
+    assert (metrics["divek/one_step"], metrics["divek/vote_age/mean"], metrics["divek/vote_age/max"]) == (0.75, 2, 4)
+
+
+def test_a_step_without_images_has_metrics_all_the_same() -> None:
+    metrics = summarize([], [])
+    assert set(metrics.values()) == {0.0}
+    assert "divek/images_mined" in metrics
+
+
+# ------------------------------------------------------------------------------------------ the recorder, without Ray
+
+
+def test_finished_visits_are_lines_at_once(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path / "new" / "run"))
+    recorder.write(asked())
+    recorder.write(asked(split="val", image_id="é"))
+    written = lines(tmp_path / "new" / "run" / "questions.jsonl")
+    assert [line["image_id"] for line in written] == ["chad-1", "é"]
+    assert all(set(line) >= FIELDS for line in written)
+
+
+def test_a_resumed_run_appends(tmp_path: Path) -> None:
+    RunRecorder(str(tmp_path)).write(asked(step=1))
+    RunRecorder(str(tmp_path)).write(asked(step=2))
+    assert [line["step"] for line in lines(tmp_path / "questions.jsonl")] == [1, 2]
+
+
+def test_draining_gives_the_training_metrics_since_the_last_time(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    recorder.record_votes(asked())
+    recorder.record_votes(record(skip="easy"))
+    recorder.record_votes(asked(split="val"))  # validation has metrics of its own
+    recorder.write(asked(rollout_seconds=3.0))
+    recorder.write(record(skip="easy", rollout_seconds=99.0))
+    recorder.write(asked(split="val", rollout_seconds=99.0))
+    metrics = recorder.drain()
+    assert metrics["divek/images_mined"] == 2
+    assert metrics["divek/skips/easy"] == 1
+    assert metrics["divek/rollout_seconds/mean"] == 3.0
+    assert recorder.drain()["divek/images_mined"] == 0
+
+
+def test_reasons_come_with_their_count_and_one_example(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    for image_id in ("a", "b"):
+        recorder.record_votes(record(skip="easy", image_id=image_id))
+    recorder.record_votes(record(failure="unreadable_image", detail="OSError: cut off", image_id="c"))
+    recorder.record_votes(asked())
+    assert recorder.skip_reasons() == {"easy": (2, "a"), "unreadable_image": (1, "OSError: cut off")}
+    recorder.drain()
+    assert recorder.skip_reasons() == {}
+
+
+def test_workers_are_remembered(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    recorder.register_worker("one")
+    recorder.register_worker("two")
+    assert recorder.workers() == ["one", "two"]
+
+
+def test_metrics_are_appended_by_a_resumed_run(tmp_path: Path) -> None:
+    MetricsFile(str(tmp_path / "run")).log({"critic/score/mean": 0.5}, 1)
+    MetricsFile(str(tmp_path / "run")).log({"critic/score/mean": 0.75}, 2)
+    assert lines(tmp_path / "run" / "metrics.jsonl") == [
+        {"step": 1, "data": {"critic/score/mean": 0.5}},
+        {"step": 2, "data": {"critic/score/mean": 0.75}},
+    ]
+
+
+def test_metrics_are_numbers_of_whatever_type(tmp_path: Path) -> None:
+    data = {
+        "int": 1,
+        "np": np.float32(0.5),
+        "zero_d": np.array(2),
+        "text": "no",
+        "none": None,
+        "list": [1, 2],
+        "map": {},
+    }
+    MetricsFile(str(tmp_path)).log(data, np.int64(4))  # type: ignore[arg-type]
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 4, "data": {"int": 1.0, "np": 0.5, "zero_d": 2.0}}]
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """JSON has no nan; a browser refuses a file with one."""
+    MetricsFile(str(tmp_path)).log({"a": float("nan"), "b": float("-inf"), "c": 1.0}, 1)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "data": {"a": None, "b": None, "c": 1.0}}]
