@@ -71,7 +71,7 @@ setup(
         "verl.plugins": ["divek = divek_verl.plugin"],
         # vLLM calls it in each of its processes; it does nothing except on the CPU platform.
         "vllm.general_plugins": ["divek_cpu = divek_verl.cpu.vllm_plugin:register"],
-        # `import torch` calls it in every process, vLLM's helpers included; it does nothing if torch has an accelerator.
+        # `import torch` calls it in every process, vLLM's helpers included; it does nothing with an accelerator.
         "torch.backends": ["divek_cpu = divek_verl.cpu.torchvision_stub:autoload"],
     },
 )

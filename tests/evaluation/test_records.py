@@ -8,6 +8,7 @@ import pytest
 from divek_verl.engines.base import Reply
 from divek_verl.engines.rows import PreparedRow
 from divek_verl.engines.two_step import TwoStepAnswer
+from divek_verl.errors import SetupError
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
 from divek_verl.question import Question
@@ -40,7 +41,7 @@ def test_a_record_reads_back_as_it_was() -> None:
 
 
 def test_a_line_of_something_else_is_none() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(SetupError):
         EvaluationRecord.from_json({"step": 1})
 
 

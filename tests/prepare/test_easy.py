@@ -30,13 +30,14 @@ def votes_file(prepared: Path, votes: Sequence[Votes], path: Path, digest: str |
     return path
 
 
-def test_only_those_whose_every_vote_is_right(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_those_whose_votes_on_the_class_list_are_all_right(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = prepare("cub", "--data-root", root, out=tmp_path / "out")
     truth = rows(before, "train")[0]["reward_model"]["ground_truth"]
     votes = [
-        Votes({truth: 20}),
-        Votes({truth: 19}, unanswered=1),
         Votes({truth: 19}, unknown={"Roc": 1}),
+        Votes({}, unanswered=20),
         Votes({truth: 19, "Laysan Albatross": 1}),
         Votes({"Laysan Albatross": 20}),
     ]

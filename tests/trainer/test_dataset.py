@@ -543,7 +543,7 @@ def test_an_answer_to_the_open_question_is_graded_by_the_rows_own_class_list(
 ) -> None:
     loaded = load(write(folder, [row(0)]))[0]
     completion = f"<think>Stripes.</think><answer>{answer}</answer>"
-    graded = compute_score(loaded["data_source"], completion, "Chad", loaded["extra_info"])
+    graded = compute_score(loaded["data_source"], completion, "Chad", loaded["extra_info"], open_questions=True)
     assert (graded["acc"], graded["score"]) == (right, 1.0 + right)
 
 

@@ -145,7 +145,7 @@ def test_an_answer_is_truncated_where_it_fills_the_limit_without_an_end() -> Non
 
 def test_a_failed_request_stays_in_the_denominator(build: Any, prompt: dict) -> None:
     worker = build()
-    worker.llm_client.answers = [answer("Chad"), RuntimeError("engine is busy"), answer("Chad"), answer("Mali")]
+    worker.llm_client.answers = [answer("Chad"), RuntimeError("engine is busy"), answer("Chad"), answer("Moldova")]
     run(worker, prompt)
     (visit,) = worker.recorder.written
     assert (visit.one_step, visit.samples, visit.skip) == (0.5, 4, None)

@@ -109,7 +109,7 @@ def test_a_run_has_one_store(store: Any) -> None:
 def test_a_checkpoint_gets_the_votes_of_the_run_and_none_where_there_is_no_store(
     cluster: None, tmp_path: Path, compose: Any
 ) -> None:
-    callback = SaveVotes(compose("actor_rollout_ref.model.path=/models/small", "divek.num_samples=4"))
+    callback = SaveVotes(compose("actor_rollout_ref.model.path=/models/small", "divek.num_samples=4", name="divek_cpu"))
     callback.on_save(None, 1, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
     store = start_store(None)
