@@ -1,15 +1,16 @@
-"""How much of vLLM's bare throughput does a two-step evaluation reach?
+"""How much of vLLM's own throughput does a two-step evaluation reach?
 
     python benchmarks/eval.py --model runs/demo/model --data runs/demo/data/val_base.parquet
 
-Two arms, in turn, with engines of the same settings on the same machine: ``evaluation`` is ``divek eval`` from rows to
-results (reading, both steps, records on disk, statistics, page); ``bare`` is ``vllm.LLM.generate``, called twice with
-the very prompts, decoded pictures and seeds that the evaluation used, so that it draws the same tokens. Each arm prints
-tokens a second; the claim is that the evaluation reaches at least 0.9 of bare vLLM.
+Two arms run in turn, with equal engine settings on the same machine. ``evaluation`` is ``divek eval`` from rows to
+results: reading, both steps, records on disk, statistics, page. ``bare`` calls ``vllm.LLM.generate`` twice with the
+prompts, decoded pictures and seeds of the evaluation, so that it draws the same tokens. The claim is that the
+evaluation reaches at least 0.9 of the tokens a second of bare vLLM.
 """
 
 import asyncio
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -18,13 +19,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
+from divek_verl.engines.options import EngineOptions
+
+if TYPE_CHECKING:
+    from divek_verl.evaluation.evaluating import Evaluation
 
 CLAIM = 0.9
 OPEN, CHOICE = "/open", "/choice"
@@ -32,7 +37,7 @@ OPEN, CHOICE = "/open", "/choice"
 
 @dataclass
 class Recording:
-    """An engine that remembers what it was asked, for the bare arm to ask again."""
+    """An engine that remembers its requests, so that the bare arm can repeat them."""
 
     engine: Engine
     asked: list[tuple[Request, Sampling]] = field(default_factory=list)
@@ -54,7 +59,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds and generated tokens of both arms, one after the other."""
+    """Seconds and generated tokens of both arms."""
 
     evaluation_seconds: float
     evaluation_tokens: int
@@ -68,9 +73,9 @@ class Round:
 
 
 class Bare:
-    """``vllm.LLM``, with all requests of a step in one call, prepared before the clock starts."""
+    """``vllm.LLM`` with all requests of a step in one call; they are prepared before the clock starts."""
 
-    def __init__(self, options: Any, on_cpu: bool) -> None:
+    def __init__(self, options: EngineOptions, on_cpu: bool) -> None:
         from transformers import AutoProcessor
         from vllm import LLM
 
@@ -81,7 +86,7 @@ class Bare:
         self._prompts = PromptBuilder(AutoProcessor.from_pretrained(options.model))
 
     def prepare(self, asked: list[tuple[Request, Sampling]]) -> list[tuple[list[Any], list[Any]]]:
-        """Prompts and sampling parameters of each step; pictures are decoded here, outside of the time measured."""
+        """Prompts and sampling parameters of each step; pictures are decoded here, before the clock starts."""
         from divek_verl.engines.vllm_engine import sampling_parameters
 
         steps = [[each for each in asked if each[0].key.endswith(step)] for step in (OPEN, CHOICE)]
@@ -89,11 +94,11 @@ class Bare:
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         built = self._prompts(request.messages)
-        # As tokens: text would cost vLLM a second pass through the processor.
+        # Tokens save vLLM a second pass through the processor.
         return {"prompt_token_ids": self._prompts.tokenize(built), "multi_modal_data": {"image": built.images}}
 
     def __call__(self, steps: list[tuple[list[Any], list[Any]]]) -> tuple[float, int]:
-        """Seconds, and tokens generated."""
+        """Seconds and generated tokens."""
         self._llm.reset_prefix_cache()
         started, tokens = time.perf_counter(), 0
         for prompts, parameters in steps:
@@ -102,8 +107,10 @@ class Bare:
         return time.perf_counter() - started, tokens
 
 
-async def measure(evaluation: Any, options: Any, rounds: int, on_cpu: bool, console: Console) -> list[Round]:
-    """``rounds`` of both arms in turn, after one of each that only warms up."""
+async def measure(
+    evaluation: "Evaluation", options: EngineOptions, rounds: int, on_cpu: bool, console: Console
+) -> list[Round]:
+    """``rounds`` of both arms in turn, after one round that only warms up."""
     from divek_verl.engines.opening import open_engine
 
     found = []
@@ -112,7 +119,7 @@ async def measure(evaluation: Any, options: Any, rounds: int, on_cpu: bool, cons
         for number in range(rounds + 1):
             recording = Recording(engine)
             seconds = await _evaluate(evaluation, recording)
-            # vLLM's own call blocks; nothing else is at work meanwhile.
+            # This call blocks the event loop; nothing else runs meanwhile.
             bare_seconds, bare_tokens = bare(bare.prepare(recording.asked))
             if number == 0:
                 continue
@@ -121,14 +128,14 @@ async def measure(evaluation: Any, options: Any, rounds: int, on_cpu: bool, cons
     return found
 
 
-async def _evaluate(evaluation: Any, recording: Recording) -> float:
+async def _evaluate(evaluation: "Evaluation", recording: Recording) -> float:
     from divek_verl.evaluation.evaluating import evaluate
 
     @asynccontextmanager
     async def opened(_: int) -> AsyncIterator[Engine]:
         yield recording
 
-    # The engine's own cache would spare the second round its prefills.
+    # Otherwise the cache saves the second round its prefills.
     await recording.engine.llms[0].reset_prefix_cache()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -149,37 +156,30 @@ def table_of(rounds: list[Round]) -> Table:
 
 
 def summary(rounds: list[Round]) -> dict[str, Any]:
-    """What is saved: every round, and the median share that decides the claim."""
+    """The saved numbers: every round, and the median share, which decides the claim."""
     ratios = [each.ratio for each in rounds]
     return {
         "claim": f"the evaluation reaches at least {CLAIM} of bare vLLM's tokens a second",
         "share": statistics.median(ratios),
         "holds": statistics.median(ratios) >= CLAIM,
         "rounds": [{**vars(each), "share": each.ratio} for each in rounds],
-        "machine": {"platform": platform.platform(), "processors": _processors()},
+        "machine": {"platform": platform.platform(), "processors": len(os.sched_getaffinity(0))},
     }
-
-
-def _processors() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def main(
     model: Annotated[str, typer.Option(help="Folder of the model.")],
-    data: Annotated[list[Path], typer.Option(help="Parquet file of a prepared set; again for another.")],
-    samples: Annotated[int, typer.Option(help="K.")] = 20,
+    data: Annotated[list[Path], typer.Option(help="Parquet file of a prepared set; repeat it for several files.")],
+    samples: Annotated[int, typer.Option(help="K, samples for each image.")] = 20,
     max_new_tokens: Annotated[int, typer.Option(help="Token limit of one completion.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both arms.")] = 3,
-    save: Annotated[Path | None, typer.Option(help="File for the numbers.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of measured rounds.")] = 3,
+    save: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
 ) -> None:
     """Run both arms in turn and print the share of bare vLLM's throughput."""
     from divek_verl.cpu.machine import prepare_machine
 
     on_cpu = prepare_machine()
     from divek_verl.commands.options import TwoStepOptions
-    from divek_verl.engines.options import EngineOptions
     from divek_verl.evaluation.evaluating import Evaluation
 
     console = Console()

@@ -77,9 +77,8 @@ def data(tmp_path: Path) -> list[Path]:
 
 
 def test_it_writes_results_records_and_a_page(data: list[Path], tmp_path: Path) -> None:
-    run = Run(data, tmp_path / "out")
-    results, speed = run()
-    assert (speed.asked, speed.kept) == (16, 0)
+    results, counts = Run(data, tmp_path / "out")()
+    assert (counts.asked, counts.kept) == (16, 0)
     assert read_results(tmp_path / "out") == results
     assert [group.images for group in results.groups] == [9, 7]
     assert len(results.harmonic_means) == 1
@@ -87,11 +86,12 @@ def test_it_writes_results_records_and_a_page(data: list[Path], tmp_path: Path) 
     lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
     keys = [(line["data_source"], line["image_id"]) for line in lines]
     assert keys == sorted(keys) and len(keys) == 16
+    for group in results.groups:
+        own = [line for line in lines if line["data_source"] == group.data_source]
+        for measure, average in group.averages.items():
+            assert average.micro.value == pytest.approx(sum(line[measure] for line in own) / len(own))
     assert "divek/flags/base" in (tmp_path / "out" / "results.html").read_text()
-
-
-def test_the_results_hold_all_that_is_needed_to_run_it_again(data: list[Path], tmp_path: Path) -> None:
-    results, _ = Run(data, tmp_path / "out")()
+    # What is needed to run it again.
     assert results.settings["num_samples"] == 6
     assert results.settings["open_sampling"]["temperature"] == 1.0
     assert results.settings["choice_sampling"]["temperature"] == 0.0
@@ -100,16 +100,7 @@ def test_the_results_hold_all_that_is_needed_to_run_it_again(data: list[Path], t
     assert [file.path for file in results.data] == [str(path) for path in data]
 
 
-def test_the_means_are_those_of_the_records(data: list[Path], tmp_path: Path) -> None:
-    results, _ = Run(data, tmp_path / "out")()
-    lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
-    for group in results.groups:
-        own = [line for line in lines if line["data_source"] == group.data_source]
-        for measure, average in group.averages.items():
-            assert average.micro.value == pytest.approx(sum(line[measure] for line in own) / len(own))
-
-
-def test_a_run_of_records_can_be_reported_like_any_other(data: list[Path], tmp_path: Path) -> None:
+def test_its_records_can_be_reported_like_those_of_a_run(data: list[Path], tmp_path: Path) -> None:
     from divek_verl.report.reading import read_run
 
     Run(data, tmp_path / "out")()
@@ -143,8 +134,8 @@ def test_images_flow_independently_within_the_bound(data: list[Path], tmp_path: 
     run()
     (engine,) = run.engines
     assert engine.most_at_work == 5
-    choices = [place for place, request in enumerate(engine.requests) if request.key.endswith("/choice")]
-    opens = [place for place, request in enumerate(engine.requests) if request.key.endswith("/open")]
+    choices = [index for index, request in enumerate(engine.requests) if request.key.endswith("/choice")]
+    opens = [index for index, request in enumerate(engine.requests) if request.key.endswith("/open")]
     assert min(choices) < max(opens)
 
 
@@ -155,9 +146,9 @@ def test_a_finished_evaluation_opens_no_engine(data: list[Path], tmp_path: Path)
     Run(data, tmp_path / "out")()
     before = contents(tmp_path / "out")
     again = Run(data, tmp_path / "out")
-    _, speed = again()
+    _, counts = again()
     assert again.engines == []
-    assert (speed.asked, speed.kept) == (0, 16)
+    assert (counts.asked, counts.kept) == (0, 16)
     assert contents(tmp_path / "out") == before
 
 
@@ -173,9 +164,9 @@ def test_an_error_of_the_engine_costs_only_what_was_at_work(data: list[Path], tm
         Run(data, tmp_path / "out", dies, in_flight=2)()
     assert not (tmp_path / "out" / "results.json").exists()
     resumed = Run(data, tmp_path / "out")
-    _, speed = resumed()
-    assert 0 < speed.asked < 16
-    assert resumed.asked == 2 * speed.asked
+    _, counts = resumed()
+    assert 0 < counts.asked < 16
+    assert resumed.asked == 2 * counts.asked
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -184,8 +175,8 @@ def test_a_torn_record_is_asked_again(data: list[Path], tmp_path: Path) -> None:
     whole = contents(tmp_path / "out")
     path = tmp_path / "out" / "questions.jsonl"
     path.write_bytes(path.read_bytes()[:-300])
-    _, speed = Run(data, tmp_path / "out")()
-    assert (speed.torn, speed.asked) == (1, 1)
+    _, counts = Run(data, tmp_path / "out")()
+    assert (counts.torn, counts.asked) == (1, 1)
     assert contents(tmp_path / "out") == whole
 
 
@@ -203,14 +194,10 @@ def test_another_evaluation_in_the_folder_is_refused(
     Run(data, tmp_path / "out")()
     with pytest.raises(SetupError, match=f"an evaluation with another .*{named}.* --fresh"):
         Run(data, tmp_path / "out", **changes)()
+    with pytest.raises(SetupError, match="another data"):
+        Run(data[:1], tmp_path / "out")()
     start_over(tmp_path / "out")
     Run(data, tmp_path / "out", **changes)()
-
-
-def test_changed_data_are_refused(data: list[Path], tmp_path: Path) -> None:
-    Run(data[:1], tmp_path / "out")()
-    with pytest.raises(SetupError, match="another data"):
-        Run(data, tmp_path / "out")()
 
 
 def test_a_changed_class_list_is_refused_for_the_answers_were_counted_by_it(data: list[Path], tmp_path: Path) -> None:
@@ -345,19 +332,13 @@ def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Pa
     assert after.comparison.other_settings == ["num_options: 3 -> 2", "open_sampling.top_p: 0.95 -> 0.9"]
 
 
-def test_a_comparison_with_nothing_in_common_is_refused(data: list[Path], tmp_path: Path) -> None:
+def test_a_comparison_that_cannot_be_is_refused_before_anything_is_asked(data: list[Path], tmp_path: Path) -> None:
     Run(data[:1], tmp_path / "before")()
-    other = Run(data[1:], tmp_path / "after")
-    with pytest.raises(SetupError, match="evaluated none of these images"):
-        other(compare=tmp_path / "before")
-    assert other.asked == 0
-
-
-def test_a_comparison_with_no_evaluation_is_refused_before_anything_is_asked(data: list[Path], tmp_path: Path) -> None:
-    run = Run(data, tmp_path / "out")
-    with pytest.raises(SetupError, match="none cannot be read"):
-        run(compare=tmp_path / "none")
-    assert run.asked == 0
+    for other, sentence in (("before", "evaluated none of these images"), ("none", "none cannot be read")):
+        run = Run(data[1:], tmp_path / "after")
+        with pytest.raises(SetupError, match=sentence):
+            run(compare=tmp_path / other)
+        assert run.asked == 0
 
 
 # --------------------------------------------------------------------- the judge
@@ -377,14 +358,14 @@ def test_the_judge_decides_on_answers_outside_the_list(
 
     plain, _ = Run(data[:1], tmp_path / "plain", unknown)()
     with judge_says(verdict) as address:
-        results, speed = Run(
+        results, counts = Run(
             data[:1], tmp_path / "judged", unknown, judge=JudgeSettings("judge", address, cache=tmp_path / "cache")
         )()
     without, judged = (each.groups[0].averages["one_step"].micro.value for each in (plain, results))
     assert judged == pytest.approx(without + (3 / 6 if same else 0))
     assert results.judge is not None
     assert (results.judge.pairs, results.judge.same, results.judge.different) == (3, 3 * same, 3 * (not same))
-    assert speed.judging is not None and speed.judging.asked == 3
+    assert counts.judging is not None and counts.judging.asked == 3
 
 
 def test_unjudged_answers_are_shown_apart(data: list[Path], tmp_path: Path) -> None:
