@@ -12,9 +12,12 @@ from divek_verl.errors import SetupError
 
 
 def dump(record: Any) -> str:
-    """One record as one line: the same text for equal records, NaN refused, what UTF-8 cannot hold escaped.
+    """One record as one line of JSON; keys keep their order.
 
-    Keys keep their order. A model's text may hold lone surrogates, which are no UTF-8; such a line is ASCII instead.
+    A model's text may hold lone surrogates, which UTF-8 cannot encode; such a line is written in ASCII.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
     """
     line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     try:
@@ -25,7 +28,7 @@ def dump(record: Any) -> str:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line; one that a killed run left torn is closed first, so that it costs no second one."""
+    """Append one line. If a kill left the last line torn, end that one first, so that no second record is lost."""
     line = dump(record).encode("utf-8")
     with path.open("a+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -59,12 +62,12 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """All records, written aside and renamed, so that no half file is ever seen."""
+    """Replace the file by these records; a reader sees the old file or the whole new one."""
     write_aside(path, "".join(dump(record) for record in records))
 
 
 def write_aside(path: Path, text: str) -> None:
-    """``text`` as the whole content of ``path``, or the file as it was."""
+    """Replace the content of ``path`` by ``text``: written beside it, synced and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     with aside.open("w", encoding="utf-8", newline="\n") as file:
@@ -75,7 +78,7 @@ def write_aside(path: Path, text: str) -> None:
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Be the one writer of ``path``, which ``descriptor`` was opened from.
+    """Make this process the only writer of ``path``, until ``descriptor`` is closed or the process dies.
 
     Raises:
         SetupError: another process writes it.
@@ -88,7 +91,7 @@ def lock(descriptor: int, path: Path) -> None:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Be the one writer of a folder, made where it is missing.
+    """Make this process the only writer of a folder, which is created if it is missing.
 
     Raises:
         SetupError: another process writes it.

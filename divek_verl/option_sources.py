@@ -1,9 +1,10 @@
-"""Where the options of a question come from: names in order of preference, for ``build_question(ranking=...)``.
+"""Sources of a question's options: each ranks class names, for ``QuestionRules.build(ranking=...)``.
 
-Every source draws from the row's own class list alone, so that a held-out class cannot appear in training. The truth
-is not a source's concern: ``build_question`` puts it in the place of the last name. ``policy`` and ``mixed`` rank it
-where it was voted for; ``random`` and ``text_embedding`` leave it out, so that a question has ``num_options`` options,
-the truth included, and counts as one with a truth injected.
+Only classes of the row's own list become options, so that a held-out class cannot appear in training. A source need
+not add the truth: ``build`` replaces the last option by it. ``policy`` and ``mixed`` rank the truth where it was voted
+for; ``random`` and ``text_embedding`` leave it out, so that their questions count as ones with an injected truth.
+
+A user's own source is a class with ``uses_votes`` and ``rank``, named as ``package.module:Class``.
 """
 
 import importlib
@@ -20,17 +21,18 @@ from divek_verl.question import MAX_OPTIONS, display_name, listed_counts
 from divek_verl.votes import Votes
 
 _NGRAM_SIZES = (2, 3)
-# What `mixed` may ask for. Bounds the cache: a whole ranking for each class would grow with the list's square.
+# The most names that `mixed` asks for. It bounds the cache: whole rankings would grow with the square of the list.
 _NEIGHBOURS = 2 * MAX_OPTIONS
 _CACHED_NAMES = 4096
 _CACHED_LISTS = 8
 
 
 class OptionSource(Protocol):
-    """A way to choose the options.
+    """Ranks classes as candidates for the options.
 
     Attributes:
-        uses_votes: whether the options of a question with a truth depend on the votes.
+        uses_votes: whether training has to sample votes for it; False saves the K samples where nothing else
+            needs them.
     """
 
     uses_votes: bool
@@ -38,7 +40,7 @@ class OptionSource(Protocol):
     def rank(
         self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
     ) -> list[str]:
-        """At most ``num_options`` (2 to 26) different classes of the list, the preferred first."""
+        """At most ``num_options`` (2 to 26) different classes of the list, best first; equal seeds, equal ranking."""
 
 
 class PolicySource:
@@ -49,33 +51,32 @@ class PolicySource:
     def rank(
         self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
     ) -> list[str]:
-        """The most voted classes, the truth among them where it is one; the seed has no part in it."""
+        """The classes with the most votes; the seed is not used."""
         return list(listed_counts(votes, classes))[:num_options]
 
 
 class RandomSource:
-    """Any classes of the list, drawn anew with each seed."""
+    """Classes of the list at random, a new draw for each seed."""
 
     uses_votes = False
 
     def rank(
         self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
     ) -> list[str]:
-        """Classes other than the truth; equal seeds draw equal classes."""
+        """Classes other than the truth."""
         others = _others(classes, truth)
         return random.Random(f"{seed}-random").sample(others, min(num_options, len(others)))
 
 
 class TextEmbeddingSource:
-    """The classes whose names are nearest to the truth's.
+    """The classes whose names are most similar to the truth's.
 
-    ``text_encoder`` is the folder of a transformers text encoder: names are compared by the cosine of its last hidden
-    states, averaged over the tokens. It runs once for each class list and process, in fp32 on the CPU, and is not
-    kept in memory. Without one, names are compared by the cosine of their character n-grams, which needs no model and
-    sees spelling alone.
+    ``text_encoder`` is the folder of a transformers text encoder: similarity is the cosine of its last hidden states,
+    averaged over the tokens. It runs once per class list and process, in fp32 on the CPU, and does not stay in memory.
+    Without one, similarity is the cosine of character n-gram counts, which needs no model and sees spelling only.
 
     Raises:
-        SetupError: the folder holds no model; from ``rank``, where it cannot be used.
+        SetupError: the folder holds no model; from ``rank``, if the model cannot be used.
     """
 
     uses_votes = False
@@ -91,9 +92,9 @@ class TextEmbeddingSource:
     def rank(
         self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
     ) -> list[str]:
-        """Classes other than the truth, the nearest to it first; equally near ones in the order of the list.
+        """Classes other than the truth, the most similar first; ties keep the order of the list.
 
-        Without a truth: the most voted class and then the nearest to it; without votes as well, random ones.
+        Without a truth, the class with the most votes and those similar to it; without votes, random classes.
         """
         if truth is not None:
             return list(self._nearest(display_name(truth, classes), classes)[:num_options])
@@ -107,7 +108,7 @@ class TextEmbeddingSource:
 
 
 class MixedSource:
-    """The policy's answers, topped up by another source where they are fewer than the options."""
+    """The policy's answers, topped up by another source if they are too few."""
 
     uses_votes = True
 
@@ -117,9 +118,9 @@ class MixedSource:
     def rank(
         self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
     ) -> list[str]:
-        """``num_options`` classes, as far as the list has them: a missing truth replaces a topped-up one first."""
+        """Voted classes first, so that a missing truth replaces a topped-up class."""
         voted = list(listed_counts(votes, classes))[:num_options]
-        # Twice as many, because some may have been voted for.
+        # Twice as many, because some of them may have votes already.
         more = self.topped_up_by.rank(votes, classes, truth=truth, num_options=2 * num_options, seed=seed)
         return list(dict.fromkeys([*voted, *more]))[:num_options]
 
@@ -184,84 +185,69 @@ def build_option_source(name: str, *, mixed_with: str = "random", text_encoder: 
 
 
 def _others(classes: ClassNames, truth: str | None) -> list[str]:
-    """All classes but the truth, however it is spelled."""
+    """All classes except the truth, however it is spelled."""
     true = None if truth is None else classes.match(truth)
     return [name for name in classes.names if name != true]
 
 
 @lru_cache(maxsize=_CACHED_NAMES)
 def nearest_names(names: tuple[str, ...], name: str, text_encoder: str | None = None) -> tuple[str, ...]:
-    """The other names, the nearest first, as many as a question can need; see ``TextEmbeddingSource``.
+    """The names most similar to ``name``, as many as a question can need (``TextEmbeddingSource``).
 
     Raises:
         SetupError: the text encoder cannot be used.
     """
-    place = names.index(name)
-    cosines = _ngram_cosines(names, place) if text_encoder is None else _encoder_cosines(names, place, text_encoder)
-    # The sort is stable: equally near names keep the order of the list.
-    order = sorted((other for other in range(len(names)) if other != place), key=lambda other: -cosines[other])
+    index = names.index(name)
+    if text_encoder is None:
+        cosines = _ngram_cosines(names, index)
+    else:
+        embeddings = _embeddings(names, text_encoder)
+        cosines = (embeddings @ embeddings[index]).tolist()
+    # The sort is stable: ties keep the order of the list.
+    order = sorted((other for other in range(len(names)) if other != index), key=lambda other: -cosines[other])
     return tuple(names[other] for other in order[:_NEIGHBOURS])
 
 
-def _ngram_cosines(names: tuple[str, ...], place: int) -> list[float]:
-    """Cosine of the n-gram counts of the name at ``place`` and each name, up to a factor that all share."""
+def _ngram_cosines(names: tuple[str, ...], index: int) -> list[float]:
+    """Cosine of the n-gram counts of the name at ``index`` and each name, up to a factor that all share."""
     counts = _ngram_counts(names)
-    own = counts[place]
-    dots = (sum(count * other.get(gram, 0) for gram, count in own.items()) for other in counts)
-    return [dot / _length(other) for dot, other in zip(dots, counts, strict=True)]
-
-
-def _length(counts: Counter[str]) -> float:
-    return math.sqrt(sum(count * count for count in counts.values()))
+    dots = [sum(count * other.get(gram, 0) for gram, count in counts[index].items()) for other in counts]
+    lengths = [math.sqrt(sum(count * count for count in other.values())) for other in counts]
+    return [dot / length for dot, length in zip(dots, lengths, strict=True)]
 
 
 @lru_cache(maxsize=_CACHED_LISTS)
 def _ngram_counts(names: tuple[str, ...]) -> list[Counter[str]]:
-    return [_ngrams(name) for name in names]
-
-
-def _ngrams(name: str) -> Counter[str]:
-    # Spaces around it, so that how a name begins and ends counts, and the shortest has an n-gram.
-    text = f" {canonical(name)} "
-    return Counter(text[start : start + size] for size in _NGRAM_SIZES for start in range(len(text) - size + 1))
-
-
-def _encoder_cosines(names: tuple[str, ...], place: int, text_encoder: str) -> list[float]:
-    embeddings = _embeddings(names, text_encoder)
-    cosines: list[float] = (embeddings @ embeddings[place]).tolist()
-    return cosines
+    # Spaces around a name, so that its beginning and its end count, and the shortest name has an n-gram.
+    texts = [f" {canonical(name)} " for name in names]
+    return [
+        Counter(text[start : start + size] for size in _NGRAM_SIZES for start in range(len(text) - size + 1))
+        for text in texts
+    ]
 
 
 @lru_cache(maxsize=_CACHED_LISTS)
 def _embeddings(names: tuple[str, ...], text_encoder: str) -> Any:
     """A unit vector for each name: fp32 tensor, shape (names, hidden size)."""
     import torch
+    from transformers import AutoModel, AutoTokenizer
 
     try:
-        embeddings = torch.nn.functional.normalize(_averaged_states(names, text_encoder), dim=-1)
+        tokenizer = AutoTokenizer.from_pretrained(text_encoder, local_files_only=True)
+        # Only safetensors: other weight files are pickles.
+        model = AutoModel.from_pretrained(
+            text_encoder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        ).eval()
+        with torch.inference_mode():
+            # One name at a time, so that no tokenizer has to pad.
+            states = [model(**tokenizer(name, return_tensors="pt")).last_hidden_state[0].mean(dim=0) for name in names]
+        embeddings = torch.nn.functional.normalize(torch.stack(states), dim=-1)
     except Exception as error:
+        cause = next(iter(str(error).splitlines()), "").rstrip(".:")
         raise SetupError(
-            f"The text encoder {text_encoder} cannot be used ({type(error).__name__}: {_first_line(error)}): "
+            f"The text encoder {text_encoder} cannot be used ({type(error).__name__}: {cause}): "
             "give the folder of a transformers text encoder with its tokenizer and safetensors weights."
         ) from error
     if not embeddings.isfinite().all():
-        raise SetupError(f"The text encoder {text_encoder} gives numbers that are not finite: give another one.")
+        raise SetupError(f"The text encoder {text_encoder} returns numbers that are not finite: give another one.")
     return embeddings
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "").rstrip(".:")
-
-
-def _averaged_states(names: tuple[str, ...], text_encoder: str) -> Any:
-    """Last hidden states averaged over the tokens; one name at a time, so that no tokenizer has to pad."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(text_encoder, local_files_only=True)
-    # Safetensors alone: other weight files are pickles.
-    model = AutoModel.from_pretrained(text_encoder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
-    model.eval()
-    with torch.inference_mode():
-        states = [model(**tokenizer(name, return_tensors="pt")).last_hidden_state[0] for name in names]
-    return torch.stack([state.mean(dim=0) for state in states])

@@ -13,7 +13,7 @@ from divek_verl.labels import ClassNames, canonical
 from divek_verl.measures import VOTE_MEASURES
 from divek_verl.prompts import is_ours
 
-# Key of a row's extra_info: the folder of the class list by which an answer to its open question is graded.
+# Key of a row's extra_info: the folder of the class list that grades an answer to its open question.
 CLASS_FOLDER = "class_folder"
 
 
@@ -44,8 +44,9 @@ def compute_score(
     """
     if not is_ours(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
-    _check_weight("format_weight", format_weight)
-    _check_weight("answer_weight", answer_weight)
+    for name, weight in (("format_weight", format_weight), ("answer_weight", answer_weight)):
+        if not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise SetupError(f"The reward's {name} is {weight!r}; set a finite number.")
     info = {} if extra_info is None else extra_info
     completion = solution_str if isinstance(solution_str, str) else ""
     failed = _text(info.get("failure")) != ""
@@ -64,39 +65,26 @@ def compute_score(
 
 
 def _grade(data_source: str, completion: str, ground_truth: Any, info: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether the completion answers, and whether it is right."""
-    options = _as_list(info.get("options"))
+    """Whether the completion answers, and whether the answer is right."""
+    options, truth = _as_list(info.get("options")), _text(info.get("truth"))
     if options:
-        return _grade_option(completion, _text(ground_truth), _text(info.get("truth")), options)
-    answer = parse_answer(completion)
+        chosen = parse_option(completion, len(options))
+        if chosen is None:
+            return False, False
+        letter = _text(ground_truth).upper()
+        if len(letter) == 1 and letter in ascii_uppercase[: len(options)]:
+            return True, ascii_uppercase[chosen] == letter
+        # Validation has no letter of the truth where the truth is not an option.
+        return True, _same_class(_text(options[chosen]), truth or _text(ground_truth))
+    answer, truth = parse_answer(completion) or "", _text(ground_truth) or truth
     if not answer:
         return False, False
-    return True, _is_class(answer, _text(ground_truth) or _text(info.get("truth")), _class_list(data_source, info))
-
-
-def _grade_option(completion: str, ground_truth: str, truth: str, options: list[Any]) -> tuple[bool, bool]:
-    """By letter; where there is none, as in validation, by the class that the chosen option names."""
-    chosen = parse_option(completion, len(options))
-    if chosen is None:
-        return False, False
-    letter = ground_truth.upper()
-    if len(letter) == 1 and letter in ascii_uppercase[: len(options)]:
-        return True, ascii_uppercase[chosen] == letter
-    return True, _same_class(_text(options[chosen]), truth or ground_truth)
-
-
-def _class_list(data_source: str, info: Mapping[str, Any]) -> ClassNames | None:
-    """The class list that ``extra_info`` holds, or the one in the folder that it names."""
     classes, folder = info.get("classes"), _text(info.get(CLASS_FOLDER))
-    if isinstance(classes, ClassNames):
-        return classes
-    return classes_of(folder, data_source) if folder else None
-
-
-def _is_class(answer: str, truth: str, classes: ClassNames | None) -> bool:
+    if not isinstance(classes, ClassNames):
+        classes = classes_of(folder, data_source) if folder else None
     if classes is not None:  # knows aliases, which the canonical form does not
-        answer, truth = classes.match(answer) or "", classes.match(truth) or ""
-    return _same_class(answer, truth)
+        return True, _same_class(classes.match(answer) or "", classes.match(truth) or "")
+    return True, _same_class(answer, truth)
 
 
 def _same_class(name: str, truth: str) -> bool:
@@ -106,7 +94,7 @@ def _same_class(name: str, truth: str) -> bool:
 def _verl_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Any, kwargs: dict[str, Any]
 ) -> dict[str, float]:
-    """verl's own reward under our keys, so that one batch can mix data sources; verl loads only here."""
+    """verl's own reward under our keys, so that one batch can mix data sources; only this imports verl."""
     verl_rewards = import_module("verl.utils.reward_score")
     try:
         graded = verl_rewards.default_compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
@@ -131,15 +119,8 @@ def _result(
     }
 
 
-def _check_weight(name: str, weight: float) -> None:
-    if not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise SetupError(f"The reward's {name} is {weight!r}; set a finite number.")
-
-
 def _finite(value: Any) -> float:
-    """A measure is missing as None, as nan from a parquet file, or not at all."""
-    if type(value) is float:  # by far the most frequent
-        return value if math.isfinite(value) else 0.0
+    """0.0 for what is no finite number: a missing measure is None, or nan from a parquet file."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -148,14 +129,12 @@ def _finite(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
-    """Text, or nothing for a null in whichever form it arrives."""
+    """``value`` if it is text, else the empty text: a null arrives in several forms."""
     return value if isinstance(value, str) else ""
 
 
 def _as_list(value: Any) -> list[Any]:
-    """A list for a list, tuple or numpy array, whose truth value cannot be asked for; empty for None."""
-    if type(value) is list:
-        return value
+    """A list of a list, tuple or numpy array; empty for anything else."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return list(value) if isinstance(value, list | tuple) else []

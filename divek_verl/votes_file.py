@@ -1,7 +1,7 @@
 """Votes on disk: JSON lines, written by offline mining and with each checkpoint, read by the vote store.
 
-The first line says where the votes come from, each further line holds the votes on one image. A file that is closed in
-order ends with a count of its lines, so that one that was cut short is known for what it is.
+The first line says where the votes come from; each further line holds the votes on one image. A complete file ends with
+the count of its lines, so that a reader notices one that was cut short.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ FORMAT = "divek-votes-1"
 
 
 def class_list_hash(classes: ClassNames) -> str:
-    """SHA-256 of names in order and of their aliases: votes are only good for the list that they were counted by."""
+    """SHA-256 of names in order and of their aliases: votes are valid only for the list that they were counted by."""
     listed = [list(classes.names), {name: sorted(others) for name, others in sorted(classes.aliases.items())}]
     return hashlib.sha256(json.dumps(listed, ensure_ascii=False).encode()).hexdigest()
 
@@ -41,7 +41,7 @@ class Origin:
     class_lists: Mapping[str, str] = field(default_factory=dict)
 
     def differences(self, other: "Origin") -> list[str]:
-        """What tells the two apart, one phrase each; keys and data sources that only one of them has do not count."""
+        """One phrase for each difference; keys and data sources that only one of the two has are ignored."""
         found = [] if self.model == other.model else [f"model {self.model} and not {other.model}"]
         found += [
             f"{key} {self.sampling[key]!r} and not {other.sampling[key]!r}"
@@ -58,7 +58,7 @@ class Origin:
 
 @dataclass
 class VotesFile:
-    """What a file held. ``torn``: lines that could not be read; ``complete``: whether it was closed in order."""
+    """The content of a file. ``torn``: lines that could not be read; ``complete``: whether its count is right."""
 
     origin: Origin
     votes: list[MinedVotes] = field(default_factory=list)
@@ -67,7 +67,7 @@ class VotesFile:
 
 
 def read_votes_file(path: Path) -> VotesFile:
-    """All that can be read of a votes file; what a kill tore is counted, not raised. The last line on an image counts.
+    """Read what can be read; lines torn by a kill are counted, not raised. The last line on an image wins.
 
     Raises:
         SetupError: the file is missing, or its first line is not that of a votes file.
@@ -106,20 +106,20 @@ def write_votes_file(path: Path, origin: Origin, votes: Iterable[MinedVotes]) ->
 
 
 class VotesLog:
-    """Votes in the order in which they come; ``close`` leaves the file in order and ends it with its footer.
+    """The votes file of a mining run: it grows by a line per image, and a run that was killed continues with it.
 
     Attributes:
-        done: the votes that the file holds, by data source and image id.
+        done: the votes in the file, by data source and image id.
 
     Raises:
-        SetupError: the file holds votes of another model, other settings or another class list, is no votes file, or
-            is being written by another process.
+        SetupError: the file holds votes of another model, other settings or another class list, is not a votes file,
+            or is being written by another process.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self.path = path
         if not path.exists():
-            # Aside and renamed: whoever is killed now leaves a whole first line or none.
+            # Written aside and renamed, so that a kill leaves a whole first line or no file.
             write_votes_file(path, origin, [])
         self._file: IO[bytes] = path.open("r+b")
         try:
@@ -135,22 +135,21 @@ class VotesLog:
         self.done = {mined.key: mined for mined in found.votes}
 
     def add(self, mined: MinedVotes) -> None:
-        """Append one line, which a kill of this process cannot take back."""
+        """Append one line; it survives a kill of this process."""
         self._file.write(dump(mined.to_json()).encode())
         self._file.flush()
         self.done[mined.key] = mined
 
     def close(self, order: Iterable[tuple[str, str]] | None = None) -> None:
-        """Let go of the file; with ``order``, rewrite it first: its keys in this order, then all others.
+        """Close the file; with ``order``, rewrite it first: these keys in this order, then all others.
 
-        A file without votes is removed.
+        A file without votes is removed, because it would refuse the next run with another model.
         """
         if order is not None:
             ordered = {key: self.done[key] for key in order if key in self.done}
             write_votes_file(self.path, self.origin, {**ordered, **self.done}.values())
         self._file.close()
         if not self.done:
-            # No votes of one model would only stop the run that asks another one.
             self.path.unlink(missing_ok=True)
 
     def _refuse_other(self, held: Origin, wanted: Origin) -> None:
@@ -161,22 +160,17 @@ class VotesLog:
             )
 
     def _drop_torn_line(self) -> None:
-        """Cut off what a kill left of a line, and stand at the end."""
+        """Cut off what a kill left of a line, and go to the end."""
         content = self._file.read()
         self._file.seek(content.rfind(b"\n") + 1)
         self._file.truncate()
 
 
 def model_name(path: str) -> str:
-    """One name for a model, wherever a command was started: an absolute path, or the name on a hub or server."""
+    """One name for a model, wherever a command was started: an absolute path, or its name on a hub or server."""
     return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
 
 
 def origin_of(model: str, sampling: Mapping[str, Any], classes: Sequence[tuple[str, ClassNames]]) -> Origin:
-    """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list.
-
-    A model in a folder is named by the folder's whole path, so that it is the same from wherever it was named.
-    """
-    folder = Path(model).expanduser()
-    name = str(folder.resolve()) if folder.is_dir() else model
-    return Origin(name, dict(sampling), {source: class_list_hash(names) for source, names in classes})
+    """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list."""
+    return Origin(model_name(model), dict(sampling), {source: class_list_hash(names) for source, names in classes})

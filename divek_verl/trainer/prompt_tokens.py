@@ -1,7 +1,7 @@
 """The token ids of an open question, without the pixels of its picture.
 
-verl's token builder runs a model's whole processor, and throws the pixels away: vLLM processes them again from the
-picture itself. What a prompt needs of a picture is how many tokens it takes, which follows from its size.
+verl's token builder runs a model's whole processor and discards the pixels, because vLLM processes the picture again.
+A prompt only needs to know how many tokens a picture takes, and that follows from its size.
 """
 
 import logging
@@ -12,10 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 class PromptTokens:
-    """Builds the prompts of one agent loop; where it can, without processing pictures.
+    """Builds the prompts of one agent loop, without processing pictures if it can.
 
-    The first prompt with a picture is built verl's way too (``verl/utils/tokenizer/continuous_token.py``:
-    ``build_initial_tokens``). Where the two differ, as for a processor of another kind, verl's way is kept to.
+    The first prompt with a picture is also built verl's way (``verl/utils/tokenizer/continuous_token.py``:
+    ``build_initial_tokens``). If the two differ, as for a processor of another kind, verl's way is used from then on.
 
     Args:
         loop: an agent loop of verl's (``verl/experimental/agent_loop/agent_loop.py``).
