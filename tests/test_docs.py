@@ -15,7 +15,9 @@ import typer
 
 from divek_verl import cli
 from divek_verl.labels import ClassNames
+from divek_verl.measures import MEASURES
 from divek_verl.question import Question, build_question
+from divek_verl.records import FailureReason
 from divek_verl.settings import Settings
 from divek_verl.votes import Votes
 
@@ -104,6 +106,19 @@ def test_what_a_page_names_exists(page: Path) -> None:
         r"\b(?:recipes|docs|tests|divek_verl|data_prep|benchmarks)/[\w/]+\.(?:py|sh|yaml|md)\b", text
     ):
         assert (REPOSITORY / path).exists(), path
+
+
+def test_every_reason_is_listed_with_its_sentence() -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    assert rows == [(reason.value, reason.sentence) for reason in FailureReason]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
+def test_the_measures_of_a_page_are_those_of_the_table(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    assert [row for row in rows if row[0] in MEASURES] == [dataclasses.astuple(each) for each in MEASURES.values()]
 
 
 def test_commands_are_found_in_blocks_and_in_sentences() -> None:
