@@ -3,8 +3,8 @@
     python data_prep/flags.py --out data/flags
 
 writes train.parquet (base classes, training drawings), val_base.parquet and val_new.parquet (the held-out
-drawing style) and classes.json. The drawings are npm packages: see divek_verl/demo/flags.py for their versions
-and licences.
+drawing style) and classes.json. The drawings are npm packages:
+divek_verl/prepare/flag_drawings.py names their versions and licences.
 `divek prepare flags` is the same command; its code is divek_verl/prepare/.
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import parse_data_source
+from divek_verl.prompts import Wording, parse_data_source
 
 CLASSES_FILE = "classes.json"
 SET_FILE = "set.json"
@@ -22,36 +22,66 @@ SET_FILE = "set.json"
 def load_classes(folder: str, side: str, dataset: str | None = None) -> ClassNames:
     """The class list of one side, from ``classes.json`` beside the parquet files.
 
-    ``dataset`` is the data set whose list is meant; only a mixed set, which has several, needs it.
+    Args:
+        folder: the prepared set.
+        side: "base", "new" or "all".
+        dataset: the data set whose list is read; only a mixed set needs it.
 
     Raises:
         SetupError: the file is missing, is no JSON, or holds no list for ``side`` (of ``dataset``).
     """
+    content = _read_classes_file(folder, dataset)
+    names, aliases = content.get(side), content.get("aliases", {})
+    if not isinstance(names, list) or not isinstance(aliases, dict):
+        raise SetupError(f"{Path(folder) / CLASSES_FILE} holds no list named {side!r}: prepare the data again.")
+    return ClassNames(names, aliases={name: others for name, others in aliases.items() if name in set(names)})
+
+
+@lru_cache(maxsize=64)
+def load_wording(folder: str, dataset: str | None = None) -> Wording:
+    """The nouns of a prepared set's questions, from ``classes.json``; generic where it holds none.
+
+    Raises:
+        SetupError: the file cannot be read, or its wording is not two nouns.
+    """
+    recorded = _read_classes_file(folder, dataset).get("wording", {})
+    try:
+        return Wording(**recorded)
+    except (TypeError, AttributeError):
+        path = Path(folder) / CLASSES_FILE
+        example = '{"thing": "bird", "kind": "species"}'
+        raise SetupError(f"{path} holds the wording {recorded!r}: write two nouns, such as {example}.") from None
+
+
+def _read_classes_file(folder: str, dataset: str | None) -> dict[str, Any]:
+    """The content of ``classes.json``; of a mixed set, the part of ``dataset``."""
     path = Path(folder) / CLASSES_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if "sets" in content:
-            content = _of_dataset(content["sets"], dataset, path)
-        names = content[side]
     except FileNotFoundError:
         raise SetupError(f"{path} is missing: prepare the data again, it lists the classes of each side.") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise SetupError(f"{path} holds no list named {side!r}: prepare the data again.") from None
-    aliases = {name: others for name, others in content.get("aliases", {}).items() if name in set(names)}
-    return ClassNames(names, aliases=aliases)
-
-
-def _of_dataset(sets: Mapping[str, Any], dataset: str | None, path: Path) -> Mapping[str, Any]:
-    """One data set's part of a mixed set's classes.json."""
-    if dataset is None or dataset not in sets:
-        raise SetupError(f"{path} lists the classes of {', '.join(sets)}, not of {dataset}: name one of its data sets.")
-    return sets[dataset]
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and isinstance(sets := content.get("sets"), dict):
+        if dataset not in sets:
+            raise SetupError(
+                f"{path} lists the classes of {', '.join(sets)}, not of {dataset}: name one of its data sets."
+            )
+        content = sets[dataset]
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} is no JSON object of class lists: prepare the data again.")
+    return content
 
 
 def classes_of(folder: str, data_source: str) -> ClassNames:
     """The class list of a row, by its ``data_source`` and the folder of its parquet file."""
     dataset, side = parse_data_source(data_source)
     return load_classes(folder, side, dataset)
+
+
+def wording_of(folder: str, data_source: str) -> Wording:
+    """The nouns of a row's questions, by its ``data_source`` and the folder of its parquet file."""
+    return load_wording(folder, parse_data_source(data_source)[0])
 
 
 def dataset_names(folder: Path) -> list[str]:

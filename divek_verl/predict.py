@@ -1,8 +1,10 @@
 """The two-step answer for your own pictures, in Python.
 
     from divek_verl.predict import TwoStepClassifier
+    from divek_verl.prompts import Wording
 
-    with TwoStepClassifier.from_model("runs/demo/model", ["Chad", "Romania", "Moldova"], dataset="flags") as classifier:
+    flags = Wording("flag", "country or region")
+    with TwoStepClassifier.from_model("runs/demo/model", ["Chad", "Romania", "Moldova"], wording=flags) as classifier:
         prediction = classifier.classify("flag.png")
         print(prediction.answer, prediction.votes, prediction.reasoning)
 
@@ -27,6 +29,7 @@ from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer, TwoStepSett
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.picture_sources import PictureLimits, PictureSource, UnreadablePicture, load_picture
+from divek_verl.prompts import Wording
 
 if TYPE_CHECKING:
     from divek_verl.engines.options import EngineOptions
@@ -76,7 +79,7 @@ class AsyncTwoStepClassifier:
     Args:
         engine: what answers; closing it stays with who opened it.
         classes: the class list: names, or ``ClassNames`` with aliases.
-        dataset: whose nouns the prompts use, such as ``cub`` (bird, species); others say "main object".
+        wording: the nouns of the prompts, such as ``Wording("bird", "species")``.
         settings: how both questions are asked.
         limits: which pictures are accepted; addresses are not, unless ``PictureLimits(allow_urls=True)``.
         min_pixels, max_pixels: bounds in which the model is shown a picture.
@@ -90,7 +93,7 @@ class AsyncTwoStepClassifier:
         engine: Engine,
         classes: ClassNames | Iterable[str],
         *,
-        dataset: str = "",
+        wording: Wording = Wording(),
         settings: TwoStepSettings = TwoStepSettings(),
         limits: PictureLimits = PictureLimits(),
         min_pixels: int = 3136,
@@ -98,7 +101,7 @@ class AsyncTwoStepClassifier:
     ) -> None:
         self.engine = engine
         self.classes = _two_or_more(classes)
-        self.dataset = dataset
+        self.wording = wording
         self.settings = settings
         self.limits = limits
         self._bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}
@@ -130,10 +133,10 @@ class AsyncTwoStepClassifier:
         return list(await asyncio.gather(*(one(picture) for picture in pictures)))
 
     def _question(self, image: Image.Image) -> OpenQuestion:
-        text = prompts.open_question(self.dataset, self.classes.names)
+        text = prompts.open_question(self.wording, self.classes.names)
         picture = {"type": "image", "image": image, **self._bounds}
         messages = [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]
-        return OpenQuestion(_key(image), self.dataset, self.classes, messages)
+        return OpenQuestion(_key(image), self.wording, self.classes, messages)
 
 
 class TwoStepClassifier:

@@ -1,25 +1,15 @@
-"""The wording of both questions: one template each, with the nouns of a data set.
+"""The text of both questions: one template each, filled with the wording of a data set.
 
 The picture and the fixed sentences come first and the names last, so that prompts share the longest prefix.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from divek_verl.errors import SetupError
 
 SIDES = ("base", "new", "all")
-
-# data set -> (what is in the picture, what its answer names)
-_NOUNS = {
-    "cub": ("bird", "species"),
-    "flowers": ("flower", "species"),
-    "pets": ("pet", "breed"),
-    "cars": ("car", "make and model"),
-    "aircraft": ("aircraft", "make and model"),
-    "flags": ("flag", "country or region"),
-}
-_GENERIC_NOUNS = ("main object", "category")
 
 _OPEN = (
     "Look at the {thing} in the image and decide its most likely {kind}. "
@@ -37,16 +27,31 @@ _MULTIPLE_CHOICE = (
 )
 
 
-def open_question(dataset: str, names: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Wording:
+    """The nouns of a data set: ``thing`` is in the picture, ``kind`` is what the answer names.
+
+    Raises:
+        SetupError: a noun is empty or holds a line break.
+    """
+
+    thing: str = "main object"
+    kind: str = "category"
+
+    def __post_init__(self) -> None:
+        for noun in (self.thing, self.kind):
+            if len(noun.splitlines()) != 1 or not noun.strip():
+                raise SetupError(f"The wording {noun!r} is no noun: give one line of text such as 'bird' or 'species'.")
+
+
+def open_question(wording: Wording, names: Sequence[str]) -> str:
     """The question whose K answers are the votes: which of ``names`` is in the image?"""
-    thing, kind = _NOUNS.get(dataset, _GENERIC_NOUNS)
-    return _OPEN.format(thing=thing, kind=kind, names=", ".join(names))
+    return _OPEN.format(thing=wording.thing, kind=wording.kind, names=", ".join(names))
 
 
-def multiple_choice(dataset: str, options_text: str) -> str:
+def multiple_choice(wording: Wording, options_text: str) -> str:
     """The question that the policy is trained on; ``options_text`` is ``Question.text``."""
-    thing, kind = _NOUNS.get(dataset, _GENERIC_NOUNS)
-    return _MULTIPLE_CHOICE.format(thing=thing, kind=kind, options=options_text)
+    return _MULTIPLE_CHOICE.format(thing=wording.thing, kind=wording.kind, options=options_text)
 
 
 def user_prompt(text: str) -> list[dict[str, str]]:
@@ -65,7 +70,7 @@ def with_text(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str
     return [*before, {**last, "content": [*pictures, {"type": "text", "text": text}]}]
 
 
-def is_ours(data_source: str) -> bool:
+def is_divek(data_source: str) -> bool:
     """Whether a row takes the two steps of DiVE-k; other rows of a mixed run stay verl's."""
     return data_source.startswith("divek/")
 

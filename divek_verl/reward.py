@@ -11,7 +11,7 @@ from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
 from divek_verl.measures import VOTE_MEASURES
-from divek_verl.prompts import is_ours
+from divek_verl.prompts import is_divek
 
 # Key of a row's extra_info: the folder of the class list that grades an answer to its open question.
 CLASS_FOLDER = "class_folder"
@@ -42,7 +42,7 @@ def compute_score(
         SetupError: for a weight that is no finite number, a data source that verl cannot grade, and a training row
             without options; never for what a completion says.
     """
-    if not is_ours(str(data_source)):
+    if not is_divek(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
     for name, weight in (("format_weight", format_weight), ("answer_weight", answer_weight)):
         if not isinstance(weight, int | float) or not math.isfinite(weight):

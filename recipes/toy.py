@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from PIL import Image
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import environment
 from divek_verl.errors import SetupError
-from divek_verl.prompts import multiple_choice, open_question, user_prompt
+from divek_verl.prepare.sets import WORDINGS
+from divek_verl.prompts import Wording, multiple_choice, open_question, user_prompt
 from divek_verl.trainer.vote_origin import model_name
 from divek_verl.votes import MinedVotes, Votes
 from divek_verl.votes_file import Origin, write_votes_file
@@ -105,7 +107,7 @@ def write_set(folder: Path, dataset: str, few_shot: bool) -> None:
     """A prepared set of plain pictures."""
     names = NAMES[dataset]
     half = (len(names) + 1) // 2
-    lists = {"base": names[:half], "new": names[half:], "all": names}
+    lists = {"base": names[:half], "new": names[half:], "all": names, "wording": asdict(WORDINGS[dataset])}
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "classes.json").write_text(json.dumps(lists))
     for name, (side, classes) in sides(few_shot, names).items():
@@ -121,7 +123,7 @@ def build_row(folder: Path, dataset: str, side: str, split: str, classes: Sequen
     Image.new("RGB", (112, 84), tuple(rng.randrange(256) for _ in range(3))).save(folder / f"images/{image_id}.png")
     return {
         "data_source": f"divek/{dataset}/{side}",
-        "prompt": user_prompt(open_question(dataset, classes)),
+        "prompt": user_prompt(open_question(WORDINGS[dataset], classes)),
         "images": [{"image": f"images/{image_id}.png"}],
         "ability": "classification",
         "reward_model": {"style": "rule", "ground_truth": classes[index % len(classes)]},
@@ -158,13 +160,13 @@ def make_model(folder: Path) -> None:
     from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 
     names = [name for listed in NAMES.values() for name in listed]
-    texts = [question(dataset, listed) for dataset, listed in NAMES.items() for question in (open_question, _choices)]
+    texts = [ask(WORDINGS[dataset], listed) for dataset, listed in NAMES.items() for ask in (open_question, _choices)]
     tokenizer = build_tokenizer([*texts, "user assistant"], names)
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
 
 
-def _choices(dataset: str, names: Sequence[str]) -> str:
-    return multiple_choice(dataset, f"A. {names[0]}\nB. {names[1]}")
+def _choices(wording: Wording, names: Sequence[str]) -> str:
+    return multiple_choice(wording, f"A. {names[0]}\nB. {names[1]}")
 
 
 def run_toy(name: str, overrides: Sequence[str], home: Path) -> Path:

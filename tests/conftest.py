@@ -71,7 +71,7 @@ def processor() -> Any:
     from divek_verl import prompts
     from divek_verl.demo.model import build_config, build_processor, build_tokenizer
 
-    tokenizer = build_tokenizer([prompts.open_question("flags", FLAGS)], FLAGS)
+    tokenizer = build_tokenizer([prompts.open_question(prompts.Wording(), FLAGS)], FLAGS)
     built = build_processor(tokenizer)
     # verl/utils/tokenizer/tokenizer.py: hf_processor
     built.config = build_config(tokenizer)

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from divek_verl.class_lists import classes_of, dataset_names, image_root, load_classes, read_set_file
+from divek_verl.class_lists import classes_of, dataset_names, image_root, load_classes, read_set_file, wording_of
 from divek_verl.errors import SetupError
+from divek_verl.prompts import Wording
 
-CUB = {"base": ["Ovenbird"], "new": ["Mallard"], "all": ["Ovenbird", "Mallard"]}
+BIRD = {"thing": "bird", "kind": "species"}
+CUB = {"base": ["Ovenbird"], "new": ["Mallard"], "all": ["Ovenbird", "Mallard"], "wording": BIRD}
 PLANES = {"base": ["Mallard"], "new": ["Yak-42"], "all": ["Mallard", "Yak-42"], "aliases": {"Yak-42": ["Clobber"]}}
 
 
@@ -39,6 +41,21 @@ def test_a_mixed_set_must_be_told_which(tmp_path: Path, dataset: str | None) -> 
     folder = write(tmp_path, "classes.json", {"sets": {"cub": CUB, "aircraft": PLANES}})
     with pytest.raises(SetupError, match="lists the classes of cub, aircraft"):
         load_classes(folder, "base", dataset)
+
+
+def test_the_wording_is_that_of_the_data_set_and_generic_where_none_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "mixed").mkdir()
+    folder = write(tmp_path, "classes.json", CUB)
+    mixed = write(tmp_path / "mixed", "classes.json", {"sets": {"cub": CUB, "aircraft": PLANES}})
+    assert wording_of(folder, "divek/cub/new") == wording_of(mixed, "divek/cub/base") == Wording("bird", "species")
+    assert wording_of(mixed, "divek/aircraft/base") == Wording("main object", "category")
+
+
+@pytest.mark.parametrize("wording", ["bird", {"thing": ""}, {"noun": "bird"}, {"thing": 3}, None])
+def test_a_damaged_wording_is_refused(tmp_path: Path, wording: object) -> None:
+    folder = write(tmp_path, "classes.json", {**CUB, "wording": wording})
+    with pytest.raises(SetupError, match="bird"):
+        wording_of(folder, "divek/cub/base")
 
 
 def test_pictures_lie_in_the_sets_own_folder_where_nothing_else_is_recorded(tmp_path: Path) -> None:

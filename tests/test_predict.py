@@ -16,8 +16,9 @@ from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.picture_sources import PictureLimits
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction, TwoStepClassifier
-from divek_verl.prompts import open_question
+from divek_verl.prompts import Wording, open_question
 
+FLAGS = Wording("flag", "country")
 NAMES = ("Chad", "Romania", "Andorra")
 SETTINGS = TwoStepSettings(num_samples=4)
 
@@ -46,7 +47,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 def classifier(engine: ScriptedEngine) -> Any:
-    with TwoStepClassifier(engine, NAMES, dataset="flags", settings=SETTINGS) as made:
+    with TwoStepClassifier(engine, NAMES, wording=FLAGS, settings=SETTINGS) as made:
         yield made
 
 
@@ -76,7 +77,7 @@ def test_the_model_sees_the_prompt_of_training_and_the_pixel_bounds(
 ) -> None:
     classifier.classify(picture())
     shown, text = engine.requests[0].messages[0]["content"]
-    assert text["text"] == open_question("flags", NAMES)
+    assert text["text"] == open_question(FLAGS, NAMES)
     assert (shown["min_pixels"], shown["max_pixels"]) == (3136, 401408)
     assert isinstance(shown["image"], Image.Image)
 

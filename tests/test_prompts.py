@@ -2,56 +2,57 @@ import pytest
 
 from divek_verl import prompts
 from divek_verl.errors import SetupError
+from divek_verl.prompts import Wording
 
-DATASETS = ["cub", "flowers", "pets", "cars", "aircraft", "flags", "mushrooms"]
+BIRD = Wording("bird", "species")
+WORDINGS = [BIRD, Wording("car", "make and model"), Wording()]
 NAMES = ["Sooty Tern", "{braces}", "F/A-18"]
 OPTIONS = "A. Sooty Tern\nB. {braces}"
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("wording", WORDINGS)
 @pytest.mark.parametrize("build", ["open", "choice"])
-def test_both_questions_ask_for_reasoning_and_an_answer_and_hold_no_picture(dataset: str, build: str) -> None:
-    text = prompts.open_question(dataset, NAMES) if build == "open" else prompts.multiple_choice(dataset, OPTIONS)
+def test_both_questions_ask_for_reasoning_and_an_answer_and_hold_no_picture(wording: Wording, build: str) -> None:
+    text = prompts.open_question(wording, NAMES) if build == "open" else prompts.multiple_choice(wording, OPTIONS)
     assert "<think> </think>" in text
     assert "<answer> </answer>" in text
     assert "<image>" not in text
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_prompts_are_short(dataset: str) -> None:
-    for text in (prompts.open_question(dataset, []), prompts.multiple_choice(dataset, "")):
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_prompts_are_short(wording: Wording) -> None:
+    for text in (prompts.open_question(wording, []), prompts.multiple_choice(wording, "")):
         assert 45 <= len(text.split()) <= 70
 
 
 def test_the_class_list_is_one_line_at_the_end() -> None:
-    assert prompts.open_question("cub", NAMES).splitlines()[-1].endswith("Sooty Tern, {braces}, F/A-18")
+    assert prompts.open_question(BIRD, NAMES).splitlines()[-1].endswith("Sooty Tern, {braces}, F/A-18")
 
 
 def test_the_options_are_at_the_end() -> None:
-    assert prompts.multiple_choice("cub", OPTIONS).endswith("\n" + OPTIONS)
+    assert prompts.multiple_choice(BIRD, OPTIONS).endswith("\n" + OPTIONS)
 
 
-@pytest.mark.parametrize(
-    ("dataset", "thing", "kind"),
-    [
-        ("cub", "bird", "species"),
-        ("flowers", "flower", "species"),
-        ("pets", "pet", "breed"),
-        ("cars", "car", "make and model"),
-        ("aircraft", "aircraft", "make and model"),
-        ("flags", "flag", "country"),
-        ("mushrooms", "main object", "category"),
-    ],
-)
-def test_the_nouns_are_those_of_the_data_set(dataset: str, thing: str, kind: str) -> None:
-    for text in (prompts.open_question(dataset, []), prompts.multiple_choice(dataset, "")):
-        assert f"the {thing} in the image" in text
-        assert kind in text
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_both_questions_use_the_nouns_of_the_wording(wording: Wording) -> None:
+    for text in (prompts.open_question(wording, []), prompts.multiple_choice(wording, "")):
+        assert f"the {wording.thing} in the image and decide its most likely {wording.kind}." in text
+
+
+def test_the_generic_wording_names_no_domain() -> None:
+    assert (Wording().thing, Wording().kind) == ("main object", "category")
+
+
+@pytest.mark.parametrize("noun", ["", "  ", "bird\nspecies"])
+def test_a_noun_is_one_line_of_text(noun: str) -> None:
+    for make in (lambda: Wording(thing=noun), lambda: Wording(kind=noun)):
+        with pytest.raises(SetupError, match="is no noun: give one line of text"):
+            make()
 
 
 def test_both_questions_share_their_first_sentences() -> None:
     """What they share after the picture can be served from the prefix cache."""
-    open_text, choice_text = prompts.open_question("cub", NAMES), prompts.multiple_choice("cub", OPTIONS)
+    open_text, choice_text = prompts.open_question(BIRD, NAMES), prompts.multiple_choice(BIRD, OPTIONS)
     shared = open_text.split("Then give")[0]
     assert choice_text.startswith(shared)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import end_all, marked
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
-from divek_verl.prompts import multiple_choice, open_question
+from divek_verl.prompts import Wording, multiple_choice, open_question
 
 CLASSES = Classes(("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal"))
 ROLLOUTS = 4
@@ -49,7 +49,7 @@ def prepare(folder: Path, train: int = 12) -> None:
 def make_model(folder: Path) -> None:
     """An untrained Qwen2.5-VL that knows the words of both questions."""
     names = CLASSES.all
-    texts = [open_question("flags", names), multiple_choice("flags", "A. Chad\nB. Mali"), "user assistant"]
+    texts = [open_question(Wording(), names), multiple_choice(Wording(), "A. Chad\nB. Mali"), "user assistant"]
     tokenizer = build_tokenizer(texts, names)
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
 

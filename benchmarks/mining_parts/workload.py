@@ -12,7 +12,7 @@ from divek_verl.engines.options import EngineOptions, SamplingOptions
 from divek_verl.engines.rows import PreparedRows
 from divek_verl.engines.rows import read_rows as read_prepared_rows
 from divek_verl.prepare import Classes, Example, Split, write_set
-from divek_verl.prompts import open_question
+from divek_verl.prompts import Wording, open_question
 
 CLASSES = Classes(("Chad", "Romania", "Moldova", "Andorra", "Mali", "Guinea", "Senegal", "Ireland", "Italy", "Mexico"))
 SIZE = (112, 84)
@@ -49,7 +49,7 @@ def make_long_data(folder: Path, images: int, model: Path) -> Path:
 
 def make_model(folder: Path) -> Path:
     """The demo's architecture with random weights."""
-    tokenizer = build_tokenizer([open_question("flags", CLASSES.base), "user assistant"], CLASSES.all)
+    tokenizer = build_tokenizer([open_question(Wording(), CLASSES.base), "user assistant"], CLASSES.all)
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder)
     return folder
 

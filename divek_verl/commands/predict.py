@@ -19,6 +19,7 @@ from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.picture_sources import PictureLimits
 from divek_verl.predict import Prediction, TwoStepClassifier
+from divek_verl.prompts import Wording
 from divek_verl.templates import plain
 
 FAILED = 1
@@ -31,9 +32,9 @@ def predict(
     classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or a JSON list.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of a prepared set, whose class list is used.")] = None,
     side: Annotated[str, typer.Option(help="Which list of --data: base, new or all.")] = "all",
-    dataset: Annotated[
-        str | None, typer.Option(help="Whose nouns the prompts use (cub, flags, ...), or set of a mixed --data.")
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Which set of a mixed --data.")] = None,
+    thing: Annotated[str | None, typer.Option(help="What is in the pictures, such as 'bird' [as --data says].")] = None,
+    kind: Annotated[str | None, typer.Option(help="What a class is, such as 'species' [as --data says].")] = None,
     allow_urls: Annotated[bool, typer.Option(help="Fetch pictures at public http and https addresses.")] = False,
     max_bytes: Annotated[int, typer.Option(help="Size of a picture's file or download.")] = PictureLimits.max_bytes,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture, and nothing else.")] = False,
@@ -42,8 +43,10 @@ def predict(
 
     Ends with status 1 where a picture got no answer.
     """
-    names, nouns = _class_list(classes, data, side, dataset)
-    predictions = _predict(images, model, asked, names, nouns, PictureLimits(max_bytes, allow_urls=allow_urls), as_json)
+    names, wording = _class_list(classes, data, side, dataset)
+    wording = Wording(thing or wording.thing, kind or wording.kind)
+    limits = PictureLimits(max_bytes, allow_urls=allow_urls)
+    predictions = _predict(images, model, asked, names, wording, limits, as_json)
     for prediction in predictions:
         if as_json:
             # Escaped, so that what a model wrote can neither break the line nor speak to the terminal.
@@ -62,12 +65,12 @@ def _predict(
     model: AnsweringModel,
     asked: TwoStepOptions,
     names: ClassNames,
-    nouns: str,
+    wording: Wording,
     limits: PictureLimits,
     quiet: bool,
 ) -> list[Prediction]:
     options = {
-        "dataset": nouns,
+        "wording": wording,
         "settings": asked.settings(),
         "limits": limits,
         "min_pixels": asked.min_pixels,
@@ -100,16 +103,17 @@ def _merged(model: AnsweringModel) -> AnsweringModel:
     return model if model.base_url else replace(model, model=model_folder(model.model))
 
 
-def _class_list(classes: Path | None, data: Path | None, side: str, dataset: str | None) -> tuple[ClassNames, str]:
-    """The class list, and whose nouns the prompts use."""
+def _class_list(classes: Path | None, data: Path | None, side: str, dataset: str | None) -> tuple[ClassNames, Wording]:
+    """The class list, and the nouns of the prompts."""
     if (classes is None) == (data is None):
         raise SetupError("Which classes are there? Give either --classes FILE or --data DIR.")
     if classes is not None:
-        return ClassNames(read_class_file(classes)), dataset or ""
+        return ClassNames(read_class_file(classes)), Wording()
     assert data is not None
-    from divek_verl.class_lists import load_classes
+    from divek_verl.class_lists import load_classes, load_wording
 
-    return load_classes(str(data.expanduser()), side, dataset), dataset or _dataset_of(data)
+    folder = str(data.expanduser())
+    return load_classes(folder, side, dataset), load_wording(folder, dataset)
 
 
 def read_class_file(path: Path) -> list[str]:
@@ -133,18 +137,6 @@ def read_class_file(path: Path) -> list[str]:
             f"{path} is a JSON object: give --data the folder of a prepared set, or --classes a JSON list of names."
         )
     return names
-
-
-def _dataset_of(folder: Path) -> str:
-    """The data set of a prepared folder, by the first row of any of its parquet files; none where there is no row."""
-    import pyarrow.parquet as pq
-
-    from divek_verl.prompts import parse_data_source
-
-    for path in sorted(folder.expanduser().glob("*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(1, columns=["data_source"]):
-            return parse_data_source(batch.to_pylist()[0]["data_source"])[0]
-    return ""
 
 
 def show(prediction: Prediction, console: Console) -> None:

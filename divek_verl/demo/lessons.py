@@ -15,11 +15,11 @@ from string import ascii_uppercase
 
 from transformers import Qwen2Tokenizer
 
+from divek_verl.prepare.sets.flags import WORDING as FLAGS
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.question import Question
 
 IMAGE = "<|image_pad|>"
-_DATASET = "flags"
 _GUESS = "It looks like"
 
 
@@ -59,7 +59,7 @@ def told(text: str, name: str) -> str:
 def tokenizer_texts(names: Sequence[str]) -> list[str]:
     """Every wording that the model reads or writes, for training the tokenizer."""
     options = "\n".join(f"{letter}. {letter}" for letter in ascii_uppercase)
-    questions = [told(open_question(_DATASET, [""]), ""), multiple_choice(_DATASET, options)]
+    questions = [told(open_question(FLAGS, [""]), ""), multiple_choice(FLAGS, options)]
     return [
         _GUESS,
         "user\nassistant\n",
@@ -113,23 +113,23 @@ class Teacher:
 
     def open_question(self, name: str, listed: Sequence[str], picture: int) -> Lesson:
         """The open question about a picture with the class list `listed`, answered with `name`."""
-        return self._dialogue(self.shown(open_question(_DATASET, listed)), open_response(name), picture)
+        return self._dialogue(self.shown(open_question(FLAGS, listed)), open_response(name), picture)
 
     def choice(self, name: str, options: Sequence[str], picture: int) -> Lesson:
         """The multiple-choice question about a picture."""
         question = Question(tuple(options), options.index(name), False)
-        text = self.shown(multiple_choice(_DATASET, question.text))
+        text = self.shown(multiple_choice(FLAGS, question.text))
         return self._dialogue(text, choice_response(name, str(question.letter)), picture)
 
     def told_choice(self, name: str, options: Sequence[str]) -> Lesson:
         """A multiple-choice question without a picture that says what the answer is."""
         question = Question(tuple(options), options.index(name), False)
-        text = told(multiple_choice(_DATASET, question.text), name)
+        text = told(multiple_choice(FLAGS, question.text), name)
         return self._dialogue(text, choice_response(name, str(question.letter)), None)
 
     def told_open_question(self, name: str, listed: Sequence[str]) -> Lesson:
         """An open question without a picture that says what the answer is."""
-        return self._dialogue(told(open_question(_DATASET, listed), name), open_response(name), None)
+        return self._dialogue(told(open_question(FLAGS, listed), name), open_response(name), None)
 
     def prompt(self, text: str) -> list[int]:
         """Tokens of one user message, up to where the model answers."""

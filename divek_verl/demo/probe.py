@@ -23,6 +23,7 @@ from divek_verl.demo.sampling import Prompt, Sampler
 from divek_verl.demo.warm_start import build_teacher, read_classes
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
+from divek_verl.prepare.sets.flags import WORDING as FLAGS
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.question import Question, Skip, build_question
 from divek_verl.votes import Votes, count_votes
@@ -80,14 +81,14 @@ class Probe:
         questions = [
             Question(tuple(rng.sample(self.teacher.names, 5)), rng.randrange(5), False) for _ in range(_TOLD_QUESTIONS)
         ]
-        texts = [lessons.told(multiple_choice("flags", q.text), q.options[q.answer or 0]) for q in questions]
+        texts = [lessons.told(multiple_choice(FLAGS, q.text), q.options[q.answer or 0]) for q in questions]
         completions = self.sampler.sample([Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told")
         return fmean(parse_option(c[0], 5) == q.answer for c, q in zip(completions, questions, strict=True))
 
     def side(self, images: pictures.Pictures, names: Sequence[str], *, training: bool) -> SideReport:
         """Both steps for every picture; in `training` the truth is put among the options and easy images skipped."""
         classes = ClassNames(names)
-        shown = [self._shown(open_question("flags", names), image) for image in images.pixels]
+        shown = [self._shown(open_question(FLAGS, names), image) for image in images.pixels]
         voting = Sampler(self.sampler.network, self.sampler.processor, temperature=1.0, top_p=0.95)
         answers = voting.sample(shown, _SAMPLES, f"{self.seed}-votes")
         votes = [count_votes(each, classes) for each in answers]
@@ -115,7 +116,7 @@ class Probe:
     ) -> tuple[list[list[bool]], list[bool]]:
         """For each question asked: whether each completion of its group is right, and whether the greedy one is."""
         asked = [(i, q) for i, q in enumerate(questions) if isinstance(q, Question)]
-        prompts = [self._shown(multiple_choice("flags", q.text), images.pixels[i]) for i, q in asked]
+        prompts = [self._shown(multiple_choice(FLAGS, q.text), images.pixels[i]) for i, q in asked]
         groups = self.sampler.sample(prompts, _GROUP, f"{self.seed}-choices")
         likely = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(prompts, 1, "greedy")
         rights, greedy = [], []

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from divek_verl.class_lists import classes_of, image_root
+from divek_verl.class_lists import classes_of, image_root, wording_of
 from divek_verl.errors import SetupError
 from divek_verl.images import picture_entry
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import is_ours, parse_data_source
+from divek_verl.prompts import Wording, is_divek, parse_data_source
 
 Key = tuple[str, str]
 Messages = Sequence[Mapping[str, Any]]
@@ -37,6 +37,7 @@ class PreparedRow:
         image: path of the picture, for records; empty where the row holds the picture itself.
         truth: display name of the true class, or the row's spelling where the class list does not know it.
         classes: the class list.
+        wording: the nouns of its questions.
         messages: the chat messages with picture and class list, as in ``Request``.
     """
 
@@ -45,15 +46,12 @@ class PreparedRow:
     image: str
     truth: str
     classes: ClassNames
+    wording: Wording
     messages: Messages
 
     @property
     def key(self) -> Key:
         return self.data_source, self.image_id
-
-    @property
-    def dataset(self) -> str:
-        return parse_data_source(self.data_source)[0]
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,9 @@ class PreparedRows:
             picture_entry(image, root, min_pixels=self.min_pixels, max_pixels=self.max_pixels) for image in images
         ]
         path = str(pictures[0]["image"]) if pictures and stored.images is not None else ""
-        return PreparedRow(*key, path, stored.truth, self.classes[key[0]], with_pictures(stored.prompt, pictures))
+        wording = wording_of(_folder(stored.path), key[0])
+        messages = with_pictures(stored.prompt, pictures)
+        return PreparedRow(*key, path, stored.truth, self.classes[key[0]], wording, messages)
 
     @cached_property
     def files(self) -> list[DataFile]:
@@ -148,7 +148,7 @@ def read_rows(
     prompts: dict[str, Messages] = {}
     for path in paths:
         for group, index, number, row in _rows_of(path, found):
-            if not is_ours(row["data_source"]):
+            if not is_divek(row["data_source"]):
                 found.others += 1
                 continue
             if limit is not None and len(found) >= limit:

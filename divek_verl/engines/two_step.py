@@ -13,6 +13,7 @@ from divek_verl.answers import parse_option
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
+from divek_verl.prompts import Wording
 from divek_verl.question import MAX_OPTIONS, Question, Skip, build_question
 from divek_verl.votes import Votes, count_votes
 
@@ -60,13 +61,13 @@ class OpenQuestion:
 
     Attributes:
         key: unique in a run; seeds and shuffles depend on it.
-        dataset: whose nouns the multiple-choice question uses.
+        wording: the nouns of the multiple-choice question.
         classes: the class list.
         messages: the open question as chat messages, picture and class list in it.
     """
 
     key: str
-    dataset: str
+    wording: Wording
     classes: ClassNames
     messages: Sequence[Mapping[str, Any]]
 
@@ -120,7 +121,7 @@ async def ask_two_steps(engine: Engine, asked: OpenQuestion, settings: TwoStepSe
     question = _question(votes, asked, settings)
     if not settings.ask_choice:
         return TwoStepAnswer(opened, votes, question)
-    messages = prompts.with_text(asked.messages, prompts.multiple_choice(asked.dataset, question.text))
+    messages = prompts.with_text(asked.messages, prompts.multiple_choice(asked.wording, question.text))
     chosen = await engine.generate(Request(f"{asked.key}/choice", messages), settings.choice_sampling)
     return TwoStepAnswer(opened, votes, question, chosen)
 

@@ -195,7 +195,7 @@ async def evaluate(
 
                     async def ask(key: Key) -> None:
                         row = rows[key]
-                        question = OpenQuestion("-".join(key), row.dataset, row.classes, row.messages)
+                        question = OpenQuestion("-".join(key), row.wording, row.classes, row.messages)
                         answer = await ask_two_steps(engine, question, evaluation.two_step)
                         folder.add(record_of(row, answer, evaluation.two_step.num_samples))
                         bar.update()

@@ -31,4 +31,4 @@ class Classes:
     def to_json(self) -> dict[str, Any]:
         sides = {"base": list(self.base), "new": list(self.new), "all": list(self.all)}
         aliases = {name: list(spellings) for name, spellings in self.aliases.items()}
-        return {**sides, "aliases": aliases} if aliases else sides
+        return {**sides, "aliases": aliases}

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from divek_verl.errors import SetupError
+from divek_verl.prompts import Wording
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,14 @@ class Official:
 
     Attributes:
         title: its name.
+        wording: the nouns of the questions about it.
         url: where it is downloaded from.
         folders: what its folder may be called, in --data-root or once more inside itself.
         markers: files or folders of which its folder holds one; the first is named where none is found.
     """
 
     title: str
+    wording: Wording
     url: str
     folders: tuple[str, ...]
     markers: tuple[str, ...]

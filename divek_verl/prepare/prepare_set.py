@@ -15,9 +15,10 @@ from divek_verl.prepare.options import OnError, Options
 from divek_verl.prepare.source import Source
 from divek_verl.prepare.splits import VAL_FRACTION, Setting, plan_splits
 from divek_verl.prepare.write import Policy, write_set
+from divek_verl.prompts import Wording
 
 
-def prepare_set(read: Callable[[Path], Source], options: Options) -> None:
+def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Options) -> None:
     """Reads a data set, divides, checks and writes it.
 
     `read` is given the folder that is being written, into which it may put images (into "images").
@@ -37,6 +38,7 @@ def prepare_set(read: Callable[[Path], Source], options: Options) -> None:
             source.dataset,
             planned.classes,
             planned.splits,
+            wording=wording,
             root=source.root,
             place=options.out,
             held_out=planned.held_out,

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from divek_verl.labels import ClassNames
 from divek_verl.prepare.examples import Example, Split
-from divek_verl.prompts import open_question, user_prompt
+from divek_verl.prompts import Wording, open_question, user_prompt
 
 Row = dict[str, Any]
 
@@ -34,10 +34,10 @@ MIXED_SCHEMA = schema_of(pa.struct({"image": pa.string(), "bytes": pa.binary()})
 class RowBuilder:
     """Makes the rows of one split: the question about its class list is worded once."""
 
-    def __init__(self, dataset: str, split: Split, classes: ClassNames) -> None:
+    def __init__(self, dataset: str, split: Split, classes: ClassNames, wording: Wording) -> None:
         self.dataset = dataset
         self.split = split
-        self.prompt = user_prompt(open_question(dataset, classes.names))
+        self.prompt = user_prompt(open_question(wording, classes.names))
 
     def build(self, example: Example, index: int, content: bytes | None = None) -> Row:
         """Row `index` of the file: the open question about one image, by path or with its bytes `content`."""

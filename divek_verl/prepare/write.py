@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from divek_verl.prepare.grading import check_row
 from divek_verl.prepare.pictures import Picture, check_picture, hash_file, in_threads
 from divek_verl.prepare.report import print_report
 from divek_verl.prepare.rows import EMBEDDED_SCHEMA, SCHEMA, Row, RowBuilder
+from divek_verl.prompts import Wording
 
 ROWS_PER_GROUP = 512
 EMBEDDED_ROWS_PER_GROUP = 64
@@ -61,6 +62,7 @@ def write_set(
     classes: Classes,
     splits: Sequence[Split],
     *,
+    wording: Wording = Wording(),
     root: Path | None = None,
     place: Path | None = None,
     held_out: Sequence[str] = (),
@@ -71,6 +73,7 @@ def write_set(
 
     Args:
         folder: where to write, usually of `new_folder`.
+        wording: nouns of the questions.
         root: folder that image paths start from; `folder` itself where it is None.
         place: where the folder will lie in the end, if not here.
         held_out: images of held-out classes that are in no split; their content may not be in training either.
@@ -80,12 +83,12 @@ def write_set(
         SetupError: a row fails its self-check, or a training image is held out elsewhere (unless bad ones are skipped).
     """
     classes.of("all")  # refuses two classes of one name, also where they are on different sides
-    writer = _SetWriter(folder, dataset, classes, root or folder, policy or Policy())
+    writer = _SetWriter(folder, dataset, classes, wording, root or folder, policy or Policy())
     writer.hold_out(held_out)
     # Validation first: only then is it known what may not be in training.
     written = {split.name: writer.write(split) for split in sorted(splits, key=lambda split: split.stage == "train")}
     files = [written[split.name] for split in splits]
-    write_json(folder / CLASSES_FILE, classes.to_json())
+    write_json(folder / CLASSES_FILE, {**classes.to_json(), "wording": asdict(wording)})
     elsewhere = None if writer.policy.embed else root
     roots = {} if elsewhere is None else {"image_roots": {dataset: recorded_root(elsewhere, place or folder)}}
     counts = {"files": {file.name: file.to_json() for file in files}, "versions": versions()}
@@ -96,8 +99,11 @@ def write_set(
 class _SetWriter:
     """Writes splits one after another, with one memory of the pictures met."""
 
-    def __init__(self, folder: Path, dataset: str, classes: Classes, root: Path, policy: Policy) -> None:
+    def __init__(
+        self, folder: Path, dataset: str, classes: Classes, wording: Wording, root: Path, policy: Policy
+    ) -> None:
         self.folder = folder
+        self.wording = wording
         self.dataset = dataset
         self.classes = classes
         self.root = root
@@ -121,7 +127,7 @@ class _SetWriter:
         return written
 
     def _rows(self, split: Split, names: ClassNames, written: Written) -> Iterator[Row]:
-        builder = RowBuilder(self.dataset, split, names)
+        builder = RowBuilder(self.dataset, split, names, self.wording)
         checked = in_threads(self._check, split.examples)
         for example, picture in tqdm(checked, f"check {split.name}", len(split.examples), unit="image"):
             if not self._accept(split, example, picture, written):

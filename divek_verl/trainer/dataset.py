@@ -72,7 +72,7 @@ class DiveKDataset(RLHFDataset):
         Raises:
             SetupError: a truth is not in its class list, or no row is left.
         """
-        ours = [prompts.is_ours(source) for source in dataframe["data_source"]]
+        ours = [prompts.is_divek(source) for source in dataframe["data_source"]]
         kept = [index for index, mine in enumerate(ours) if mine and self._keep(dataframe[index])]
         parts = [dataframe.select(kept)]
         others = [index for index, mine in enumerate(ours) if not mine]
@@ -144,14 +144,14 @@ class DiveKDataset(RLHFDataset):
 
     def __getitem__(self, item: int) -> dict:
         row: dict = super().__getitem__(item)
-        if prompts.is_ours(row["data_source"]):
+        if prompts.is_divek(row["data_source"]):
             # The reward is handed nothing else that says where the class list of an open question lies.
             row["extra_info"][CLASS_FOLDER] = row[ROOT_COLUMN]
         return row
 
     def _build_messages(self, example: dict, key: str) -> list[dict]:
         images = example.get(self.image_key) or []
-        if prompts.is_ours(example["data_source"]):
+        if prompts.is_divek(example["data_source"]):
             bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
             root = _images_of(example)
             example[self.image_key] = [picture_entry(image, root, **bounds) for image in images]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from divek_verl import prompts
-from divek_verl.class_lists import classes_of
+from divek_verl.class_lists import classes_of, wording_of
 from divek_verl.labels import ClassNames
 from divek_verl.measures import measure_votes
 from divek_verl.option_sources import build_option_source
@@ -179,8 +179,8 @@ def to_multiple_choice(prompt: Prompt, question: Question, truth: str, measures:
         truth: the true class.
         measures: of the votes; passed on to the reward function, and so to verl's metrics.
     """
-    dataset, _ = prompts.parse_data_source(prompt["data_source"])
-    text = prompts.multiple_choice(dataset, question.text)
+    wording = wording_of(prompt["image_root"], prompt["data_source"])
+    text = prompts.multiple_choice(wording, question.text)
     extra_info = {
         **(prompt.get("extra_info") or {}),
         "num_options": len(question.options),

@@ -19,7 +19,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from divek_verl.answers import parse_option
 from divek_verl.images import is_data_url
 from divek_verl.measures import NO_MEASURES
-from divek_verl.prompts import is_ours
+from divek_verl.prompts import is_divek
 from divek_verl.records import FailureReason, QuestionRecord
 from divek_verl.reward import compute_score
 from divek_verl.settings import Settings, read_settings
@@ -74,7 +74,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         return True
 
     async def _run_prompt(self, prompt: Prompt, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
-        if not is_ours(prompt["data_source"]):
+        if not is_divek(prompt["data_source"]):
             return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         async with self._slots:
             try:

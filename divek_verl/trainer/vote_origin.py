@@ -33,7 +33,7 @@ def class_lists(files: Sequence[str]) -> Iterator[tuple[str, ClassNames]]:
     import pyarrow.parquet as pq
 
     from divek_verl.class_lists import classes_of
-    from divek_verl.prompts import is_ours
+    from divek_verl.prompts import is_divek
 
     for file in map(Path, files):
         if file.suffix != ".parquet" or not file.expanduser().is_file():
@@ -41,7 +41,7 @@ def class_lists(files: Sequence[str]) -> Iterator[tuple[str, ClassNames]]:
         path = file.expanduser().resolve()
         sources = pc.unique(pq.read_table(path, columns=["data_source"])["data_source"]).to_pylist()
         for source in sources:
-            if is_ours(source):
+            if is_divek(source):
                 yield source, classes_of(str(path.parent), source)
 
 

@@ -16,6 +16,7 @@ from divek_verl import cli
 from divek_verl.commands.predict import read_class_file, show
 from divek_verl.errors import SetupError
 from divek_verl.predict import Prediction
+from divek_verl.prompts import Wording, open_question
 
 
 def script(body: dict[str, Any]) -> tuple[int, Any, float]:
@@ -45,7 +46,7 @@ def test_json_lines_and_nothing_else(flag: Path, tmp_path: Path, capfd: pytest.C
     assert lines[0]["reasoning"] == "because"
 
 
-def test_a_prepared_set_gives_the_class_list_and_the_nouns(
+def test_a_prepared_set_gives_the_class_list_and_the_wording(
     flag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_set(tmp_path / "data", {"base": 1})
@@ -57,8 +58,9 @@ def test_a_prepared_set_gives_the_class_list_and_the_nouns(
 
     with serving(remember) as address:
         assert predict(address, str(flag), "--data", str(tmp_path / "data"), "--side", "base") == 0
-    assert "flag" in asked[0] and all(name in asked[0] for name in BASE)
-    assert "Monaco" not in asked[0]
+        assert predict(address, str(flag), "--data", str(tmp_path / "data"), "--kind", "nation") == 0
+    assert open_question(Wording("flag", "country"), BASE) == asked[0]
+    assert any("flag" in text and "nation" in text for text in asked)
     assert "Chad" in capsys.readouterr().out
 
 

@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from prepare.layouts import aircraft, cars, cub, flowers, pets
+from prepare.layouts import aircraft, cars, cub, flowers, paint, pets
 from prepare.running import classes, counts, images, prepare, rows
 
 from divek_verl.class_lists import image_root
 from divek_verl.commands.prepare import COMMANDS
+from divek_verl.prepare.sets import WORDINGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAKERS = {"cub": cub, "flowers": flowers, "pets": pets, "cars": cars, "aircraft": aircraft}
@@ -29,6 +31,8 @@ def test_few_shot_writes_so_many_of_each_class(name: str, tmp_path: Path) -> Non
     assert counts(out)["train"] == 3 * len(classes(out)["all"])
     assert {row["data_source"] for row in rows(out, "train") + rows(out, "val")} == {f"divek/{name}/all"}
     assert not set(images(out, "train")) & set(images(out, "val"))
+    assert classes(out)["wording"] == asdict(WORDINGS[name])
+    assert f"Look at the {WORDINGS[name].thing} in the image" in rows(out, "train")[0]["prompt"][0]["content"]
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -99,6 +103,19 @@ def test_a_truncated_image_stops_and_the_earlier_set_stays(tmp_path: Path, capsy
     assert contents(out) == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert counts(prepare("cub", "--data-root", root, "--on-error", "skip", out=out))["train"] == 23
+
+
+@pytest.mark.parametrize("name", ["image_folder", "hf"])
+def test_a_set_of_ones_own_is_asked_about_in_its_own_words(name: str, tmp_path: Path) -> None:
+    for number in range(24):
+        paint(tmp_path / "raw" / "abcd"[number % 4] / f"{number}.png", number)
+    root = ["--data-root", tmp_path / "raw"]
+    told = prepare(name, *root, "--thing", "mushroom", "--kind", "genus", out=tmp_path / "told")
+    silent = prepare(name, *root, out=tmp_path / "silent")
+    assert classes(told)["wording"] == {"thing": "mushroom", "kind": "genus"}
+    assert classes(silent)["wording"] == {"thing": "main object", "kind": "category"}
+    for out, words in ((told, "the mushroom in the image and decide its most likely genus"), (silent, "main object")):
+        assert all(words in row["prompt"][0]["content"] for row in rows(out, "train") + rows(out, "val_new"))
 
 
 # The scripts

@@ -31,6 +31,7 @@ from divek_verl.demo.warm_start import (
 )
 from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
+from divek_verl.prepare.sets.flags import WORDING
 from divek_verl.prompts import multiple_choice, open_question, user_prompt
 
 BASE = ("Chad", "Romania", "Ivory Coast", "Mali")
@@ -122,7 +123,7 @@ class TestChatTemplate:
     def test_lessons_read_what_the_processor_makes_of_verls_prompt(
         self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher
     ) -> None:
-        text = open_question("flags", BASE)
+        text = open_question(WORDING, BASE)
         content = user_prompt(text)[0]["content"]
         parts = [{"type": "image"}, {"type": "text", "text": content.removeprefix("<image>")}]
         rendered = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
@@ -273,7 +274,7 @@ class TestSampling:
         teacher: Teacher,
     ) -> None:
         image = pictures.load(data / "train.parquet").pixels[0]
-        prompt = teacher.prompt(teacher.shown(multiple_choice("flags", "A. Chad\nB. Mali")))
+        prompt = teacher.prompt(teacher.shown(multiple_choice(WORDING, "A. Chad\nB. Mali")))
         ours = Sampler(network, processor, temperature=0).sample([Prompt(prompt, image)], 1, "seed")[0][0]
         tokens = torch.tensor([prompt])
         inputs = processor.image_processor(images=[image], return_tensors="pt")

@@ -14,7 +14,7 @@ from PIL import Image
 from divek_verl.engines.rows import PreparedRow, PreparedRows, read_rows
 from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes, Example, Split, write_set
-from divek_verl.prompts import open_question, user_prompt
+from divek_verl.prompts import Wording, open_question, user_prompt
 
 from .conftest import CLASSES, paint
 
@@ -31,7 +31,7 @@ def picture(size: int = 32, kind: str = "PNG") -> bytes:
 def row(index: int, dataset: str = "flags", names: tuple[str, ...] = BASE, **changes: Any) -> dict[str, Any]:
     return {
         "data_source": f"divek/{dataset}/base",
-        "prompt": user_prompt(open_question(dataset, names)),
+        "prompt": user_prompt(open_question(Wording(), names)),
         "images": [{"image": f"images/train-{index}.png", "bytes": None}],
         "ability": "classification",
         "reward_model": {"style": "rule", "ground_truth": names[index % len(names)]},
@@ -76,8 +76,8 @@ def test_a_row_is_the_open_question_about_its_picture(rows: PreparedRows, data: 
     shown, text = message["content"]
     assert shown == {"type": "image", "image": found.image, **PIXELS, "upright": True}
     assert found.image == str(data / "images" / "train-1.png")
-    assert text == {"type": "text", "text": open_question("flags", BASE)}
-    assert (found.truth, found.classes.names, found.dataset) == ("Romania", BASE, "flags")
+    assert text == {"type": "text", "text": open_question(Wording(), BASE)}
+    assert (found.truth, found.classes.names, found.wording) == ("Romania", BASE, Wording())
     assert found.classes.match("Rumania") == "Romania"
 
 
@@ -100,13 +100,15 @@ def test_messages_about_embedded_pictures_are_those_of_training(data: Path, grou
 
 def test_messages_of_a_mixed_set_are_those_of_training(data: Path) -> None:
     pets = ("Beagle", "Boxer", "Pug")
-    lists = {"flags": {"base": list(BASE)}, "pets": {"base": list(pets)}}
+    nouns = {"thing": "pet", "kind": "breed"}
+    lists = {"flags": {"base": list(BASE)}, "pets": {"base": list(pets), "wording": nouns}}
     (data / "classes.json").write_text(json.dumps({"sets": lists}))
     both = write(data, row(0), row(1, images=[{"image": None, "bytes": picture()}]), name="flags")
     path = write(data, *(row(index, "pets", pets, images=[{"image": "images/train-2.png"}]) for index in (1, 2)))
     found = read(both, path)
     assert [each.messages for each in found] == as_training_sees_them(both, path)
     assert [each.classes.names for each in found] == [BASE, BASE, pets, pets]
+    assert [each.wording for each in found] == [Wording()] * 2 + [Wording("pet", "breed")] * 2
     assert {source: names.names for source, names in found.classes.items()} == {
         "divek/flags/base": BASE,
         "divek/pets/base": pets,

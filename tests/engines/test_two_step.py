@@ -25,7 +25,7 @@ CLASSES = ClassNames(("Chad", "Romania", "Andorra", "Moldova", "Monaco", "Indone
 PICTURE = {"type": "image", "image": "flag.png", "max_pixels": 401408}
 ASKED = OpenQuestion(
     "divek/flags/base-7",
-    "flags",
+    prompts.Wording("flag", "country"),
     CLASSES,
     [{"role": "user", "content": [PICTURE, {"type": "text", "text": "which flag?"}]}],
 )
@@ -74,7 +74,7 @@ def test_the_second_question_keeps_the_picture_before_its_text() -> None:
     assert answer.question is not None
     assert chosen.messages[0]["content"] == [
         PICTURE,
-        {"type": "text", "text": prompts.multiple_choice("flags", answer.question.text)},
+        {"type": "text", "text": prompts.multiple_choice(ASKED.wording, answer.question.text)},
     ]
 
 

@@ -191,7 +191,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty pictures and an untrained model that can read the questions about them."""
     folder = tmp_path_factory.mktemp("mining")
     write_set(folder, "flags", CLASSES, [paint(folder, "train", "base", IMAGES)])
-    texts = [prompts.open_question("flags", NAMES), "user assistant"]
+    texts = [prompts.open_question(prompts.Wording(), NAMES), "user assistant"]
     tokenizer = build_tokenizer(texts, NAMES)
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder / "model")
     return folder

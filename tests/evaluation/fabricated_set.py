@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,21 @@ from divek_verl.engines.rows import PreparedRow
 from divek_verl.engines.two_step import TwoStepAnswer
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import open_question, user_prompt
+from divek_verl.prompts import Wording, open_question, user_prompt
 from divek_verl.question import Question
 from divek_verl.votes import Votes
 
 BASE = ("Chad", "Romania", "Andorra")
 NEW = ("Moldova", "Monaco", "Indonesia")
 CLASSES = {"base": BASE, "new": NEW, "all": (*BASE, *NEW)}
+WORDING = Wording("flag", "country")
 ALIASES = {"Chad": ["Tchad"]}
 
 
 def write_set(folder: Path, counts: dict[str, int], *, dataset: str = "flags") -> list[Path]:
     """A prepared set with ``counts[side]`` images of each side; the paths of its parquet files."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**{side: list(names) for side, names in CLASSES.items()}, "aliases": ALIASES}
+    content = {**{side: list(names) for side, names in CLASSES.items()}, "aliases": ALIASES, "wording": asdict(WORDING)}
     (folder / "classes.json").write_text(json.dumps(content), encoding="utf-8")
     paths = []
     for side, count in counts.items():
@@ -46,7 +48,7 @@ def row(folder: Path, dataset: str, side: str, index: int, **changes: Any) -> di
     Image.new("RGB", (56, 56), (index * 7 % 256, 80, 160)).save(folder / picture)
     return {
         "data_source": f"divek/{dataset}/{side}",
-        "prompt": user_prompt(open_question(dataset, names)),
+        "prompt": user_prompt(open_question(WORDING, names)),
         "images": [{"image": picture.as_posix()}],
         "ability": "classification",
         "reward_model": {"style": "rule", "ground_truth": names[index % len(names)]},
@@ -85,7 +87,7 @@ def record(
         if chosen is not None:
             choice = Reply("k", says("ABCDE"[list(options).index(chosen)]))
         answer = TwoStepAnswer(Reply("k", ("",) * num_samples), counted, question, choice)
-    item = PreparedRow(source, image_id, "", truth, ClassNames(BASE), [])
+    item = PreparedRow(source, image_id, "", truth, ClassNames(BASE), WORDING, [])
     made = record_of(item, answer, num_samples)
     for name, value in changes.items():
         setattr(made, name, value)

@@ -30,7 +30,7 @@ from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, evaluate
 from divek_verl.evaluation.results import Results
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction
-from divek_verl.prompts import multiple_choice, open_question
+from divek_verl.prompts import Wording, multiple_choice, open_question
 
 from .fabricated_set import CLASSES, write_set
 
@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_set(folder / "data", COUNTS)
     broken = folder / "data" / "images" / "base-3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    texts = [open_question("flags", CLASSES["all"]), multiple_choice("flags", "A. Chad"), "user assistant"]
+    texts = [open_question(Wording(), CLASSES["all"]), multiple_choice(Wording(), "A. Chad"), "user assistant"]
     tokenizer = build_tokenizer(texts, CLASSES["all"])
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder / "model")
     return folder

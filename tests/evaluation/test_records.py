@@ -15,9 +15,9 @@ from divek_verl.question import Question
 from divek_verl.records import QuestionRecord as Visit
 from divek_verl.votes import Votes
 
-from .fabricated_set import BASE
+from .fabricated_set import BASE, WORDING
 
-ITEM = PreparedRow("divek/flags/base", "7", "flag.png", "Chad", ClassNames(BASE), [])
+ITEM = PreparedRow("divek/flags/base", "7", "flag.png", "Chad", ClassNames(BASE), WORDING, [])
 VOTES = Votes({"Romania": 2, "Chad": 1}, {"Libya": 1}, 2)
 QUESTION = Question(("Romania", "Chad"), None, False)
 OPEN = Reply("k/open", ("a",) * 5, truncated=1, prompt_tokens=100, output_tokens=40, failure="rate_limited")

@@ -7,13 +7,15 @@ from divek_verl.labels import ClassNames
 from divek_verl.prepare import Example, Split, grading
 from divek_verl.prepare.grading import check_row
 from divek_verl.prepare.rows import Row, RowBuilder
+from divek_verl.prompts import Wording
 
 BIRDS = ("Brandt's Cormorant", "Sooty Albatross", "Mew Gull", "Ovenbird", "Black-footed Albatross", "Mallard")
 
 
 def row(truth: str, index: int = 0) -> Row:
     split = Split("train", "base", [])
-    return RowBuilder("cub", split, ClassNames(BIRDS)).build(Example("a.png", truth, "a"), index)
+    builder = RowBuilder("cub", split, ClassNames(BIRDS), Wording("bird", "species"))
+    return builder.build(Example("a.png", truth, "a"), index)
 
 
 @pytest.mark.parametrize("truth", BIRDS)

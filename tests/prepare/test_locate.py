@@ -6,8 +6,11 @@ import pytest
 
 from divek_verl.errors import SetupError
 from divek_verl.prepare.locate import Official, checked_path
+from divek_verl.prompts import Wording
 
-SET = Official("Planes", "https://example.org/planes", ("planes-2013", "data"), ("variants.txt", "split_*.json"))
+SET = Official(
+    "Planes", Wording(), "https://example.org/planes", ("planes-2013", "data"), ("variants.txt", "split_*.json")
+)
 
 
 @pytest.mark.parametrize("nested", ["", "planes-2013", "data", "planes-2013/data", "planes-2013/planes-2013"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from divek_verl import prompts
-from divek_verl.class_lists import classes_of, image_root
+from divek_verl.class_lists import classes_of, image_root, wording_of
+from divek_verl.prompts import Wording
 
 from .layouts import aircraft, cub, paint
 from .running import counts, prepare, rows, truths
@@ -39,7 +39,8 @@ def test_each_row_keeps_its_own_question(tmp_path: Path, birds: Path, planes: Pa
     first, last = rows(out, "train")[0], rows(out, "train")[-1]
     assert "bird" in first["prompt"][0]["content"] and "aircraft" not in first["prompt"][0]["content"]
     assert "aircraft" in last["prompt"][0]["content"]
-    assert prompts.multiple_choice("aircraft", "") != prompts.multiple_choice("cub", "")
+    wordings = [wording_of(str(out), row["data_source"]) for row in (first, last)]
+    assert wordings == [Wording("bird", "species"), Wording("aircraft", "make and model")]
 
 
 def test_equal_names_of_two_sets_do_not_clash(tmp_path: Path, birds: Path, planes: Path) -> None:

@@ -3,9 +3,10 @@
 from divek_verl.labels import ClassNames
 from divek_verl.prepare import Example, Split
 from divek_verl.prepare.rows import SCHEMA, RowBuilder
+from divek_verl.prompts import Wording
 
 BIRDS = ("Sooty Albatross", "Mew Gull")
-BUILDER = RowBuilder("cub", Split("train", "base", []), ClassNames(BIRDS))
+BUILDER = RowBuilder("cub", Split("train", "base", []), ClassNames(BIRDS), Wording("bird", "species"))
 
 
 def test_a_row_has_verls_columns() -> None:
@@ -24,7 +25,7 @@ def test_a_row_can_hold_its_picture() -> None:
 def test_the_prompt_shows_the_picture_before_the_class_list() -> None:
     (message,) = BUILDER.build(Example("a.png", BIRDS[0], "0"), 0)["prompt"]
     assert message["role"] == "user"
-    assert message["content"].startswith("<image>")
+    assert message["content"].startswith("<image>Look at the bird in the image")
     assert all(name in message["content"] for name in BIRDS)
 
 

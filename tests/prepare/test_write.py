@@ -52,7 +52,8 @@ def test_a_set_is_its_parquet_files_its_classes_and_how_it_was_made(tmp_path: Pa
     names = {"train.parquet", "val_base.parquet", "val_new.parquet", "classes.json", "set.json", "images"}
     assert {path.name for path in out.iterdir()} == names
     classes = json.loads((out / "classes.json").read_text())
-    assert classes == {"base": list(BIRDS[:3]), "new": list(BIRDS[3:]), "all": list(BIRDS)}
+    lists = {"base": list(BIRDS[:3]), "new": list(BIRDS[3:]), "all": list(BIRDS)}
+    assert classes == {**lists, "aliases": {}, "wording": {"thing": "main object", "kind": "category"}}
     made = json.loads((out / "set.json").read_text())
     assert made["dataset"] == "cub"
     assert made["files"]["train"] == {"rows": 3, "classes": 3, "duplicates": 0}

@@ -8,10 +8,11 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare.locate import Official
 from divek_verl.prepare.source import Item
 from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prompts import Wording
 
 from .layouts import zhou
 
-SET = Official("Birds", "https://example.org", ("birds",), ("split_zhou_*.json",))
+SET = Official("Birds", Wording(), "https://example.org", ("birds",), ("split_zhou_*.json",))
 ENTRIES = {
     "train": [("x/1.jpg", 0, "Black_footed Albatross."), ("x/2.jpg", 1, "ani")],
     "val": [("x/3.jpg", 1, "ani")],

@@ -20,6 +20,7 @@ from toy import flatten, write_data
 
 from divek_verl.engines.options import SamplingOptions
 from divek_verl.errors import SetupError
+from divek_verl.prepare.sets import WORDINGS
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.settings import read_settings
 from divek_verl.trainer.vote_origin import sampling_of
@@ -257,11 +258,11 @@ def test_the_longest_open_question_fits_with_a_picture_of_max_pixels(
     picture = image_tokens(config.data.image_patch_size, config.divek.max_pixels)
     for dataset in config.recipe.sets:
         listed = class_list(dataset, every_class=config.recipe.few_shot)
-        asked = count_tokens(open_question(dataset, listed)) + count_tokens(CHAT) + MARKS + picture
+        asked = count_tokens(open_question(WORDINGS[dataset], listed)) + count_tokens(CHAT) + MARKS + picture
         assert asked <= limit, f"{dataset}: {asked} tokens"
         # The second question has 26 options at most.
         options = "\n".join(f"A. {name}" for name in sorted(NAMES[dataset], key=len)[-1:] * 26)
-        assert count_tokens(multiple_choice(dataset, options)) + count_tokens(CHAT) + MARKS + picture <= limit
+        assert count_tokens(multiple_choice(WORDINGS[dataset], options)) + count_tokens(CHAT) + MARKS + picture <= limit
     assert config.actor_rollout_ref.rollout.max_model_len == limit + config.data.max_response_length
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from divek_verl import prompts
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import is_ours
+from divek_verl.prompts import is_divek
 from divek_verl.question import Question, build_question
 from divek_verl.reward import compute_score
 from divek_verl.trainer.dataset import DiveKDataset, load_classes, resolve_image
@@ -23,7 +23,7 @@ from divek_verl.trainer.questions import to_multiple_choice
 from divek_verl.votes import Votes
 
 BASE = ("Chad", "Romania", "Andorra", "Moldova")
-QUESTION = prompts.open_question("flags", BASE)
+QUESTION = prompts.open_question(prompts.Wording(), BASE)
 Row = dict[str, Any]
 
 
@@ -374,9 +374,9 @@ def test_the_class_list_lies_beside_the_rows(folder: Path) -> None:
     ("content", "sentence"),
     [
         (None, "is missing: prepare the data again"),
-        ("{", "holds no list named 'base': prepare the data again"),
+        ("{", "is no JSON object of class lists: prepare the data again"),
         ('{"all": ["a", "b"]}', "holds no list named 'base'"),
-        ("[]", "holds no list named 'base'"),
+        ("[]", "is no JSON object of class lists"),
     ],
 )
 def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
@@ -393,7 +393,7 @@ def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, se
     ("data_source", "ours"), [("divek/flags/base", True), ("openai/gsm8k", False), ("dive", False)]
 )
 def test_a_row_is_ours_by_its_data_source(data_source: str, ours: bool) -> None:
-    assert is_ours(data_source) == ours
+    assert is_divek(data_source) == ours
 
 
 def gsm8k(index: int) -> Row:
@@ -484,7 +484,8 @@ def test_a_question_takes_the_place_of_the_text_and_the_picture_stays_first(prom
     (message,) = rewritten["raw_prompt"]
     assert message["role"] == "user"
     assert message["content"][0] == picture
-    assert message["content"][1] == {"type": "text", "text": prompts.multiple_choice("flags", "A. Romania\nB. Chad")}
+    text = prompts.multiple_choice(prompts.Wording(), "A. Romania\nB. Chad")
+    assert message["content"][1] == {"type": "text", "text": text}
     assert len(message["content"]) == 2
     assert rewritten["reward_model"] == {"style": "rule", "ground_truth": "B"}
     assert rewritten["extra_info"] == {
@@ -523,9 +524,20 @@ def test_the_reward_agrees_with_the_question(prompt: Row, training: bool, chosen
     assert rewritten["reward_model"]["ground_truth"] == (question.letter if training else "")
 
 
-def test_a_conversation_without_a_picture_keeps_its_earlier_messages() -> None:
+def test_the_question_has_the_wording_of_the_prepared_set(folder: Path, load: Any) -> None:
+    lists = json.loads((folder / "classes.json").read_text())
+    wording = {"thing": "banner", "kind": "nation"}
+    (folder / "classes.json").write_text(json.dumps({**lists, "wording": wording}))
+    prompt = dict(load(write(folder, [row(0)]))[0])
+    rewritten = to_multiple_choice(prompt, Question(("Romania", "Chad"), 1, False), "Chad", {})
+    text = rewritten["raw_prompt"][0]["content"][1]["text"]
+    assert text == prompts.multiple_choice(prompts.Wording("banner", "nation"), "A. Romania\nB. Chad")
+
+
+def test_a_conversation_without_a_picture_keeps_its_earlier_messages(folder: Path) -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"}]
     prompt = {"data_source": "divek/flags/base", "raw_prompt": messages, "reward_model": {"ground_truth": "Chad"}}
+    prompt["image_root"] = str(folder)
     rewritten = to_multiple_choice(prompt, Question(("Chad", "Mali"), 0, False), "Chad", {})
     assert rewritten["raw_prompt"][0] == messages[0]
     assert [part["type"] for part in rewritten["raw_prompt"][1]["content"]] == ["text"]

@@ -130,7 +130,7 @@ def test_tensorboard_shows_an_option_a_line_and_tags_as_they_are(events: Any) ->
     assert shown.count("<pre>") == 3 and NO_QUESTION in shown
 
 
-def test_the_logged_input_is_the_question_that_was_asked(processor: Any) -> None:
+def test_the_logged_input_is_the_question_that_was_asked(processor: Any, tmp_path: Path) -> None:
     """verl decodes the prompt of the rollout, which is the rewritten one; the picture's tokens are special."""
     from PIL import Image
 
@@ -143,8 +143,10 @@ def test_the_logged_input_is_the_question_that_was_asked(processor: Any) -> None
     votes = count_votes(["<answer>Chad</answer>", "<answer>Romania</answer>"], classes)
     question = build_question(votes, classes, num_options=2, seed="0")
     assert isinstance(question, Question)
+    (tmp_path / "classes.json").write_text(json.dumps({"base": classes.names}))
     row = {
         "data_source": SOURCE,
+        "image_root": str(tmp_path),
         "reward_model": {"ground_truth": "Chad"},
         "raw_prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "the open question"}]}],
     }

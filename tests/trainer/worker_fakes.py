@@ -170,7 +170,7 @@ def folder(tmp_path: Path) -> Path:
 def prompt(folder: Path) -> dict[str, Any]:
     """A row as verl hands it to the worker."""
     picture = {"type": "image", "image": str(folder / "a.png"), "min_pixels": 784, "max_pixels": 401408}
-    text = {"type": "text", "text": prompts.open_question("flags", CLASSES)}
+    text = {"type": "text", "text": prompts.open_question(prompts.Wording(), CLASSES)}
     return {
         "uid": "u1",
         "agent_name": "single_turn_agent",

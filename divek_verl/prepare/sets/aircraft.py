@@ -6,10 +6,12 @@ from divek_verl.prepare.classes import Classes
 from divek_verl.prepare.locate import Official, checked_path
 from divek_verl.prepare.source import Item, Part, Source
 from divek_verl.prepare.zhou import PARTS, read_zhou
+from divek_verl.prompts import Wording
 
 DATASET = "aircraft"
 AIRCRAFT = Official(
     "FGVC-Aircraft",
+    Wording("aircraft", "make and model"),
     "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
     ("fgvc-aircraft-2013b", "fgvc_aircraft", "data"),
     markers=("variants.txt",),

@@ -9,10 +9,12 @@ from divek_verl.prepare.locate import Official, checked_path
 from divek_verl.prepare.names import year_first
 from divek_verl.prepare.source import Item, Part, Source
 from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prompts import Wording
 
 DATASET = "cars"
 CARS = Official(
     "Stanford Cars",
+    Wording("car", "make and model"),
     "https://ai.stanford.edu/~jkrause/cars/car_dataset.html (its files moved: see the DATASETS.md of CoOp)",
     ("stanford_cars", "StanfordCars", "cars"),
     markers=("cars_train",),

@@ -10,10 +10,12 @@ from divek_verl.prepare.locate import Official, checked_path
 from divek_verl.prepare.names import tidy, with_aliases
 from divek_verl.prepare.source import Item, Source
 from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prompts import Wording
 
 DATASET = "cub"
 CUB = Official(
     "CUB-200-2011",
+    Wording("bird", "species"),
     "https://www.vision.caltech.edu/datasets/cub_200_2011/",
     ("CUB_200_2011", "cub", "CUB"),
     markers=("images.txt", "split_zhou_*.json"),

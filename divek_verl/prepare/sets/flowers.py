@@ -13,10 +13,12 @@ from divek_verl.prepare.locate import Official
 from divek_verl.prepare.names import tidy, with_aliases
 from divek_verl.prepare.source import Item, Part, Source
 from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prompts import Wording
 
 DATASET = "flowers"
 FLOWERS = Official(
     "Oxford Flowers 102",
+    Wording("flower", "species"),
     "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (class names and split: the DATASETS.md of CoOp)",
     ("oxford_flowers", "flowers-102", "flowers102"),
     markers=("jpg",),

@@ -7,10 +7,12 @@ from divek_verl.prepare.locate import Official, checked_path
 from divek_verl.prepare.names import tidy
 from divek_verl.prepare.source import Item, Part, Source
 from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prompts import Wording
 
 DATASET = "pets"
 PETS = Official(
     "Oxford-IIIT Pet",
+    Wording("pet", "breed"),
     "https://www.robots.ox.ac.uk/~vgg/data/pets/",
     ("oxford-iiit-pet", "oxford_pets", "oxford-iiit-pets"),
     markers=("annotations", "split_zhou_*.json"),

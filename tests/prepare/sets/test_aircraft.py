@@ -20,7 +20,11 @@ def test_every_nesting_is_found(tmp_path: Path, folder: str) -> None:
 def test_variants_keep_their_spaces_and_slashes_in_the_order_of_their_list(tmp_path: Path) -> None:
     aircraft(tmp_path)
     out = prepare("aircraft", "--data-root", tmp_path, out=tmp_path / "out")
-    assert classes(out) == {"base": list(VARIANTS[:3]), "new": list(VARIANTS[3:]), "all": list(VARIANTS)}
+    assert classes(out) == {
+        **{"base": list(VARIANTS[:3]), "new": list(VARIANTS[3:]), "all": list(VARIANTS)},
+        "aliases": {},
+        "wording": {"thing": "aircraft", "kind": "make and model"},
+    }
     assert truths(out, "val_new") == ["F-16A/B"] * 4 + ["Yak-42"] * 4
 
 

@@ -19,6 +19,8 @@ def test_the_year_comes_first(tmp_path: Path) -> None:
             "1994 Audi 100 Wagon",
             "2012 Ram C/V Cargo Van Minivan",
         ],
+        "aliases": {},
+        "wording": {"thing": "car", "kind": "make and model"},
     }
 
 

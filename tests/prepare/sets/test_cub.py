@@ -38,6 +38,8 @@ def test_names_are_as_people_write_them(tmp_path: Path) -> None:
         "base": ["Black footed Albatross", "Laysan Albatross", "Sooty Albatross"],
         "new": ["Groove billed Ani", "Crested Auklet"],
         "all": ["Black footed Albatross", "Laysan Albatross", "Sooty Albatross", "Groove billed Ani", "Crested Auklet"],
+        "aliases": {},
+        "wording": {"thing": "bird", "kind": "species"},
     }
     names = load_classes(str(out), "base")
     for spelling in ("Black-footed Albatross", "black_footed_albatross", "Black footed Albatross."):

@@ -18,6 +18,8 @@ def test_breeds_are_in_lower_case_in_the_order_of_their_ids(tmp_path: Path, name
         "base": ["abyssinian", "american bulldog", "basset hound"],
         "new": ["bengal", "maine coon"],
         "all": ["abyssinian", "american bulldog", "basset hound", "bengal", "maine coon"],
+        "aliases": {},
+        "wording": {"thing": "pet", "kind": "breed"},
     }
     assert load_classes.__wrapped__(str(out), "base").match("American_Bulldog") == "american bulldog"
 

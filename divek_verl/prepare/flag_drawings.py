@@ -11,7 +11,13 @@ The emoji are the style held out for validation, since in them every pair of loo
 what training shows: their Chad and Romania have the two flags' own blues.
 """
 
+import base64
+import hashlib
 import io
+import shutil
+import subprocess
+import tarfile
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +25,45 @@ from pathlib import Path
 from PIL import Image
 
 from divek_verl.errors import SetupError
-from divek_verl.prepare import npm
 
 DEFAULT_CACHE = Path("~/.cache/divek_verl")
 _HEIGHT = 240
 
-FLAG_ICONS = npm.Package(
+
+@dataclass(frozen=True)
+class Package:
+    """A package of the npm registry; `integrity` is its published hash, "sha512-<base64>"."""
+
+    name: str
+    version: str
+    integrity: str
+    licence: str
+
+    @property
+    def archive_name(self) -> str:
+        """The file that `npm pack` makes: "@scope/name" becomes "scope-name"."""
+        return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
+
+
+FLAG_ICONS = Package(
     name="flag-icons",
     version="7.5.0",
     integrity="sha512-kd+MNXviFIg5hijH766tt+3x76ele1AXlo4zDdCxIvqWZhKt4T83bOtxUOOMlTx/EcFdUMH5yvQgYlFh1EqqFg==",
     licence="MIT",
 )
-SVG_COUNTRY_FLAGS = npm.Package(
+SVG_COUNTRY_FLAGS = Package(
     name="svg-country-flags",
     version="1.2.10",
     integrity="sha512-xrqwo0TYf/h2cfPvGpjdSuSguUbri4vNNizBnwzoZnX0xGo3O5nGJMlbYEp7NOYcnPGBm6LE2axqDWSB847bLw==",
     licence="public domain",
 )
-COUNTRY_FLAG_ICONS = npm.Package(
+COUNTRY_FLAG_ICONS = Package(
     name="country-flag-icons",
     version="1.6.20",
     integrity="sha512-py8JiEKzjhYw6HPJ0L7SxLgCYim36UPRTZX43/kqGueUCZLSvnrqAiwW8HtQibur7mdkFQUkjOgdK+o/9FBtaw==",
     licence="MIT",
 )
-TWEMOJI = npm.Package(
+TWEMOJI = Package(
     name="@twemoji/svg",
     version="15.0.0",
     integrity="sha512-ZSPef2B6nBaYnfgdTbAy4jgW95o7pi2xPGwGCU+WMTxo7J6B1lMPTWwSq/wTuiMq+N0khQ90CcvYp1wFoQpo/w==",
@@ -55,7 +76,7 @@ class Style:
     """One way in which the flags are drawn; `path` turns an ISO 3166 code into a file of the package."""
 
     name: str
-    package: npm.Package
+    package: Package
     path: Callable[[str], str]
     without: frozenset[str] = frozenset()
 
@@ -123,14 +144,14 @@ def names() -> list[str]:
 
 
 def load_drawings(cache: Path = DEFAULT_CACHE, styles: Sequence[Style] = TRAIN_STYLES) -> dict[str, list[Drawing]]:
-    """Display name -> its drawings in the order of `styles`; packages not in `cache` are fetched by npm."""
+    """Display name -> its drawings in the order of `styles`; packages not in `cache` are fetched by"""
     by_style = [_load_style(style, cache.expanduser()) for style in styles]
     return {name: [drawings[name] for drawings in by_style if name in drawings] for name in names()}
 
 
 def _load_style(style: Style, cache: Path) -> dict[str, Drawing]:
     paths = {style.path(code): code for code in COUNTRIES if code not in style.without}
-    files = npm.read_members(npm.fetch(style.package, cache), paths.__contains__)
+    files = read_members(fetch(style.package, cache), paths.__contains__)
     if missing := [COUNTRIES[code] for path, code in paths.items() if path not in files]:
         raise SetupError(f"{style.package.name} has no flag of {', '.join(missing)}: pin another version.")
     images = {code: _image(path, files[path], PROPORTIONS.get(code)) for path, code in paths.items()}
@@ -154,3 +175,54 @@ def _rasterise(svg: str) -> bytes:
     except ImportError:
         raise SetupError("Drawing flags needs resvg_py: pip install resvg_py.") from None
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, height=_HEIGHT, skip_system_fonts=True))
+
+
+def integrity_of(archive: Path) -> str:
+    """The hash of a file in npm's own notation, "sha512-<base64>"."""
+    return "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+
+
+def fetch(package: Package, cache: Path) -> Path:
+    """Path of the package's archive in `cache`, downloaded by `npm pack` where it is not there yet.
+
+    Raises SetupError where npm is missing, the download fails, or the archive is not the pinned one.
+    """
+    archive = cache / package.archive_name
+    if archive.is_file() and integrity_of(archive) == package.integrity:
+        return archive
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        _pack(package, Path(folder))
+        downloaded = Path(folder) / package.archive_name
+        if integrity_of(downloaded) != package.integrity:
+            raise SetupError(
+                f"{package.name}@{package.version} is not the archive with hash {package.integrity}: "
+                "check the registry that npm is set to and try again."
+            )
+        downloaded.replace(archive)
+    return archive
+
+
+def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Contents of the files in an archive whose path (below npm's "package/") is wanted."""
+    with tarfile.open(archive, "r:gz") as tar:
+        return {
+            path: content.read()
+            for member in tar
+            if wanted(path := member.name.removeprefix("package/")) and (content := tar.extractfile(member)) is not None
+        }
+
+
+def _pack(package: Package, folder: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SetupError(f"{package.name} is an npm package and npm is missing: install Node.js with npm.")
+    # --ignore-scripts: only the package's files are wanted, nothing of it is to be run.
+    command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    except subprocess.TimeoutExpired:
+        raise SetupError(f"npm did not fetch {package.name} in 10 minutes: check the network.") from None
+    if done.returncode != 0 or not (folder / package.archive_name).is_file():
+        reason = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
+        raise SetupError(f"npm could not fetch {package.name}@{package.version}, check the network: {reason}")

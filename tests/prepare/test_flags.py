@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from divek_verl.demo import flags
-from divek_verl.demo.augment import render
 from divek_verl.errors import SetupError
-from divek_verl.prepare import Classes, npm
+from divek_verl.prepare import Classes
+from divek_verl.prepare import flag_drawings as flags
+from divek_verl.prepare.sets.flags import render
 
 ROOT = Path(__file__).parents[2]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><rect width="4" height="3" fill="{}"/></svg>'
@@ -52,17 +52,17 @@ def script() -> ModuleType:
     return module
 
 
-def make_package(cache: Path, name: str, files: dict[str, bytes]) -> npm.Package:
+def make_package(cache: Path, name: str, files: dict[str, bytes]) -> flags.Package:
     """A package like those of the registry, lying in the cache."""
     cache.mkdir(parents=True, exist_ok=True)
-    unpinned = npm.Package(name, "1.0.0", integrity="", licence="MIT")
+    unpinned = flags.Package(name, "1.0.0", integrity="", licence="MIT")
     archive = cache / unpinned.archive_name
     with tarfile.open(archive, "w:gz") as tar:
         for path, content in files.items():
             member = tarfile.TarInfo(f"package/{path}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return npm.Package(name, "1.0.0", npm.integrity_of(archive), licence="MIT")
+    return flags.Package(name, "1.0.0", flags.integrity_of(archive), licence="MIT")
 
 
 def striped(code: str, style: str) -> flags.Drawing:
@@ -127,15 +127,15 @@ def test_validation_is_drawn_in_another_style_of_another_package() -> None:
 def test_a_cached_package_is_read_without_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = make_package(tmp_path, "@scope/pictures", {"a.txt": b"a", "b.txt": b"b"})
     monkeypatch.setenv("PATH", "")
-    archive = npm.fetch(package, tmp_path)
+    archive = flags.fetch(package, tmp_path)
     assert archive.name == "scope-pictures-1.0.0.tgz"
-    assert npm.read_members(archive, lambda path: path == "b.txt") == {"b.txt": b"b"}
+    assert flags.read_members(archive, lambda path: path == "b.txt") == {"b.txt": b"b"}
 
 
 def test_without_npm_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SetupError, match="install Node.js"):
-        npm.fetch(flags.FLAG_ICONS, tmp_path)
+        flags.fetch(flags.FLAG_ICONS, tmp_path)
 
 
 def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, archive: Path | None) -> None:
@@ -151,24 +151,24 @@ def fake_npm(folder: Path, monkeypatch: pytest.MonkeyPatch, archive: Path | None
 def test_a_package_is_fetched_by_npm_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = make_package(tmp_path / "registry", "pictures", {"a.txt": b"a"})
     fake_npm(tmp_path / "bin", monkeypatch, tmp_path / "registry" / package.archive_name)
-    archive = npm.fetch(package, tmp_path / "cache")
-    assert npm.integrity_of(archive) == package.integrity
+    archive = flags.fetch(package, tmp_path / "cache")
+    assert flags.integrity_of(archive) == package.integrity
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [package.archive_name]
 
 
 def test_a_package_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = make_package(tmp_path / "other", "pictures", {"a.txt": b"tampered"})
     fake_npm(tmp_path / "bin", monkeypatch, tmp_path / "other" / package.archive_name)
-    pinned = npm.Package("pictures", "1.0.0", "sha512-abc", "MIT")
+    pinned = flags.Package("pictures", "1.0.0", "sha512-abc", "MIT")
     with pytest.raises(SetupError, match="not the archive with hash sha512-abc"):
-        npm.fetch(pinned, tmp_path / "cache")
+        flags.fetch(pinned, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_failing_npm_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_npm(tmp_path / "bin", monkeypatch, None)
     with pytest.raises(SetupError, match="404 Not Found"):
-        npm.fetch(flags.FLAG_ICONS, tmp_path / "cache")
+        flags.fetch(flags.FLAG_ICONS, tmp_path / "cache")
 
 
 # Drawings
