@@ -1,9 +1,9 @@
-"""How long does the report of a large run take, and how large is it?
+"""Measure how long the report of a large run takes, and how large it is.
 
     python benchmarks/report.py --questions 10000
 
-fabricates a run with that many questions, each with a picture file of its own, writes its report and prints seconds,
-megabytes and peak memory. The records and pictures are not part of the time.
+fabricates a run with that many questions, each with its own picture file, writes its report and prints seconds,
+megabytes and peak memory. Making the run is not part of the time.
 """
 
 import json
@@ -13,15 +13,16 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from PIL import Image, ImageDraw, ImageFilter
 
-from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, Visit
+from divek_verl.question import Question
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, FailureReason, QuestionRecord
 from divek_verl.report import write_report
+from divek_verl.trainer.recorder import MetricsFile, RunRecorder
 
 RESULTS = Path(__file__).parent / "results" / "report.json"
 MOST_SECONDS, MOST_MEGABYTES = 30.0, 15.0
@@ -30,11 +31,11 @@ SAMPLES, OPTIONS, ROLLOUTS = 20, 5, 8
 VALIDATIONS = 4
 SIDES = ("base", "new")
 PARTS = ("crown", "wing bars", "bill", "nape", "belly", "tail", "eye ring", "legs", "back", "throat")
-LOOKS = ("dark", "pale", "buff", "streaked", "barred", "slender", "rufous", "grey", "yellow", "mottled")
+ADJECTIVES = ("dark", "pale", "buff", "streaked", "barred", "slender", "rufous", "grey", "yellow", "mottled")
 
 
 def draw(rng: random.Random, path: Path) -> None:
-    """A photograph's stand-in, 256 by 192: blurred shapes on a ground, with the grain of a sensor."""
+    """A picture that compresses like a photograph, 256 by 192: blurred shapes with the grain of a sensor."""
     picture = Image.new("RGB", (256, 192), tuple(rng.randrange(60, 200) for _ in range(3)))
     for _ in range(14):
         x, y, width = rng.randrange(256), rng.randrange(192), rng.randrange(10, 110)
@@ -46,27 +47,24 @@ def draw(rng: random.Random, path: Path) -> None:
 
 
 def think(rng: random.Random, names: list[str]) -> str:
-    """About as long as what a policy writes before it answers."""
+    """A completion, about as long as those of a policy."""
     seen = " ".join(
-        f"The {rng.choice(PARTS)} looks {rng.choice(LOOKS)}, which speaks for {rng.choice(names)} and less so for "
-        f"{rng.choice(names)}."
+        f"The {rng.choice(PARTS)} looks {rng.choice(ADJECTIVES)}, which speaks for {rng.choice(names)} and "
+        f"against {rng.choice(names)}."
         for _ in range(rng.randrange(4, 9))
     )
     return f"<think>{seen}</think>\n<answer>{rng.choice('ABCDE')}</answer>"
 
 
-def make_visit(rng: random.Random, number: int, questions: int, folder: Path) -> Visit:
-    """Half of the visits are training, the others validations spread over the run."""
+def make_record(rng: random.Random, number: int, questions: int, folder: Path) -> QuestionRecord:
+    """Half of the records are from training, the others from validations spread over the run."""
     training = number % 2 == 0
     step = number * 100 // questions if training else (number * VALIDATIONS // questions) * 100 // (VALIDATIONS - 1)
     truth = rng.randrange(CLASSES)
     names = [f"Class {(truth + shift) % CLASSES:03d}, the long-tailed one" for shift in range(8)]
     answers = rng.choices(names, weights=[8, 5, 3, 2, 1, 1, 1, 1], k=SAMPLES - 1)
     votes = {name: answers.count(name) for name in dict.fromkeys(answers)}
-    options = rng.sample([names[0], *names[1:OPTIONS]], OPTIONS)
-    rollouts = ROLLOUTS if training else 1
-    skip = "easy" if training and rng.random() < 0.1 else None
-    return Visit(
+    record = QuestionRecord(
         step=step,
         split="train" if training else "val",
         data_source=f"divek/cub/{'base' if training else SIDES[truth % 2]}",
@@ -76,38 +74,37 @@ def make_visit(rng: random.Random, number: int, questions: int, folder: Path) ->
         policy_version=step,
         votes=votes,
         unanswered=1,
-        options=[] if skip else options,
-        answer=None if skip else "ABCDE"[options.index(names[0])],
-        injected=rng.random() < 0.1,
-        skip=skip,
-        choices=[] if skip else [rng.choice("ABCDE") for _ in range(rollouts)],
-        completions=[] if skip else [think(rng, names) for _ in range(rollouts)],
-        rewards=[] if skip else [float(rng.randrange(3)) for _ in range(rollouts)],
+        option_source="policy",
+        num_options=OPTIONS,
         one_step=votes.get(names[0], 0) / SAMPLES,
     )
-
-
-def metrics(rng: random.Random) -> Iterator[dict[str, Any]]:
-    for step in range(1, 101):
-        names = ("critic/score/mean", "divek/one_step", "divek/vote_age/mean", "timing_s/step", "divek/skips/easy")
-        yield {"step": step, "data": {name: rng.random() for name in names}}
+    if training and rng.random() < 0.1:
+        record.skip = FailureReason.EASY.value
+        return record
+    rollouts = ROLLOUTS if training else 1
+    record.set_question(Question(tuple(rng.sample(names[:OPTIONS], OPTIONS)), None, rng.random() < 0.1))
+    record.choices = [rng.choice("ABCDE") for _ in range(rollouts)]
+    record.completions = [think(rng, names) for _ in range(rollouts)]
+    record.rewards = [float(rng.randrange(3)) for _ in range(rollouts)]
+    return record
 
 
 def fabricate(folder: Path, questions: int) -> None:
-    """Write records and pictures; the same at every call."""
+    """Write records and pictures, with the writers of training; equal arguments give equal files."""
     rng = random.Random("report")
-    with (folder / QUESTIONS_FILE).open("w", encoding="utf-8") as file:
-        for number in range(questions):
-            draw(rng, folder / f"{number:06d}.jpg")
-            file.write(json.dumps(make_visit(rng, number, questions, folder).to_json()) + "\n")
-    lines = [json.dumps(line) + "\n" for line in metrics(rng)]
-    (folder / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
+    recorder, metrics = RunRecorder(str(folder)), MetricsFile(str(folder))
+    for number in range(questions):
+        draw(rng, folder / f"{number:06d}.jpg")
+        recorder.write(make_record(rng, number, questions, folder))
+    names = ("critic/score/mean", "divek/one_step", "divek/vote_age/mean", "timing_s/step", "divek/skips/easy")
+    for step in range(1, 101):
+        metrics.log({name: rng.random() for name in names}, step)
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Write the report of ``folder``; seconds, megabytes (10^6), and the peak memory of this process in GiB.
+    """Write the report of ``folder`` and measure seconds, megabytes (10^6) and the peak memory of this process in GiB.
 
-    On a machine that does other work too, the seconds of CPU, the load and the niceness say what share was ours.
+    CPU seconds, load and niceness tell how much of a shared machine the measurement got.
     """
     start, start_cpu = time.perf_counter(), time.process_time()
     page = write_report(folder)
@@ -126,13 +123,13 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def main(
-    questions: Annotated[int, typer.Option(min=8, help="Lines of questions.jsonl.")] = 10_000,
+    questions: Annotated[int, typer.Option(min=8, help="Number of question records.")] = 10_000,
     keep: Annotated[
-        Path | None, typer.Option(help="Make the run in this folder and keep it; reuse one that is there.")
+        Path | None, typer.Option(help="Make the run in this folder and keep it, or reuse the run in it.")
     ] = None,
     save: Annotated[bool, typer.Option("--save", help=f"Write the result to {RESULTS.name}.")] = False,
 ) -> None:
-    """Fabricate a run, write its report, and say whether it stays below the limits; status 1 where it does not."""
+    """Fabricate a run, write its report, and check the limits; the exit status is 1 if one is exceeded."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ from verl_runs import CLASSES, ROLLOUTS, SAMPLES, command, finish, kill_without_
 from wandb_file import history, tables
 
 from divek_verl.demo.processes import running
-from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
+from divek_verl.demo.run import CORRELATION, environment, read_metrics
+from divek_verl.files import read_lines
 from divek_verl.trainer.tracking import NO_QUESTION
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -50,7 +51,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def visits(run_dir: Path) -> list[dict]:
-    return list(read_lines(run_dir / "questions.jsonl"))
+    return read_lines(run_dir / "questions.jsonl")[0]
 
 
 def test_the_resumed_run_goes_on_after_the_checkpointed_step(run_dir: Path) -> None:

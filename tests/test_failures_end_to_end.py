@@ -12,7 +12,8 @@ import pytest
 from verl_runs import SAMPLES, command, make_model, mark_of, prepare, wait_until
 
 from divek_verl.demo.processes import marked, running
-from divek_verl.demo.run import environment, read_lines, read_metrics
+from divek_verl.demo.run import environment, read_metrics
+from divek_verl.files import read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -31,7 +32,7 @@ class Outcome:
 
     @property
     def visits(self) -> list[dict]:
-        return list(read_lines(self.folder / "questions.jsonl"))
+        return read_lines(self.folder / "questions.jsonl")[0]
 
     @property
     def steps(self) -> int:

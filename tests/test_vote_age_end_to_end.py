@@ -13,7 +13,8 @@ import pytest
 from verl_runs import SAMPLES, command, finish, kill_without_warning, make_model, prepare, wait_for
 
 from divek_verl.demo.processes import running
-from divek_verl.demo.run import CORRELATION, environment, read_lines, read_metrics
+from divek_verl.demo.run import CORRELATION, environment, read_metrics
+from divek_verl.files import read_lines
 from divek_verl.trainer.vote_store import CHECKPOINT_FILE
 from divek_verl.votes_file import read_votes_file
 
@@ -69,7 +70,7 @@ class Run:
 
     @property
     def visits(self) -> list[dict]:
-        return list(read_lines(self.folder / "questions.jsonl"))
+        return read_lines(self.folder / "questions.jsonl")[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
-"""``divek report RUN_DIR [RUN_DIR ...]``, also as ``python -m divek_verl.report``."""
+"""``divek report RUN_DIR [RUN_DIR ...]``: the HTML page of a run, or of several runs."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +9,12 @@ from divek_verl.report.page import write_comparison, write_report
 
 
 def main(
-    run_dir: Annotated[list[Path], typer.Argument(help="The directory with the records of a run; several to compare.")],
+    run_dir: Annotated[
+        list[Path], typer.Argument(help="Directory with the records of a run; several to compare runs.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The page to write [RUN_DIR/report.html; several: comparison.html].")
+        Path | None, typer.Option(help="Page to write [RUN_DIR/report.html; for several runs comparison.html].")
     ] = None,
 ) -> None:
-    """Write a self-contained HTML report of a run, or of several beside each other."""
+    """Write a self-contained HTML report of a run, or of several runs side by side."""
     print(write_report(run_dir[0], out) if len(run_dir) == 1 else write_comparison(run_dir, out))
-
-
-if __name__ == "__main__":
-    from divek_verl.cli import run
-
-    raise SystemExit(run(["report", *sys.argv[1:]]))

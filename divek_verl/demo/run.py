@@ -27,7 +27,9 @@ from rich.table import Table
 from divek_verl.cpu.machine import CPU_PLATFORM
 from divek_verl.demo.processes import running
 from divek_verl.errors import SetupError
-from divek_verl.report.reading import METRICS_FILE, QUESTIONS_FILE, read_lines, read_metrics
+from divek_verl.files import read_lines
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE
+from divek_verl.report.reading import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIDES = ("base", "new")
@@ -182,7 +184,7 @@ def _show_progress(plan: Plan, process: subprocess.Popen, console: Console) -> N
 def _update(progress: Progress, tasks: tuple, plan: Plan, images: int) -> None:
     before, steps, after = tasks
     visited = {0: 0, plan.steps: 0}
-    for visit in read_lines(plan.run_dir / QUESTIONS_FILE):
+    for visit in read_lines(plan.run_dir / QUESTIONS_FILE)[0]:
         if visit.get("split") == "val" and visit.get("step") in visited:
             visited[visit["step"]] += 1
     entries = read_metrics(plan.run_dir)

@@ -1,8 +1,8 @@
-"""A self-contained HTML report of a run, or of several: tables, curves, confusions, failures, every question.
+"""A self-contained HTML report of one run, or of several: tables, curves, confusions, failures, every question.
 
-Reads ``questions.jsonl`` and ``metrics.jsonl`` of a run directory; the page opens without a network. What a run did not
-record is shown as missing and never as 0. Names and completions are untrusted text: everything is escaped, and the
-page's own policy lets no script run but those it was built with.
+It reads ``questions.jsonl`` and ``metrics.jsonl`` of a run directory, and opens without a network. What a run did not
+record is shown as missing, not as 0. Names and completions are untrusted: all text is escaped, and the page's content
+security policy allows only its own scripts.
 """
 
 from divek_verl.report.page import render, write_comparison, write_report

@@ -1,21 +1,20 @@
-"""Several runs beside each other: what they are called, their curves in one chart, their final tables in one."""
+"""Several runs on one page: their names, their curves in one chart, their final tables in one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from divek_verl.report.charts import Chart, charts
-from divek_verl.report.figures import Look
+from divek_verl.report.charts import Chart, LineStyle, charts
 from divek_verl.report.reading import Points, Run
-from divek_verl.report.scores import ScoreRow, final_table, source_order
+from divek_verl.report.validation import ScoreRow, final_table, source_order
 
 SEPARATOR = " · "
-# Of a chart with a line a metric, so many are compared: more lines of several runs cannot be told apart.
+# Only this many metrics of a chart are compared: more lines of several runs cannot be told apart.
 METRICS_COMPARED = 2
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: as many of its last parts as it takes to tell them apart, else a number too."""
+    """A name for each folder: as many of its last parts as tell it apart, or its name and a number."""
     resolved = [folder.resolve() for folder in folders]
     for parts in range(1, max(len(folder.parts) for folder in resolved) + 1):
         names = ["/".join(folder.parts[-parts:]) for folder in resolved]
@@ -25,55 +24,49 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A data source in the final table: the row of each run that validated on it, by the run's name."""
+class ComparedTable:
+    """A data source in the final tables: run name -> its row, for the runs that validated on it."""
 
     source: str
     rows: dict[str, ScoreRow]
 
 
-def compared_tables(runs: Mapping[str, Run]) -> list[Compared]:
+def compared_tables(runs: Mapping[str, Run]) -> list[ComparedTable]:
     """The final tables of all runs, grouped by data source."""
     tables = {name: {row.source: row for row in final_table(run)} for name, run in runs.items()}
     sources = sorted({source for table in tables.values() for source in table}, key=source_order)
     return [
-        Compared(source, {name: table[source] for name, table in tables.items() if source in table})
+        ComparedTable(source, {name: table[source] for name, table in tables.items() if source in table})
         for source in sources
     ]
 
 
-def compared_charts(runs: Mapping[str, Run]) -> tuple[list[Chart], dict[str, Look]]:
-    """The charts of all runs over each other, and the look of each line: a colour a run, a dash a series of it."""
-    looks: dict[str, Look] = {}
-    drawn = [[_to_be_compared(chart, run) for chart in charts(run)] for run in runs.values()]
-    return [_merge(dict(zip(runs, same, strict=True)), looks) for same in zip(*drawn, strict=True)], looks
+def compared_charts(runs: Mapping[str, Run]) -> tuple[list[Chart], dict[str, LineStyle]]:
+    """The charts of all runs over each other, and the style of each curve: a colour per run, a dash per series."""
+    styles: dict[str, LineStyle] = {}
+    merged = []
+    for same in zip(*(charts(run) for run in runs.values()), strict=True):
+        series: dict[str, Points] = {}
+        comparable = [_comparable(chart, run) for chart, run in zip(same, runs.values(), strict=True)]
+        labels = list(dict.fromkeys(label for chart in comparable for label in chart.series))
+        for colour, (name, chart) in enumerate(zip(runs, comparable, strict=True)):
+            for label, points in chart.series.items():
+                key = SEPARATOR.join(part for part in (name, label) if part)
+                series[key] = points
+                styles[key] = LineStyle(colour, labels.index(label))
+        recorded = {key: points for key, points in series.items() if points}
+        merged.append(replace(comparable[0], series=recorded or series))
+    return merged, styles
 
 
-def _to_be_compared(chart: Chart, run: Run) -> Chart:
-    """Bars by reason cannot be laid over each other: their total can. Of many lines, the first ones."""
+def _comparable(chart: Chart, run: Run) -> Chart:
+    """Bars by reason cannot be drawn over each other, so their total is; of many metrics, the first ones are drawn."""
     if chart.kind == "count":
-        series = {"": run.series("divek/skips/total") or _sums(chart.series.values())}
-        return replace(chart, kind="number", series=series, note="Training images without a question.")
+        total = run.series("divek/skips/total")
+        if not total:
+            steps = sorted({step for points in chart.series.values() for step in points})
+            total = {step: sum(points.get(step, 0.0) for points in chart.series.values()) for step in steps}
+        return replace(chart, kind="number", series={"": total}, note="Training images without a question.")
     if chart.by_source:
         return chart
     return replace(chart, series=dict(list(chart.series.items())[:METRICS_COMPARED]))
-
-
-def _sums(parts: Iterable[Points]) -> Points:
-    sums: Points = {}
-    for points in parts:
-        for step, value in points.items():
-            sums[step] = sums.get(step, 0.0) + value
-    return dict(sorted(sums.items()))
-
-
-def _merge(by_run: Mapping[str, Chart], looks: dict[str, Look]) -> Chart:
-    first = next(iter(by_run.values()))
-    series: dict[str, Points] = {}
-    labels = list(dict.fromkeys(label for chart in by_run.values() for label in chart.series))
-    for place, (name, chart) in enumerate(by_run.items()):
-        for label, points in chart.series.items():
-            key = SEPARATOR.join(part for part in (name, label) if part)
-            series[key] = points
-            looks[key] = Look(place, labels.index(label))
-    return replace(first, series={key: points for key, points in series.items() if points} or series)

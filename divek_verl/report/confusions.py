@@ -1,20 +1,25 @@
-"""Which classes the policy takes for which."""
+"""Which classes the K samples confuse: the most frequent pairs, and the confusion matrix, before and after."""
 
+import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from divek_verl.report.lines import RecordedVisit
-from divek_verl.report.pairs import Pair
+from divek_verl.records import QuestionRecord
+from divek_verl.report.validation import Pair
+from divek_verl.templates import label, shorten
 
 CONFUSIONS_SHOWN = 12
-# Data source, true class, wrong answer.
-Key = tuple[str, str, str]
+CLASSES_SHOWN = 20
+LABEL_CHARACTERS = 26
+OTHER, NONE = "another class", "no class"
+Rows = list[list[float | None]]
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Shares of all samples on images of ``truth`` that answered ``answer``; None is missing."""
+    """Share of the samples on images of ``truth`` that answered ``answer``; None where there are no samples."""
 
     source: str
     truth: str
@@ -24,32 +29,108 @@ class Confusion:
 
 
 def confusions(pairs: Sequence[Pair]) -> list[Confusion]:
-    """The wrong classes most often voted for, first and last validation of the same images together."""
-    before = _count(pair.before for pair in pairs)
-    after = _count(pair.after for pair in pairs if pair.after is not None)
-    votes = before.votes + after.votes
-    ranked = sorted(votes, key=lambda key: (-votes[key], key))
-    return [Confusion(*key, before.share(key), after.share(key)) for key in ranked[:CONFUSIONS_SHOWN]]
+    """The wrong classes with the most votes in the first and the last validation together."""
+    # One pair of counters for each validation: votes for a wrong class, and samples on images of a class.
+    votes: tuple[Counter, Counter] = Counter(), Counter()
+    samples: tuple[Counter, Counter] = Counter(), Counter()
+    for pair in pairs:
+        for when, record in enumerate(pair.records):
+            samples[when][record.data_source, record.truth] += record.samples
+            for name, count in record.votes.items():
+                if name != record.truth and count:
+                    votes[when][record.data_source, record.truth, name] += count
+
+    def share(when: int, key: tuple[str, str, str]) -> float | None:
+        total = samples[when][key[:2]]
+        return votes[when][key] / total if total else None
+
+    total = votes[0] + votes[1]
+    ranked = sorted(total, key=lambda key: (-total[key], key))
+    return [Confusion(*key, share(0, key), share(1, key)) for key in ranked[:CONFUSIONS_SHOWN]]
 
 
-@dataclass
-class _Tally:
-    """Votes for a wrong class, and all samples on images of a class."""
+@dataclass(frozen=True)
+class Matrix:
+    """Shares of the samples on images of a class (row) by the class answered (column), from 0 to 1.
 
-    votes: Counter[Key] = field(default_factory=Counter)
-    samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    The columns are ``classes``, then another class and no class of the list. A class without images has a row of None.
+    ``after`` is None after a single validation. ``num_classes`` counts all classes; ``classes`` are those confused
+    most.
+    """
 
-    def share(self, key: Key) -> float | None:
-        source, truth, _ = key
-        total = self.samples[source, truth]
-        return self.votes[key] / total if total else None
+    run: str
+    source: str
+    classes: list[str]
+    before: Rows
+    after: Rows | None
+    num_classes: int
+
+    @property
+    def columns(self) -> list[str]:
+        return [*self.classes, OTHER, NONE]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The matrix for the page's script; plotly.js reads some HTML in labels, so they are escaped."""
+        return {
+            "run": self.run,
+            "source": self.source,
+            "classes": self.classes,
+            "labels": [html.escape(shorten(name, LABEL_CHARACTERS)) for name in self.columns],
+            "before": self.before,
+            "after": self.after,
+        }
 
 
-def _count(visits: Iterable[RecordedVisit]) -> _Tally:
-    tally = _Tally()
-    for visit in visits:
-        tally.samples[visit.data_source, visit.truth] += visit.samples
-        for name, count in visit.votes.items():
-            if name != visit.truth and count:
-                tally.votes[visit.data_source, visit.truth, name] += count
-    return tally
+def matrices(run: str, pairs: Sequence[Pair]) -> list[Matrix]:
+    """One matrix for each data source, in the order of the pairs."""
+    by_source: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_source.setdefault(pair.before.data_source, []).append(pair)
+    found = []
+    for source, own in by_source.items():
+        classes = group_confused([record for pair in own for record in pair.records])
+        shown = classes[:CLASSES_SHOWN]
+        before = _shares([pair.before for pair in own], shown)
+        after = [pair.after for pair in own if pair.after is not None]
+        names = [label(name) for name in shown]
+        found.append(
+            Matrix(label(run), label(source), names, before, _shares(after, shown) if after else None, len(classes))
+        )
+    return found
+
+
+def group_confused(records: Iterable[QuestionRecord]) -> list[str]:
+    """All classes, the most confused first, each beside the class that it is confused with.
+
+    Pairs of classes are linked from the most confused on; a link joins the groups of its two classes.
+    """
+    links: Counter[tuple[str, str]] = Counter()
+    group: dict[str, list[str]] = {}
+    for record in records:
+        group[record.truth] = [record.truth]
+        for name, count in record.votes.items():
+            if name != record.truth and count:
+                group[name] = [name]
+                links[min(name, record.truth), max(name, record.truth)] += count
+    chosen: dict[str, None] = {}
+    for one, other in sorted(links, key=lambda pair: (-links[pair], pair)):
+        if len({*chosen, one, other}) <= CLASSES_SHOWN:
+            chosen |= {one: None, other: None}
+            if group[one] is not group[other]:
+                joined = group[one] + group[other]
+                group.update(dict.fromkeys(joined, joined))
+    return list(dict.fromkeys(member for name in (*chosen, *sorted(group)) for member in group[name]))
+
+
+def _shares(records: Iterable[QuestionRecord], classes: Sequence[str]) -> Rows:
+    index = {name: number for number, name in enumerate(classes)}
+    other, none = len(classes), len(classes) + 1
+    counts = [[0] * (len(classes) + 2) for _ in classes]
+    for record in records:
+        if record.truth in index:
+            row = counts[index[record.truth]]
+            for name, count in record.votes.items():
+                row[index.get(name, other)] += count
+            row[none] += sum(record.unknown.values()) + record.unanswered
+    return [[round(count / sum(row), 4) if sum(row) else None for count in row] for row in counts]

@@ -1,30 +1,35 @@
-"""The page of a run and the page of several, each in one file that loads nothing."""
+"""The page of one run and the page of several runs, each one file that loads nothing."""
 
+import base64
+import functools
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
 from divek_verl.errors import SetupError
 from divek_verl.files import write_aside
+from divek_verl.measures import MEASURES
+from divek_verl.records import sentence_of
 from divek_verl.report.browser import browser
-from divek_verl.report.charts import Chart, charts
-from divek_verl.report.choosing import choose_examples
+from divek_verl.report.charts import Chart, LineStyle, charts, figure
 from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
-from divek_verl.report.confusions import confusions
-from divek_verl.report.figures import Look, figure
-from divek_verl.report.matrix import matrices
-from divek_verl.report.pairs import OUTCOMES, image_pairs, outcomes
-from divek_verl.report.problems import problems
-from divek_verl.report.questions import describe
+from divek_verl.report.confusions import confusions, matrices
+from divek_verl.report.examples import choose_examples, describe
 from divek_verl.report.reading import Run, read_run
-from divek_verl.report.scores import MEASURES, final_table, validation_curves
-from divek_verl.report.template import fill, plotly
+from divek_verl.report.validation import OUTCOMES, final_table, heading, image_pairs, outcomes, validation_curves
+from divek_verl.templates import environment
 
 REPORT_FILE, COMPARISON_FILE = "report.html", "comparison.html"
-# Of a page: what mail and chat programs still take, with a margin.
+# Mail and chat programs still accept this much, with a margin.
 PAGE_BYTES = 14_500_000
-# Of it, tables, examples, style and own scripts.
+# Reserved in it for tables, examples, style and the page's own scripts.
 TABLE_BYTES = 600_000
 
 
@@ -32,17 +37,17 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """Write the report of ``run_dir`` to ``out``, by default its ``report.html``, and return the path.
 
     Raises:
-        SetupError: where the directory holds no records.
+        SetupError: the directory holds no records, or the page cannot be written.
     """
     run_dir = Path(run_dir)
     return _write(render(read_run(run_dir)), Path(out) if out is not None else run_dir / REPORT_FILE)
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write one page on several runs to ``out``, by default ``comparison.html`` of the first, and return the path.
+    """Write one page about several runs to ``out``, by default ``comparison.html`` of the first; return the path.
 
     Raises:
-        SetupError: where one of the directories holds no records, or is named twice.
+        SetupError: a directory holds no records or is named twice, or the page cannot be written.
     """
     folders = [Path(folder) for folder in run_dirs]
     for folder in folders:
@@ -54,7 +59,6 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
 def _write(page: str, target: Path) -> Path:
     try:
-        # Aside and renamed, so that a reader never sees half a page.
         write_aside(target, page)
     except OSError as error:
         raise SetupError(f"{target} cannot be written ({error.strerror}): name another file with --out.") from None
@@ -63,63 +67,118 @@ def _write(page: str, target: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page of one run."""
-    looks = {source: Look(slot, slot) for slot, source in enumerate(validation_curves(run))}
-    context = _results(run) | _curves(charts(run), looks) | _images(run)
-    return _fill("report.html.j2", {run.name: run}, context)
-
-
-def render_comparison(runs: Mapping[str, Run]) -> str:
-    """The page of several runs, by the names that they have on it."""
-    pairs = {name: image_pairs(run) for name, run in runs.items()}
-    context = {
-        "runs": runs,
-        "tables": compared_tables(runs),
-        "measures": MEASURES,
-        "matrices": [matrix for name in runs for matrix in matrices(name, pairs[name])],
-        "problems": {name: problems(run) for name, run in runs.items()},
-    }
-    return _fill("comparison.html.j2", runs, context | _curves(*compared_charts(runs)))
-
-
-def _fill(template: str, runs: Mapping[str, Run], context: dict[str, Any]) -> str:
-    """The page with the question browser in the room that plotly.js and the charts leave."""
-    used = len(plotly().encode()) + len(json.dumps(context["figures"])) + TABLE_BYTES
-    return fill(template, context | {"browser": browser(runs, PAGE_BYTES - used)})
-
-
-def _results(run: Run) -> dict[str, Any]:
-    return {
-        "run": run,
-        "questions_recorded": run.has_questions,
-        "images_validated": len(run.validation_visits),
-        "table": final_table(run),
-        "measures": MEASURES,
-        "problems": problems(run),
-    }
-
-
-def _curves(drawn: Sequence[Chart], looks: Mapping[str, Look]) -> dict[str, Any]:
-    recorded = [chart for chart in drawn if chart.recorded]
-    steps = _first_and_last_step(recorded)
-    return {
-        "charts": recorded,
-        "figures": [figure(chart, looks, steps) for chart in recorded],
-        "unrecorded": [chart for chart in drawn if not chart.recorded],
-    }
-
-
-def _first_and_last_step(recorded: Sequence[Chart]) -> tuple[int, int]:
-    steps = [step for chart in recorded for points in chart.series.values() for step in points]
-    return min(steps, default=0), max(steps, default=0)
-
-
-def _images(run: Run) -> dict[str, Any]:
     pairs = image_pairs(run)
-    return {
-        "pairs": pairs,
+    styles = {source: LineStyle(index, index) for index, source in enumerate(validation_curves(run))}
+    context = {
+        "run": run,
+        "table": final_table(run),
         "examples": [describe(pair) for pair in choose_examples(pairs)],
         "outcomes": outcomes(pairs),
         "outcome_names": OUTCOMES,
         "confusions": confusions(pairs),
         "matrices": matrices(run.name, pairs),
+        "problems": problems(run),
     }
+    return _render("report.html.j2", {run.name: run}, context, charts(run), styles)
+
+
+def render_comparison(runs: Mapping[str, Run]) -> str:
+    """The page of several runs, by the names that they have on it."""
+    context = {
+        "runs": runs,
+        "tables": compared_tables(runs),
+        "matrices": [matrix for name, run in runs.items() for matrix in matrices(name, image_pairs(run))],
+        "problems": {name: problems(run) for name, run in runs.items()},
+    }
+    return _render("comparison.html.j2", runs, context, *compared_charts(runs))
+
+
+def _render(
+    template: str,
+    runs: Mapping[str, Run],
+    context: dict[str, Any],
+    drawn: Sequence[Chart],
+    styles: Mapping[str, LineStyle],
+) -> str:
+    """Fill ``template``; the question browser gets the bytes that plotly.js and the charts leave."""
+    recorded = [chart for chart in drawn if chart.recorded]
+    steps = [step for chart in recorded for points in chart.series.values() for step in points]
+    span = min(steps, default=0), max(steps, default=0)
+    figures = [figure(chart, styles, span) for chart in recorded]
+    templates = environment(percent=percent, points=points_changed, heading=heading)
+    assert templates.loader is not None
+    style, *own_scripts = (
+        templates.loader.get_source(templates, name)[0] for name in ("report.css", "charts.js", "browser.js")
+    )
+    scripts = [_plotly(), *own_scripts]
+    room = PAGE_BYTES - TABLE_BYTES - len(scripts[0].encode()) - len(json.dumps(figures))
+    return templates.get_template(template).render(
+        context,
+        measures=list(MEASURES.values()),
+        charts=recorded,
+        unrecorded=[chart for chart in drawn if not chart.recorded],
+        figures=figures,
+        browser=browser(runs, room),
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+        script_hashes=" ".join(f"'{csp_hash(script)}'" for script in scripts),
+        plotly_megabytes=len(scripts[0].encode()) / 1e6,
+    )
+
+
+@functools.cache
+def _plotly() -> str:
+    return get_plotlyjs()
+
+
+def csp_hash(script: str) -> str:
+    """``script`` as a content security policy names it; a browser runs no script that the policy does not name."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def points_changed(change: float | None) -> str:
+    """Percentage points with a sign; a change that rounds to 0 is written as ±0.0."""
+    if change is None:
+        return "–"
+    rounded = round(100 * change, 1)
+    return "±0.0" if rounded == 0 else f"{'+' if rounded > 0 else '−'}{abs(rounded):.1f}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """How often something ended with ``reason``; None where that part of the records is missing."""
+
+    kind: str
+    reason: str
+    training: int | None
+    validation: int | None
+
+    @property
+    def sentence(self) -> str:
+        return sentence_of(self.reason)
+
+
+def problems(run: Run) -> list[Problem]:
+    """Skips and failures by reason, from the questions or, without them, from the training metrics."""
+    if not run.has_questions:
+        return [
+            Problem(kind, reason, round(sum(points.values())), None)
+            for kind, prefix in (("no question", "divek/skips/"), ("rollout failed", "divek/rollout_failures/"))
+            for reason, points in run.series_by_reason(prefix).items()
+        ]
+    counts: list[Counter[tuple[str, str]]] = []
+    for records in (run.training, run.validation_records):
+        found: Counter[tuple[str, str]] = Counter()
+        for record in records:
+            found.update({("rollout failed", reason): count for reason, count in record.rollout_failures.items()})
+            found.update([("skipped", record.skip)] if record.skip else [])
+            found.update([("image failed", record.failure)] if record.failure else [])
+        counts.append(found)
+    training, validation = counts
+    total = training + validation
+    ranked = sorted(total, key=lambda key: (-total[key], key))
+    return [Problem(*key, training[key], validation[key]) for key in ranked]

@@ -1,41 +1,49 @@
-"""The HTML templates, the one environment that fills them, and text from outside made safe to show.
+"""The HTML templates, the environment that renders them, and functions that make foreign text safe to show.
 
-Text from outside (files, servers, models) can hide nothing, and is never read as markup.
+Text from files, servers and models is never read as markup, and cannot hide or reorder what stands beside it.
 """
 
 import unicodedata
 from collections.abc import Callable
-from typing import Any
 
 import jinja2
 from rich.markup import escape
 
-_LAYOUT = str.maketrans("", "", "\n\t")
+LABEL_CHARACTERS = 120
+_LINE_BREAKS_AND_TABS = str.maketrans("", "", "\n\t")
+_HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def visible(text: str) -> str:
-    """``text`` with the marks that turn or hide text (bidi, control, zero width) written as ``\\u202e``."""
-    if text.translate(_LAYOUT).isprintable():  # nearly all texts, and a hundred times as fast
+    """``text`` with invisible characters (bidi marks, control characters, zero width) written as ``\\u202e``."""
+    if text.translate(_LINE_BREAKS_AND_TABS).isprintable():  # true of nearly all texts, and 100 times as fast
         return text
-    return "".join(character if _is_plain(character) else _escape(character) for character in text)
-
-
-def _is_plain(character: str) -> bool:
-    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return "".join(
+        character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if character not in "\n\t" and unicodedata.category(character) in _HIDDEN_CATEGORIES
+        else character
+        for character in text
+    )
 
 
 def plain(text: str) -> str:
-    """``visible`` text for where rich would read markup."""
+    """``visible`` text, escaped for rich, which would read markup in it."""
     return escape(visible(text))
 
 
-def environment(**filters: Callable[[Any], str]) -> jinja2.Environment:
-    """The package's templates with autoescaping; marks that turn or hide text are written out before it is printed."""
-    made = jinja2.Environment(
+def shorten(text: str, characters: int) -> str:
+    """``text``, or its beginning and an ellipsis."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def label(name: str) -> str:
+    """A name as the scripts of a page get it: visible, and not too long."""
+    return visible(shorten(name, LABEL_CHARACTERS))
+
+
+def environment(**filters: Callable[..., str]) -> jinja2.Environment:
+    """The templates of the package. Every value is escaped, and its invisible characters are made visible."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("divek_verl"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -43,5 +51,5 @@ def environment(**filters: Callable[[Any], str]) -> jinja2.Environment:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    made.filters |= filters
-    return made
+    templates.filters |= filters
+    return templates

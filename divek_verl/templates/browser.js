@@ -1,6 +1,6 @@
 "use strict";
-// The table of questions: filters, a list that holds only the rows in view, and the question that is looked at.
-// Text from the run reaches the page as text content alone.
+// The table of questions: filters, a list that renders only the rows in view, and the selected question.
+// Text from the run is only ever set as text content.
 (() => {
   const data = JSON.parse(document.getElementById("questions").textContent);
   if (data === null) return;
@@ -11,7 +11,7 @@
   const spacer = document.getElementById("spacer");
   const detail = document.getElementById("detail");
   const form = document.getElementById("filters");
-  const letter = (place) => String.fromCharCode(65 + place);
+  const letter = (index) => String.fromCharCode(65 + index);
 
   const element = (tag, properties = {}, ...children) => {
     const made = Object.assign(document.createElement(tag), properties);
@@ -19,21 +19,21 @@
     return made;
   };
   const foreign = (tag, text, className = "") => element(tag, { className: ("foreign " + className).trim(), textContent: text });
-  const name = (place) => (place < 0 ? "" : names[place]);
+  const name = (index) => (index < 0 ? "" : names[index]);
 
-  // ------------------------------------------------------------------ what a visit is
+  // ------------------------------------------------------------------ results of a question
 
   const result = (at) => {
     if (columns.options[at].length === 0 || columns.reason[at] >= 0) return "none";
     return 2 * columns.right[at] > columns.rollouts[at] ? "right" : "wrong";
   };
-  const truthPlace = (at) => {
+  const truthStatus = (at) => {
     if (columns.options[at].length === 0) return "none";
     if (columns.injected[at]) return "injected";
     return columns.answer[at] >= 0 ? "voted" : "missing";
   };
   const answered = (at, text) => {
-    const said = [columns.votes[at], columns.unknown[at]].some((flat) => flat.some((place, index) => index % 2 === 0 && names[place] === text));
+    const said = [columns.votes[at], columns.unknown[at]].some((flat) => flat.some((part, index) => index % 2 === 0 && names[part] === text));
     const chosen = [...columns.choices[at]].some((choice) => {
       const option = columns.options[at][choice.charCodeAt(0) - 65];
       return option !== undefined && names[option] === text;
@@ -42,7 +42,7 @@
   };
   const words = {
     right: "✓ right", wrong: "✗ wrong", none: "no question",
-    injected: "put there (injected)", voted: "there for its votes or as a filler", missing: "not there",
+    injected: "yes, injected", voted: "yes, voted for or a filler", missing: "no",
     0: "validation", 1: "training",
   };
 
@@ -51,20 +51,20 @@
   const distinct = (column) => [...new Set(column)];
   const byName = (a, b) => name(a).localeCompare(name(b));
   const choices = [
-    { key: "run", label: "Run", values: runs.map((_, place) => place), text: (value) => runs[value], of: (at) => columns.run[at] },
+    { key: "run", label: "Run", values: runs.map((_, index) => index), text: (value) => runs[value], of: (at) => columns.run[at] },
     { key: "source", label: "Data source", values: distinct(columns.source).sort(byName), text: name, of: (at) => columns.source[at] },
     { key: "training", label: "Split", values: distinct(columns.training).sort(), text: (value) => words[value], of: (at) => columns.training[at] },
     { key: "step", label: "Step", values: distinct(columns.step).sort((a, b) => a - b), text: String, of: (at) => columns.step[at] },
-    { key: "result", label: "Choice", values: ["right", "wrong", "none"], text: (value) => words[value], of: result },
-    { key: "truth", label: "True class among the options", values: ["voted", "injected", "missing"], text: (value) => words[value], of: truthPlace },
-    { key: "reason", label: "Skipped or failed", values: distinct(columns.reason).filter((value) => value >= 0).sort(byName), text: name, of: (at) => columns.reason[at] },
-    { key: "voted", label: "Votes from", values: distinct(columns.voted).filter((value) => value >= 0).sort(byName), text: name, of: (at) => columns.voted[at] },
-    { key: "origin", label: "Options from", values: distinct(columns.origin).filter((value) => value >= 0).sort(byName), text: name, of: (at) => columns.origin[at] },
+    { key: "result", label: "Result", values: ["right", "wrong", "none"], text: (value) => words[value], of: result },
+    { key: "truth", label: "True class among the options", values: ["voted", "injected", "missing"], text: (value) => words[value], of: truthStatus },
+    { key: "reason", label: "Reason for no question", values: distinct(columns.reason).filter((value) => value >= 0).sort(byName), text: name, of: (at) => columns.reason[at] },
+    { key: "votes_from", label: "Votes from", values: distinct(columns.votes_from).filter((value) => value >= 0).sort(byName), text: name, of: (at) => columns.votes_from[at] },
+    { key: "option_source", label: "Options from", values: distinct(columns.option_source).filter((value) => value >= 0).sort(byName), text: name, of: (at) => columns.option_source[at] },
   ].filter((choice) => choice.values.length > (choice.key === "reason" ? 0 : 1));
   const inputs = [
-    { key: "class", label: "Class in the picture", list: "classes", test: (at, text) => name(columns.truth[at]) === text },
-    { key: "answered", label: "Answered or chosen", list: "answers", test: answered },
-    { key: "image", label: "Image", list: null, test: (at, text) => name(columns.image[at]).toLowerCase().includes(text.toLowerCase()) },
+    { key: "class", label: "True class", list: "classes", test: (at, text) => name(columns.truth[at]) === text },
+    { key: "answered", label: "Class answered or chosen", list: "answers", test: answered },
+    { key: "image", label: "Image id", list: null, test: (at, text) => name(columns.image[at]).toLowerCase().includes(text.toLowerCase()) },
   ];
 
   const fields = {};
@@ -75,16 +75,16 @@
   };
   for (const choice of choices) {
     const field = element("select", {}, element("option", { value: "", textContent: "all" }));
-    choice.values.forEach((value, place) => field.append(element("option", { value: String(place), textContent: choice.text(value) })));
+    choice.values.forEach((value, index) => field.append(element("option", { value: String(index), textContent: choice.text(value) })));
     addField(choice.key, choice.label, field);
   }
-  const suggestions = (id, places) => {
+  const suggestions = (id, indexes) => {
     const list = element("datalist", { id });
-    for (const place of places) list.append(element("option", { value: names[place] }));
+    for (const index of indexes) list.append(element("option", { value: names[index] }));
     form.append(list);
   };
   for (const input of inputs) {
-    const field = element("input", { type: "search", placeholder: input.list ? "all" : "part of its name", spellcheck: false });
+    const field = element("input", { type: "search", placeholder: input.list ? "all" : "part of the id", spellcheck: false });
     if (input.list) field.setAttribute("list", input.list);
     addField(input.key, input.label, field);
   }
@@ -92,7 +92,7 @@
   suggestions("answers", distinct([...columns.truth, ...columns.options.flat()]).sort(byName));
 
   let found = [];
-  let chosen = -1; // place in `found`
+  let chosen = -1; // index in `found`
   const passes = () => {
     const tests = [];
     for (const choice of choices) {
@@ -107,7 +107,7 @@
     return (at) => tests.every((test) => test(at));
   };
   const filter = () => {
-    const looked = chosen >= 0 ? found[chosen] : undefined;
+    const selected = chosen >= 0 ? found[chosen] : undefined;
     const test = passes();
     found = [];
     for (let at = 0; at < total; at++) if (test(at)) found.push(at);
@@ -115,7 +115,7 @@
     document.getElementById("found").textContent = found.length === total ? count(total) + " questions" : count(found.length) + " of " + count(total) + " questions";
     spacer.style.height = found.length * rowHeight + "px";
     rows.scrollTop = 0;
-    look(Math.max(found.indexOf(looked), found.length ? 0 : -1));
+    look(Math.max(found.indexOf(selected), found.length ? 0 : -1));
   };
 
   // ------------------------------------------------------------------ the list
@@ -131,7 +131,7 @@
     const share = columns.rollouts[at] > 1 ? " " + columns.right[at] + "/" + columns.rollouts[at] : "";
     return element("span", { className: "badge " + (kind === "right" ? "good" : "bad"), textContent: words[kind] + share });
   };
-  const place = (at) => [
+  const context = (at) => [
     runs.length > 1 ? runs[columns.run[at]] : null,
     (columns.training[at] ? "training" : "validation") + " step " + columns.step[at],
     name(columns.image[at]),
@@ -204,7 +204,7 @@
       list.append(element("li", { className: isTruth ? "truth" : kind }, label, element("span", { className: "value", textContent: count }), element("span", { className: "track" }, bar)));
     }
     const title = element("h5", { textContent: samples ? "Answers of " + samples + " samples" : "Answers" });
-    return [title, answers.length ? list : element("p", { className: "missing", textContent: "No sample was recorded." })];
+    return [title, answers.length ? list : element("p", { className: "missing", textContent: "No samples were recorded." })];
   };
 
   const options = (at) => {
@@ -226,8 +226,8 @@
     });
     const notes = [];
     if (columns.answer[at] < 0) notes.push("The true class is not among the options.");
-    const silent = picks.filter((choice) => choice === "-").length;
-    if (silent) notes.push(silent + (silent === 1 ? " text names" : " texts name") + " no option.");
+    const noOption = picks.filter((choice) => choice === "-").length;
+    if (noOption) notes.push(noOption + (noOption === 1 ? " completion names" : " completions name") + " no option.");
     const failed = columns.rollouts[at] - picks.length;
     if (failed > 0) notes.push(failed + (failed === 1 ? " rollout" : " rollouts") + " failed.");
     return [element("h5", { textContent: "Options and choice" }), list, ...notes.map((note) => element("p", { className: "note", textContent: note }))];
@@ -235,15 +235,15 @@
 
   const facts = (at) => {
     const known = [
-      ["policy version", columns.version[at]], ["votes from", name(columns.voted[at]) || null], ["age of the votes", columns.age[at] === null ? null : columns.age[at] + " steps"],
-      ["options from", name(columns.origin[at]) || null], ["options wanted", columns.wanted[at]], ["waves of samples", columns.waves[at]],
+      ["policy version", columns.version[at]], ["votes from", name(columns.votes_from[at]) || null], ["vote age", columns.vote_age[at]],
+      ["options from", name(columns.option_source[at]) || null], ["options asked for", columns.num_options[at]],
     ].filter(([, value]) => value !== null && value !== undefined);
     const list = element("dl", { className: "known" });
     for (const [label, value] of known) list.append(element("div", {}, element("dt", { textContent: label }), foreign("dd", String(value))));
     return list;
   };
 
-  // Visits to the same picture by the same run, so that one sees what training changed.
+  // The same image at other steps of the run shows what training changed.
   const histories = new Map();
   const identity = (at) => columns.run[at] + " " + columns.source[at] + " " + columns.image[at];
   for (let at = 0; at < total; at++) {
@@ -251,10 +251,10 @@
     histories.get(identity(at)).push(at);
   }
   const history = (at) => {
-    const visits = histories.get(identity(at));
-    if (visits.length < 2) return null;
-    const list = element("p", { className: "history" }, element("span", { textContent: "Visits to this image: " }));
-    for (const other of visits) {
+    const same = histories.get(identity(at));
+    if (same.length < 2) return null;
+    const list = element("p", { className: "history" }, element("span", { textContent: "This image at: " }));
+    for (const other of same) {
       const kind = result(other);
       const button = element("button", { type: "button", textContent: "step " + columns.step[other] + (kind === "right" ? " ✓" : kind === "wrong" ? " ✗" : " –") });
       if (other === at) button.setAttribute("aria-current", "true");
@@ -269,40 +269,40 @@
     return list;
   };
 
-  let looking = -1;
+  let shownAt = -1;
   const show = async (at) => {
-    looking = at;
+    shownAt = at;
     if (at < 0) {
-      detail.replaceChildren(element("p", { className: "missing", textContent: "No question passes these filters." }));
+      detail.replaceChildren(element("p", { className: "missing", textContent: "No question matches these filters." }));
       return;
     }
     const picture = thumbnail(at);
     picture.className = "large";
-    if (picture.tagName === "IMG") picture.alt = "The picture of the question, of class " + name(columns.truth[at]);
+    if (picture.tagName === "IMG") picture.alt = "Picture of class " + name(columns.truth[at]);
     else picture.textContent = "no picture";
-    const said = element("div", { className: "said" });
+    const completionList = element("div", { className: "completions" });
     detail.replaceChildren(...[
-      element("header", {}, picture, element("div", {}, badge(at), foreign("h3", name(columns.truth[at])), foreign("small", place(at)), facts(at))),
+      element("header", {}, picture, element("div", {}, badge(at), foreign("h3", name(columns.truth[at])), foreign("small", context(at)), facts(at))),
       history(at),
-      element("div", { className: "columns" }, element("section", { className: "sight" }, ...bars(at)), element("section", { className: "sight" }, ...options(at))),
-      said,
+      element("div", { className: "columns" }, element("section", { className: "view" }, ...bars(at)), element("section", { className: "view" }, ...options(at))),
+      completionList,
     ].filter(Boolean));
     detail.scrollTop = 0;
     let completions;
     try {
       completions = await textsOf(at);
     } catch (error) {
-      said.replaceChildren(element("p", { className: "missing", textContent: "The texts cannot be shown: " + error.message }));
+      completionList.replaceChildren(element("p", { className: "missing", textContent: "The completions cannot be shown: " + error.message }));
       return;
     }
-    if (looking !== at) return;
+    if (shownAt !== at) return;
     const blocks = completions.map((text, index) => {
       const choice = columns.choices[at][index];
       const reward = columns.rewards[at][index];
-      const title = [completions.length > 1 ? "Text " + (index + 1) : "Text of the policy", choice === undefined ? null : choice === "-" ? "no option" : "chose " + choice, reward === undefined || reward === null ? null : "reward " + reward].filter(Boolean).join(" · ");
-      return element("div", { className: "text" }, element("h5", { textContent: title }), text === "" ? element("p", { className: "missing", textContent: "The text is empty." }) : foreign("pre", text));
+      const title = [completions.length > 1 ? "Completion " + (index + 1) : "Completion", choice === undefined ? null : choice === "-" ? "no option" : "chose " + choice, reward === undefined || reward === null ? null : "reward " + reward].filter(Boolean).join(" · ");
+      return element("div", { className: "text" }, element("h5", { textContent: title }), text === "" ? element("p", { className: "missing", textContent: "The completion is empty." }) : foreign("pre", text));
     });
-    said.replaceChildren(...(blocks.length ? blocks : columns.options[at].length ? [element("p", { className: "missing", textContent: "No text was kept." })] : []));
+    completionList.replaceChildren(...(blocks.length ? blocks : columns.options[at].length ? [element("p", { className: "missing", textContent: "No completion was kept." })] : []));
   };
 
   // ------------------------------------------------------------------ events
@@ -324,7 +324,7 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   document.getElementById("reset").addEventListener("click", () => { form.reset(); filter(); });
   window.addEventListener("resize", drawRows);
-  // A cell of the confusion matrix shows its questions.
+  // A click on a cell of the confusion matrix shows its questions.
   document.addEventListener("divek-questions", (event) => {
     form.reset();
     const { run, source, truth, answer } = event.detail;

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the curves and the confusion matrices in the colours of the reader's scheme, and again when it changes.
+// Draws the curves and confusion matrices in the colours of the light or dark scheme, and again when that changes.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const figures = read("figures");
@@ -49,9 +49,9 @@
         xaxis: { ...axis(figure.layout.xaxis, "step"), showgrid: false, hoverformat: "d", tickformat: "d" },
         yaxis: axis(figure.layout.yaxis),
       };
-      const place = document.getElementById("chart-" + index);
-      place.style.height = height + "px";
-      Plotly.react(place, traces, layout, quiet);
+      const target = document.getElementById("chart-" + index);
+      target.style.height = height + "px";
+      Plotly.react(target, traces, layout, quiet);
     });
   };
 
@@ -63,21 +63,21 @@
   const drawMatrix = () => {
     const matrix = matrices[Number(picker.value)];
     for (const when of ["before", "after"]) {
-      const place = document.getElementById("matrix-" + when);
-      place.hidden = matrix[when] === null;
+      const target = document.getElementById("matrix-" + when);
+      target.hidden = matrix[when] === null;
       if (matrix[when] === null) continue;
       const count = matrix.classes.length;
       const labels = matrix.labels.map((label, index) => (index < count ? label : "<i>" + label + "</i>"));
-      // Two classes can look the same when they are cut, so the axes count and the labels stand at the ticks.
-      const places = labels.map((_, index) => index);
+      // Two shortened labels can be equal, so the axes use numbers and the labels are tick texts.
+      const ticks = labels.map((_, index) => index);
       const trace = {
-        type: "heatmap", z: matrix[when], x: places, y: places.slice(0, count), zmin: 0, zmax: 1, xgap: 1, ygap: 1, showscale: false,
+        type: "heatmap", z: matrix[when], x: ticks, y: ticks.slice(0, count), zmin: 0, zmax: 1, xgap: 1, ygap: 1, showscale: false,
         hoverongaps: false,
         customdata: matrix[when].map((row) => row.map((_, column) => matrix.labels[column])),
         text: matrix[when].map((row) => row.map((value) => (value !== null && value >= 0.005 ? Math.round(100 * value) : ""))),
         texttemplate: count <= 12 ? "%{text}" : "",
         textfont: { size: 11 },
-        // Steeper at the low end: a confusion in one of twenty answers can be seen.
+        // Steeper at the low end, so that one confusion in twenty answers is visible.
         colorscale: [[0, token("--sunken")], [0.05, token("--heat-1")], [0.35, token("--heat-2")], [1, token("--heat-3")]],
         hovertemplate: "%{customdata}: %{z:.1%}<extra></extra>",
       };
@@ -86,13 +86,13 @@
         title: { text: (when === "before" ? "Before" : "After") + (count <= 12 ? ", % of samples" : ""), font: { size: 14, color: token("--ink") }, x: 0, xanchor: "left", xref: "paper", y: 0.985, yanchor: "top" },
         height: 130 + 24 * count + 60,
         margin: { l: 8, r: 8, t: 34, b: 8 },
-        xaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: places, ticktext: labels, tickangle: -55 },
-        yaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: places.slice(0, count), ticktext: labels.slice(0, count), autorange: "reversed" },
+        xaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: ticks, ticktext: labels, tickangle: -55 },
+        yaxis: { ...axis({}), showgrid: false, tickmode: "array", tickvals: ticks.slice(0, count), ticktext: labels.slice(0, count), autorange: "reversed" },
       };
-      place.style.height = layout.height + "px";
-      Plotly.react(place, [trace], layout, quiet);
-      place.removeAllListeners("plotly_click");
-      place.on("plotly_click", ({ points: [point] }) => {
+      target.style.height = layout.height + "px";
+      Plotly.react(target, [trace], layout, quiet);
+      target.removeAllListeners("plotly_click");
+      target.on("plotly_click", ({ points: [point] }) => {
         const detail = { run: matrix.run, source: matrix.source, truth: matrix.classes[point.y], answer: matrix.classes[point.x] || "" };
         document.dispatchEvent(new CustomEvent("divek-questions", { detail }));
       });

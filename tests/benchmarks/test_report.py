@@ -1,4 +1,4 @@
-"""benchmarks/report.py on a small run: what it fabricates is a run, and what it measures is there."""
+"""benchmarks/report.py on a small run."""
 
 import importlib.util
 from pathlib import Path
@@ -24,9 +24,9 @@ def test_the_fabricated_run_is_whole(benchmark: ModuleType, tmp_path: Path) -> N
     benchmark.fabricate(tmp_path, 24)
     run = read_run(tmp_path)
     assert set(run.unreadable.values()) == {0}
-    visits = [*run.training, *run.validation_visits]
-    assert len(visits) == 24
-    assert len({visit.image for visit in visits}) == 24 and all(Path(visit.image).is_file() for visit in visits)
-    assert {visit.samples for visit in visits} == {benchmark.SAMPLES}
+    records = [*run.training, *run.validation_records]
+    assert len(records) == 24
+    assert len({record.image for record in records}) == 24 and all(Path(record.image).is_file() for record in records)
+    assert {record.samples for record in records} == {benchmark.SAMPLES}
     measured = benchmark.measure(tmp_path)
     assert measured["page_megabytes"] > 0 and (tmp_path / "report.html").is_file()

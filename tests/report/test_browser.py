@@ -3,26 +3,24 @@
 import base64
 import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from divek_verl.records import QuestionRecord
 from divek_verl.report import browser as module
 from divek_verl.report.browser import browser
-from divek_verl.report.lines import RecordedVisit
 from divek_verl.report.reading import Run, read_run
+
+from .fabricated import make_record
 
 LIMIT = 2_000_000
 
 
-def visit(number: int = 0, **changes: Any) -> RecordedVisit:
-    place: dict[str, Any] = {"step": 0, "split": "train", "data_source": "divek/x/base", "image_id": f"{number}"}
-    return RecordedVisit(**{**place, "truth": "Chad", **changes})
-
-
-def run_of(*visits: RecordedVisit) -> Run:
-    return Run(name="run", training=list(visits))
+def run_of(*records: QuestionRecord) -> Run:
+    return Run(name="run", training=list(records))
 
 
 def made(run: Run, limit: int = LIMIT) -> tuple[dict[str, Any], list[str]]:
@@ -32,19 +30,19 @@ def made(run: Run, limit: int = LIMIT) -> tuple[dict[str, Any], list[str]]:
 
 
 def one(run: Run) -> dict[str, Any]:
-    """The columns of the only visit."""
+    """The columns of the only record."""
     return {name: column[0] for name, column in made(run)[0]["columns"].items()}
 
 
 def texts(data: dict[str, Any]) -> list[list[str]]:
-    return [of_visit for chunk in data["texts"] for of_visit in json.loads(gzip.decompress(base64.b64decode(chunk)))]
+    return [own for chunk in data["texts"] for own in json.loads(gzip.decompress(base64.b64decode(chunk)))]
 
 
-def test_every_visit_of_a_run_is_there_in_its_order(run_dir: Path) -> None:
+def test_every_record_of_a_run_is_there_in_its_order(run_dir: Path) -> None:
     run = read_run(run_dir)
     data, notes = made(run)
     steps, training = data["columns"]["step"], data["columns"]["training"]
-    assert len(steps) == len(run.training) + len(run.validation_visits)
+    assert len(steps) == len(run.training) + len(run.validation_records)
     assert list(zip(steps, training, strict=True)) == sorted(
         zip(steps, training, strict=True), key=lambda p: (p[0], -p[1])
     )
@@ -52,8 +50,8 @@ def test_every_visit_of_a_run_is_there_in_its_order(run_dir: Path) -> None:
     assert notes == []
 
 
-def test_a_visit_is_columns_of_numbers_and_places_of_names() -> None:
-    asked = visit(
+def test_a_record_is_columns_of_numbers_and_names_by_number() -> None:
+    asked = make_record(
         votes={"Chad": 3, "Mali": 1},
         unknown={"Atlantis": 2},
         unanswered=4,
@@ -67,79 +65,79 @@ def test_a_visit_is_columns_of_numbers_and_places_of_names() -> None:
         vote_age=2,
         votes_from="store",
         option_source="policy",
-        waves=3,
         num_options=5,
     )
     data, _ = made(run_of(asked))
     names = data["names"]
     row = {name: column[0] for name, column in data["columns"].items()}
-    assert [names[place] for place in row["votes"][::2]] == ["Chad", "Mali"] and row["votes"][1::2] == [3, 1]
+    assert [names[index] for index in row["votes"][::2]] == ["Chad", "Mali"] and row["votes"][1::2] == [3, 1]
     assert names[row["unknown"][0]] == "Atlantis" and row["unanswered"] == 4
-    assert [names[place] for place in row["options"]] == ["Mali", "Chad"] and row["answer"] == 1
+    assert [names[index] for index in row["options"]] == ["Mali", "Chad"] and row["answer"] == 1
     assert row["choices"] == "B-A" and row["rewards"] == [2.0, 0.5, None]
     assert (row["right"], row["rollouts"], row["injected"]) == (1, 4, 1)
-    assert (row["version"], row["age"], row["waves"], row["wanted"]) == (7, 2, 3, 5)
-    assert names[row["voted"]] == "store" and names[row["origin"]] == "policy"
+    assert (row["version"], row["vote_age"], row["num_options"]) == (7, 2, "5")
+    assert names[row["votes_from"]] == "store" and names[row["option_source"]] == "policy"
     assert row["reason"] == -1 and row["picture"] == -1
 
 
-def test_what_a_line_lacks_is_null_or_no_name() -> None:
-    row = one(run_of(visit()))
-    assert [row[name] for name in ("version", "age", "waves", "wanted")] == [None] * 4
-    assert row["origin"] == row["voted"] == row["answer"] == -1
+def test_what_a_record_lacks_is_null_or_no_name() -> None:
+    row = one(run_of(make_record(votes_from="none")))
+    assert [row[name] for name in ("version", "vote_age", "num_options")] == [None] * 3
+    assert row["option_source"] == row["answer"] == -1
 
 
 def test_skips_and_failures_carry_their_reason() -> None:
-    data, _ = made(run_of(visit(0, skip="easy"), visit(1, failure="unreadable_image")))
-    assert [data["names"][place] for place in data["columns"]["reason"]] == ["easy", "unreadable_image"]
+    data, _ = made(run_of(make_record("0", skip="easy"), make_record("1", failure="unreadable_image")))
+    assert [data["names"][index] for index in data["columns"]["reason"]] == ["easy", "unreadable_image"]
 
 
 def test_answers_beyond_those_shown_are_one_number() -> None:
-    row = one(run_of(visit(votes={f"class {number}": 30 - number for number in range(20)})))
+    row = one(run_of(make_record(votes={f"class {number}": 30 - number for number in range(20)})))
     assert len(row["votes"]) == 2 * module.ANSWERS_SHOWN
     assert sum(row["votes"][1::2]) + row["rest"] == sum(30 - number for number in range(20))
 
 
 def test_the_texts_come_back_as_they_were() -> None:
-    visits = [visit(number, completions=[f"text {number} é", "second"]) for number in range(120)]
-    data, notes = made(run_of(*visits))
-    images = [data["names"][place] for place in data["columns"]["image"]]
+    records = [make_record(str(number), completions=[f"text {number} é", "second"]) for number in range(120)]
+    data, notes = made(run_of(*records))
+    images = [data["names"][index] for index in data["columns"]["image"]]
     assert texts(data) == [[f"text {name} é", "second"] for name in images]
     assert len(data["texts"]) == 3 and notes == []
 
 
 def test_long_texts_are_cut_and_the_page_says_so() -> None:
-    import random
-
     rng = random.Random(0)
     long = ["".join(rng.choices("abcdefghijklmnop", k=9000)) for _ in range(4)]
-    data, notes = made(run_of(*(visit(number, completions=long) for number in range(60))), limit=150_000)
+    data, notes = made(run_of(*(make_record(str(number), completions=long) for number in range(60))), limit=150_000)
     kept = texts(data)
-    assert all(len(text) < 9000 for of_visit in kept for text in of_visit)
+    assert all(len(text) < 9000 for own in kept for text in own)
     assert sum(map(len, data["texts"])) < 150_000
     assert "texts are cut after" in notes[0]
 
 
-def test_of_too_many_visits_whole_images_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_QUESTIONS", 50)
-    visits = [visit(number, step=step) for number in range(40) for step in range(3)]
-    data, notes = made(run_of(*visits))
+def test_of_too_many_records_all_those_of_some_images_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_QUESTIONS", 50)
+    records = [make_record(str(number), step=step) for number in range(40) for step in range(3)]
+    data, notes = made(run_of(*records))
     images = data["columns"]["image"]
     assert 45 <= len(images) <= 50
     assert {images.count(image) for image in images} == {3}
-    assert notes == [f"Of 120 visits these are {len(images)}: all visits to some of the images, drawn by lot."]
-    assert made(run_of(*visits))[0] == data
+    assert notes == [f"{len(images)} of 120 questions are shown: all those of randomly chosen images."]
+    assert made(run_of(*records))[0] == data
 
 
 def test_the_columns_stay_within_their_share() -> None:
-    visits = [visit(number, votes={f"{number} {other} {'x' * 100}": 1 for other in range(12)}) for number in range(300)]
-    data, notes = made(run_of(*visits), limit=300_000)
+    records = [
+        make_record(str(number), votes={f"{number} {other} {'x' * 100}": 1 for other in range(12)})
+        for number in range(300)
+    ]
+    data, notes = made(run_of(*records), limit=300_000)
     assert len(json.dumps([data["columns"], data["names"]])) <= 300_000 * module.SHARE_OF_COLUMNS
-    assert notes[0].startswith("Of 300 visits these are ")
+    assert notes[0].endswith(" of 300 questions are shown: all those of randomly chosen images.")
 
 
 def test_hostile_text_is_made_visible_and_long_names_are_cut() -> None:
-    data, _ = made(run_of(visit(truth="\u202egpj" + "x" * 500, completions=["a\u2066b"])))
+    data, _ = made(run_of(make_record(truth="\u202egpj" + "x" * 500, completions=["a\u2066b"])))
     assert data["names"][data["columns"]["truth"][0]].startswith(r"\u202egpj")
     assert all(len(name) < 200 for name in data["names"])
     assert texts(data) == [[r"a\u2066b"]]

@@ -1,11 +1,20 @@
-"""Which curves are shown."""
+"""The curves, as plotly.js gets them."""
 
 from pathlib import Path
 
-from divek_verl.report.charts import charts
-from divek_verl.report.reading import read_run
+from divek_verl.report.charts import POINTS_SHOWN, charts, thinned
+from divek_verl.report.reading import Run, read_run
+from divek_verl.trainer.recorder import summarize
 
-from .fabricated import write_lines
+from .fabricated import SIDES, make_record, read_logged, write_logged
+from .parsing import page_of
+
+
+def test_every_metric_of_ours_that_a_chart_draws_is_recorded() -> None:
+    recorded = summarize([make_record(split="train")], [])
+    drawn = {metric for chart in charts(Run("run")) for metric in chart.metrics.split(", ")}
+    own = {metric for metric in drawn if metric.startswith("divek/") and "<" not in metric}
+    assert own and own <= set(recorded)
 
 
 def test_a_reason_without_a_skip_in_a_step_has_no_bar_there(run_dir: Path) -> None:
@@ -16,6 +25,32 @@ def test_a_reason_without_a_skip_in_a_step_has_no_bar_there(run_dir: Path) -> No
 
 def test_a_run_without_skips_shows_zeros_and_one_that_did_not_count_them_nothing(tmp_path: Path) -> None:
     for logged, shown in ({"divek/skips/total": 0.0}, True), ({"divek/samples": 8.0}, False):
-        write_lines(tmp_path / "metrics.jsonl", [{"step": 1, "data": logged}])
+        write_logged(tmp_path, [(1, logged)])
         (skips,) = [c for c in charts(read_run(tmp_path)) if c.title == "Skipped images"]
         assert skips.recorded == shown
+
+
+def test_the_charts_hold_the_logged_values(run_dir: Path) -> None:
+    figures = page_of(run_dir).data["figures"]
+    logged = {step: data for step, data in read_logged(run_dir) if step}
+    (reward,) = figures[0]["data"]
+    assert reward["x"] == list(logged)
+    assert reward["y"] == [data["critic/score/mean"] for data in logged.values()]
+    assert [trace["name"] for trace in figures[1]["data"]] == ["divek/flags/base", "divek/flags/new"]
+
+
+def test_a_data_source_has_one_colour_and_all_charts_one_x_axis(run_dir: Path) -> None:
+    figures = page_of(run_dir).data["figures"]
+    traces = [trace for figure in figures for trace in figure["data"]]
+    for index, side in enumerate(SIDES):
+        assert {trace["meta"] for trace in traces if trace["name"] == f"divek/flags/{side}"} == {index}
+        assert [t["name"] for t in traces if t["meta"] == index and not t["name"].startswith("divek/")] == []
+    assert {tuple(figure["layout"]["xaxis"]["range"]) for figure in figures} == {(-0.6, 30.6)}
+
+
+def test_a_long_run_is_drawn_with_fewer_points_and_its_last_one() -> None:
+    points = {step: float(step) for step in range(1, 4000)}
+    drawn = thinned(points)
+    assert len(drawn) <= POINTS_SHOWN and list(drawn) == sorted(drawn) and drawn[3999] == 3999.0
+    assert thinned({1: 1.0, 2: 2.0}) == {1: 1.0, 2: 2.0}
+    assert thinned({}) == {}

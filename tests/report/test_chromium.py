@@ -10,9 +10,10 @@ from typing import Any
 import chromium
 import pytest
 
+from divek_verl.records import QuestionRecord
 from divek_verl.report import write_comparison, write_report
 
-from .fabricated import Record, fabricate_run, read_lines, write_lines
+from .fabricated import fabricate_run, read_records, write_records
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
@@ -101,12 +102,12 @@ def report(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def visits(folder: Path) -> list[Record]:
-    return read_lines(folder / "questions.jsonl")
+def records(folder: Path) -> list[QuestionRecord]:
+    return read_records(folder)
 
 
-def of_total(count: int, visits: list[Record]) -> str:
-    return f"{count} of {len(visits)} questions"
+def of_total(count: int, records: list[QuestionRecord]) -> str:
+    return f"{count} of {len(records)} questions"
 
 
 def test_the_curves_and_the_matrices_are_drawn(report: Path, open_page: Any) -> None:
@@ -160,64 +161,67 @@ def brightness(colour: str) -> float:
     return sum(float(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) / 3
 
 
-def test_the_list_holds_only_the_rows_in_view(report: Path, open_page: Any, visits: list[Record]) -> None:
+def test_the_list_holds_only_the_rows_in_view(report: Path, open_page: Any, records: list[QuestionRecord]) -> None:
     opened = open_page(report)
-    assert opened.found == f"{len(visits)} questions"
+    assert opened.found == f"{len(records)} questions"
     assert 0 < opened.page.locator(".row").count() < 30
     assert 0 < opened.page.locator(".row img").count() < 30
     opened.page.locator("#rows").evaluate("rows => { rows.scrollTop = rows.scrollHeight }")
-    opened.page.wait_for_selector(f"#row-{len(visits) - 1}")
+    opened.page.wait_for_selector(f"#row-{len(records) - 1}")
     assert opened.page.locator(".row").count() < 30
 
 
-FILTERS: list[tuple[dict[str, str], Callable[[Record], Any]]] = [
-    ({"training": "training"}, lambda v: v["split"] == "train"),
-    ({"result": "✓ right", "training": "validation"}, lambda v: v["split"] == "val" and is_right(v)),
-    ({"result": "✗ wrong"}, lambda v: v["skip"] is None and not is_right(v)),
-    ({"result": "no question"}, lambda v: v["skip"] is not None),
-    ({"reason": "easy"}, lambda v: v["skip"] == "easy"),
-    ({"truth": "put there (injected)"}, lambda v: v["injected"] and v["options"]),
-    ({"class": "Chad", "step": "30"}, lambda v: v["truth"] == "Chad" and v["step"] == 30),
-    ({"source": "divek/flags/new", "class": "Mali"}, lambda v: v["truth"] == "Mali"),
-    ({"image": "MALI_2"}, lambda v: v["image_id"] == "val_mali_2"),
-    ({"class": "Chad", "answered": "Andorra"}, lambda v: v["truth"] == "Chad" and "Andorra" in v["unknown"]),
+def is_right(record: QuestionRecord) -> bool:
+    return record.accuracy > 0.5
+
+
+FILTERS: list[tuple[dict[str, str], Callable[[QuestionRecord], object]]] = [
+    ({"training": "training"}, lambda r: r.split == "train"),
+    ({"result": "✓ right", "training": "validation"}, lambda r: r.split == "val" and is_right(r)),
+    ({"result": "✗ wrong"}, lambda r: r.reason is None and not is_right(r)),
+    ({"result": "no question"}, lambda r: r.reason is not None),
+    ({"reason": "easy"}, lambda r: r.skip == "easy"),
+    ({"truth": "yes, injected"}, lambda r: r.injected and r.options),
+    ({"votes_from": "store"}, lambda r: r.votes_from == "store"),
+    ({"class": "Chad", "step": "30"}, lambda r: r.truth == "Chad" and r.step == 30),
+    ({"source": "divek/flags/new", "class": "Mali"}, lambda r: r.truth == "Mali"),
+    ({"image": "MALI_2"}, lambda r: r.image_id == "val_mali_2"),
+    ({"class": "Chad", "answered": "Andorra"}, lambda r: r.truth == "Chad" and "Andorra" in r.unknown),
 ]
 
 
-def test_filters_leave_what_they_say(report: Path, open_page: Any, visits: list[Record]) -> None:
+def test_filters_leave_what_they_say(report: Path, open_page: Any, records: list[QuestionRecord]) -> None:
     opened = open_page(report)
     for filters, passes in FILTERS:
         opened.filter(**filters)
-        count = sum(bool(passes(visit)) for visit in visits)
-        assert 0 < count < len(visits)
-        assert opened.found == of_total(count, visits), filters
+        count = sum(bool(passes(record)) for record in records)
+        assert 0 < count < len(records)
+        assert opened.found == of_total(count, records), filters
         opened.page.locator("#reset").click()
-        assert opened.found == f"{len(visits)} questions"
+        assert opened.found == f"{len(records)} questions"
     opened.filter(**{"class": "Atlantis"})
     assert opened.page.locator(".row").count() == 0
-    assert "No question passes these filters." in opened.page.locator("#detail").inner_text()
+    assert "No question matches these filters." in opened.page.locator("#detail").inner_text()
 
 
-def is_right(visit: Record) -> bool:
-    return bool(visit["choices"]) and visit["choices"][0] == visit["answer"]
-
-
-def test_a_question_shows_picture_votes_options_and_text(report: Path, open_page: Any, visits: list[Record]) -> None:
+def test_a_question_shows_picture_votes_options_and_text(
+    report: Path, open_page: Any, records: list[QuestionRecord]
+) -> None:
     opened = open_page(report)
     opened.filter(image="val_chad_0", step="30")
-    (visit,) = (v for v in visits if v["image_id"] == "val_chad_0" and v["step"] == 30)
+    (record,) = (r for r in records if r.image_id == "val_chad_0" and r.step == 30)
     detail = opened.page.locator("#detail")
     detail.locator("pre").wait_for()
-    assert detail.locator("pre").inner_text() == visit["completions"][0]
+    assert detail.locator("pre").inner_text() == record.completions[0]
     assert detail.locator("img.large").evaluate("image => image.complete && image.naturalWidth > 0")
-    assert detail.locator(".options li").count() == len(visit["options"])
-    assert f"Answers of {sum(visit['votes'].values()) + visit['unanswered'] + sum(visit['unknown'].values())}" in (
-        detail.inner_text()
-    )
-    assert "votes from policy" in " ".join(detail.inner_text().split())
+    assert detail.locator(".options li").count() == len(record.options)
+    text = " ".join(detail.inner_text().split())
+    assert f"Answers of {record.samples} samples" in text
+    for fact in ("policy version 30", "votes from policy", "vote age 0", "options from policy", "options asked for 2"):
+        assert fact in text
 
 
-def test_the_visits_to_one_image_lead_to_each_other(report: Path, open_page: Any) -> None:
+def test_the_steps_of_one_image_lead_to_each_other(report: Path, open_page: Any) -> None:
     opened = open_page(report)
     opened.filter(image="val_chad_0", step="0")
     assert "step 0" in opened.page.locator("#detail small").inner_text()
@@ -225,15 +229,17 @@ def test_the_visits_to_one_image_lead_to_each_other(report: Path, open_page: Any
     assert "step 30" in opened.page.locator("#detail small").inner_text()
 
 
-def test_the_arrow_keys_move_through_the_list(report: Path, open_page: Any, visits: list[Record]) -> None:
+def test_the_arrow_keys_move_through_the_list(report: Path, open_page: Any, records: list[QuestionRecord]) -> None:
     page = open_page(report).page
     page.locator("#rows").focus()
-    for key, selected in (("ArrowDown", 1), ("ArrowUp", 0), ("End", len(visits) - 1), ("Home", 0)):
+    for key, selected in (("ArrowDown", 1), ("ArrowUp", 0), ("End", len(records) - 1), ("Home", 0)):
         page.keyboard.press(key)
         assert page.locator(".row[aria-selected=true]").get_attribute("id") == f"row-{selected}"
 
 
-def test_a_cell_of_the_matrix_leads_to_its_questions(report: Path, open_page: Any, visits: list[Record]) -> None:
+def test_a_cell_of_the_matrix_leads_to_its_questions(
+    report: Path, open_page: Any, records: list[QuestionRecord]
+) -> None:
     opened = open_page(report)
     classes = opened.page.evaluate("JSON.parse(document.getElementById('matrices').textContent)")[0]["classes"]
     plot = opened.page.locator("#matrix-before .nsewdrag")
@@ -243,20 +249,21 @@ def test_a_cell_of_the_matrix_leads_to_its_questions(report: Path, open_page: An
     down = (classes.index("Chad") + 0.5) * box["height"] / len(classes)
     plot.click(position={"x": across, "y": down})
     opened.wait_until("document.querySelector('#filters [name=answered]').value === 'Romania'")
-    wanted = [v for v in visits if v["split"] == "val" and v["truth"] == "Chad"]
-    count = sum("Romania" in v["votes"] or "Romania" in v["options"][ord(v["choices"][0]) - ord("A")] for v in wanted)
-    assert opened.found == of_total(count, visits)
+    wanted = [r for r in records if r.split == "val" and r.truth == "Chad"]
+    count = sum("Romania" in r.votes or "Romania" in r.options[ord(r.choices[0] or "") - ord("A")] for r in wanted)
+    assert opened.found == of_total(count, records)
 
 
 def test_hostile_names_and_texts_are_inert(tmp_path: Path, open_page: Any) -> None:
     folder = fabricate_run(tmp_path / "hostile")
-    lines = read_lines(folder / "questions.jsonl")
-    for line in lines:
-        line |= {"truth": HOSTILE, "votes": {HOSTILE: 3, f"{HOSTILE}2": 3}, "unknown": {f"{HOSTILE}3": 2}}
-        line |= {"options": [HOSTILE, f"{HOSTILE}2"], "answer": "A", "completions": [HOSTILE], "failure": HOSTILE}
-        line |= {"image_id": f"{HOSTILE}{line['image_id']}", "data_source": f"divek/{HOSTILE}/base"}
-        line |= {"votes_from": HOSTILE, "option_source": HOSTILE}
-    write_lines(folder / "questions.jsonl", lines)
+    records = read_records(folder)
+    for record in records:
+        record.truth, record.completions, record.failure = HOSTILE, [HOSTILE], HOSTILE
+        record.votes, record.unknown = {HOSTILE: 3, f"{HOSTILE}2": 3}, {f"{HOSTILE}3": 2}
+        record.options, record.answer = [HOSTILE, f"{HOSTILE}2"], "A"
+        record.image_id, record.data_source = f"{HOSTILE}{record.image_id}", f"divek/{HOSTILE}/base"
+        record.votes_from = record.option_source = record.num_options = HOSTILE
+    write_records(folder, records)
     opened = open_page(write_report(folder))
     opened.page.locator("#detail pre").wait_for()
     shown = opened.page.locator("#detail").inner_text()
@@ -269,12 +276,12 @@ def test_hostile_names_and_texts_are_inert(tmp_path: Path, open_page: Any) -> No
 
 
 def test_several_runs_are_drawn_over_each_other_and_can_be_filtered(
-    folder: Path, tmp_path: Path, open_page: Any, visits: list[Record]
+    folder: Path, tmp_path: Path, open_page: Any, records: list[QuestionRecord]
 ) -> None:
     other = fabricate_run(tmp_path / "other-run", seed="other")
     opened = open_page(write_comparison([folder, other], tmp_path / "both.html"))
     assert opened.page.locator("#chart-0 .scatterlayer .trace").count() == 2
-    assert opened.found == f"{2 * len(visits)} questions"
+    assert opened.found == f"{2 * len(records)} questions"
     opened.filter(run="other-run")
-    assert opened.found == f"{len(visits)} of {2 * len(visits)} questions"
+    assert opened.found == f"{len(records)} of {2 * len(records)} questions"
     assert opened.page.locator("#matrix-choice option").count() == 4

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from divek_verl.errors import SetupError
+from divek_verl.measures import MEASURES
 from divek_verl.report import read_run, write_comparison
 from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
 from divek_verl.report.reading import Run
 
-from .fabricated import fabricate_run, read_lines, write_lines
+from .fabricated import fabricate_run, read_logged, write_logged
 from .parsing import Page
 
 
@@ -30,23 +31,23 @@ def test_runs_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
 
 
 def test_the_curves_of_all_runs_are_in_one_chart(runs: dict[str, Run]) -> None:
-    charts, looks = compared_charts(runs)
+    charts, styles = compared_charts(runs)
     by_title = {chart.title: chart for chart in charts}
     assert by_title["Reward"].series == {name: run.series("critic/score/mean") for name, run in runs.items()}
-    two_step = by_title["Two-step accuracy"].series
+    two_step = by_title["Validation: two-step accuracy"].series
     assert list(two_step) == [f"{run} · divek/flags/{side}" for run in runs for side in ("base", "new")]
-    assert [looks[name].colour for name in two_step] == [0, 0, 1, 1]
-    assert [looks[name].dash for name in two_step] == [0, 1, 0, 1]
+    assert [styles[name].colour for name in two_step] == [0, 0, 1, 1]
+    assert [styles[name].dash for name in two_step] == [0, 1, 0, 1]
     assert set(by_title["Skipped images"].series) == set(runs)
-    few = ("one-step", "recall")
+    few = (MEASURES["one_step"].title, MEASURES["consistency"].title)
     assert list(by_title["Votes on training images"].series) == [f"{run} · {label}" for run in runs for label in few]
 
 
 def test_a_run_that_did_not_record_a_measure_has_no_line(folders: list[Path]) -> None:
-    lines = read_lines(folders[1] / "metrics.jsonl")
-    for line in lines:
-        line["data"].pop("critic/score/mean", None)
-    write_lines(folders[1] / "metrics.jsonl", lines)
+    logged = read_logged(folders[1])
+    for _, data in logged:
+        data.pop("critic/score/mean", None)
+    write_logged(folders[1], logged)
     charts, _ = compared_charts({folder.name: read_run(folder) for folder in folders})
     assert list(charts[0].series) == ["flags-run"]
 

@@ -1,21 +1,26 @@
-"""The page as a whole, of whole and of partial records."""
+"""The page as a whole, of complete and partial records, and of hostile text."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from divek_verl.errors import SetupError
-from divek_verl.report.page import write_report
-from divek_verl.report.problems import problems
+from divek_verl.records import FailureReason
+from divek_verl.report.page import csp_hash, problems, write_report
 from divek_verl.report.reading import read_run
-from divek_verl.report.template import csp_hash
 
+from .fabricated import read_logged, read_records, write_logged, write_records
 from .parsing import page_of
+
+MARKUP = "<script>alert(1)</script></template><img src=x onerror=alert(1)>"
+HOSTILE = f"{MARKUP}\u202egpj.exe\u2066\x00\"'{{{{ 7*7 }}}}"
 
 
 def test_the_page_is_well_formed_and_lies_in_the_run_directory(run_dir: Path) -> None:
-    assert write_report(run_dir) == run_dir / "report.html"
+    path = write_report(run_dir)
+    assert path == run_dir / "report.html" and path.stat().st_size < 15e6
     page = page_of(run_dir)
     assert page.having("html") and "flags-run" in page.text
 
@@ -48,8 +53,23 @@ def test_only_the_scripts_of_the_page_may_run(run_dir: Path) -> None:
     assert set(page.data) == {"figures", "matrices", "questions"}
 
 
-def test_it_stays_below_15_megabytes(run_dir: Path) -> None:
-    assert write_report(run_dir).stat().st_size < 15e6
+def test_skips_and_failures_are_counted_by_reason_with_a_sentence(run_dir: Path) -> None:
+    records = read_records(run_dir)
+    records[0].failure = "unreadable_image"
+    records[1].rollout_failures = {"rollout_timeout": 1, "KeyError": 1}
+    write_records(run_dir, records)
+    easy = sum(record.skip == "easy" for record in records)
+    found = {(each.kind, each.reason): (each.training, each.validation) for each in problems(read_run(run_dir))}
+    assert easy >= 4 and found == {
+        ("skipped", "easy"): (easy, 0),
+        ("image failed", "mining_timeout"): (1, 0),
+        ("image failed", "unreadable_image"): (0, 1),
+        ("rollout failed", "rollout_timeout"): (0, 1),
+        ("rollout failed", "KeyError"): (0, 1),
+    }
+    text = page_of(run_dir).text
+    for reason in ("easy", "mining_timeout", "unreadable_image", "rollout_timeout"):
+        assert f"{reason} {FailureReason(reason).sentence}" in text
 
 
 def test_metrics_alone_are_enough(run_dir: Path) -> None:
@@ -69,7 +89,7 @@ def test_a_run_that_recorded_nothing_yet_says_so(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_records_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="holds neither questions.jsonl nor metrics.jsonl"):
+    with pytest.raises(SetupError, match=r"holds neither questions.jsonl nor metrics.jsonl; give the directory"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +97,42 @@ def test_a_directory_without_records_is_refused_in_one_sentence(tmp_path: Path) 
 def test_the_summary_of_the_run_is_shown_if_it_can_be_read(run_dir: Path) -> None:
     summary = run_dir / "summary.json"
     summary.write_text('{"model": "tiny-vl", "nested": {"left": "out"}}', encoding="utf-8")
-    assert "model tiny-vl" in page_of(run_dir).text
+    assert "Run summary model tiny-vl" in page_of(run_dir).text
     for broken in ("{", "[]", "null"):
         summary.write_text(broken, encoding="utf-8")
-        assert "Summary of the run" not in page_of(run_dir).text
+        assert "Run summary" not in page_of(run_dir).text
+
+
+@pytest.fixture
+def hostile_dir(run_dir: Path) -> Path:
+    """Every text of the records is hostile, including the names of metrics."""
+    records = read_records(run_dir)
+    for record in records:
+        record.truth, record.image, record.completions = HOSTILE, HOSTILE, [HOSTILE]
+        record.votes, record.unknown = {HOSTILE: 3, f"{HOSTILE}2": 3}, {f"{HOSTILE}3": 2}
+        record.options, record.answer = [HOSTILE, f"{HOSTILE}2"], "A"
+        record.image_id, record.data_source = f"{HOSTILE}{record.image_id}", f"divek/{HOSTILE}/base"
+        record.rollout_failures, record.num_options = {HOSTILE: 1}, HOSTILE
+    records[1].skip = records[1].failure = HOSTILE
+    write_records(run_dir, records)
+    with (run_dir / "questions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(records[0].to_json() | {"schema": HOSTILE}) + "\n")
+    logged = read_logged(run_dir)
+    logged[-1][1].update({f"divek/skips/{HOSTILE}": 1.0, f"val-core/{HOSTILE}/acc/mean@1": 1.0})
+    write_logged(run_dir, logged)
+    (run_dir / "summary.json").write_text(json.dumps({HOSTILE: HOSTILE}), encoding="utf-8")
+    return run_dir
+
+
+def test_hostile_text_is_inert_and_what_it_hides_is_shown(hostile_dir: Path) -> None:
+    page = page_of(hostile_dir)
+    assert len(page.having("script")) == 6 and not page.having("img") and not page.having("template")
+    assert not [own for _, own in page.elements if any(name.startswith("on") for name in own)]
+    assert MARKUP in page.text and MARKUP not in page.source
+    assert "{{ 7*7 }}" in page.text
+    names = [trace["name"] for figure in page.data["figures"] for trace in figure["data"]]
+    names += [label for matrix in page.data["matrices"] for label in matrix["labels"]]
+    assert any("&lt;script&gt;" in name for name in names) and not any("<" in name for name in names)
+    assert r"\u202egpj.exe\u2066\x00" in page.text
+    without_plotly = page.source.replace(page.programs[0], "")
+    assert not [mark for mark in "\u202e\u2066\x00" if mark in without_plotly]
