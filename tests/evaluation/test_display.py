@@ -114,7 +114,7 @@ def test_what_is_unjudged_the_comparison_and_the_failures_are_shown(page: Parsed
     assert "50.0 + 2.5 unjudged" in page.text and "60.0 + 1.5 unjudged" in page.text
     assert "+12.5" in page.text and "0.0022" in page.text
     assert "num_options: 3 -> 5" in page.text
-    assert "10 pairs that the class list could not: 3 same, 5 different, 2 unjudged (2 timeout)" in page.text
+    assert "10 pairs that the class list could not decide: 3 same, 5 different, 2 unjudged (2 timeout)" in page.text
     assert page.text.count("unreadable_image") == 12
 
 
