@@ -31,8 +31,8 @@ class Confusion:
 def confusions(pairs: Sequence[Pair]) -> list[Confusion]:
     """The wrong classes with the most votes in the first and the last validation together."""
     # One pair of counters for each validation: votes for a wrong class, and samples on images of a class.
-    votes: tuple[Counter, Counter] = Counter(), Counter()
-    samples: tuple[Counter, Counter] = Counter(), Counter()
+    votes: tuple[Counter[tuple[str, str, str]], ...] = Counter(), Counter()
+    samples: tuple[Counter[tuple[str, str]], ...] = Counter(), Counter()
     for pair in pairs:
         for when, record in enumerate(pair.records):
             samples[when][record.data_source, record.truth] += record.samples
@@ -40,13 +40,13 @@ def confusions(pairs: Sequence[Pair]) -> list[Confusion]:
                 if name != record.truth and count:
                     votes[when][record.data_source, record.truth, name] += count
 
-    def share(when: int, key: tuple[str, str, str]) -> float | None:
-        total = samples[when][key[:2]]
-        return votes[when][key] / total if total else None
+    def share(when: int, source: str, truth: str, answer: str) -> float | None:
+        total = samples[when][source, truth]
+        return votes[when][source, truth, answer] / total if total else None
 
     total = votes[0] + votes[1]
     ranked = sorted(total, key=lambda key: (-total[key], key))
-    return [Confusion(*key, share(0, key), share(1, key)) for key in ranked[:CONFUSIONS_SHOWN]]
+    return [Confusion(*key, before=share(0, *key), after=share(1, *key)) for key in ranked[:CONFUSIONS_SHOWN]]
 
 
 @dataclass(frozen=True)
