@@ -23,7 +23,6 @@ COMMON = [
     "numpy>=2",
     "qwen-vl-utils>=0.0.14,<0.1",
     "cachetools",
-    "httpx>=0.27,<1",
     "jinja2>=3.1",
     "openai>=3,<4",
     "plotly>=6,<7",

@@ -1,19 +1,25 @@
-"""Pictures as everything here sees them: upright, first frame, RGB with 8 bits a channel, transparency on white.
+"""The one place that reads pictures: upright, first frame, RGB with 8 bits a channel, transparency on white.
 
-Preparation checks a picture in this form and the rollout shows it in this form. Pillow's ``convert`` alone would
-ignore the orientation that a camera wrote, and clip 16-bit pictures to white.
+Preparation checks a picture in this form and the model is shown it in this form. Pillow's ``convert`` alone would
+ignore the orientation that a camera wrote, and clip 16-bit pictures to white. Pictures may be anybody's, so their size
+is bounded, only regular files are opened, and whatever a reader raises is one exception.
 """
 
 import base64
 import io
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-# Pictures of pixels only: other formats of Pillow's start programs (EPS) or draw by instructions (WMF).
+PictureSource = str | Path | bytes | Image.Image
+
+# Pictures of pixels only: Pillow's readers of other formats start programs (EPS) or draw by instructions (WMF).
 _PIXEL_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "ICO")
 Image.init()
 FORMATS = tuple(name for name in _PIXEL_FORMATS if name in Image.OPEN)  # some depend on how Pillow was built
@@ -21,19 +27,114 @@ FORMATS = tuple(name for name in _PIXEL_FORMATS if name in Image.OPEN)  # some d
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap width and height
 _DATA_URL = "data:image/"
-# Marks a picture of a DiVE-k row in a conversation, which the rollout turns upright; verl leaves its own as they are.
+_MEGABYTE = 2**20
+# Marks a picture of a DiVE-k row in a conversation: it is turned upright, while verl leaves its own as they are.
 UPRIGHT = "upright"
 
 
-def open_picture(source: str | Path | bytes) -> Image.Image:
-    """The picture in a file, in encoded bytes or in a ``data:image/...;base64,`` URL, with no pixel decoded yet.
+class UnreadableImage(Exception):
+    """A picture that cannot be shown to the model. ``problem`` says why: "is no file", "is 4x4 pixels, ..."."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """Which pictures are accepted.
+
+    Attributes:
+        max_bytes: size of the encoded picture.
+        max_pixels: pixels of the decoded picture, checked before any is decoded (Pillow warns from this number on).
+        min_side: pixels of the shorter side.
+    """
+
+    max_bytes: int = 256 * _MEGABYTE
+    max_pixels: int = 89_478_485
+    min_side: int = 8
+
+
+@contextmanager
+def open_picture(source: PictureSource, limits: PictureLimits = PictureLimits()) -> Iterator[Image.Image]:
+    """A picture with no pixel decoded yet, from a file, encoded bytes, a ``data:image/...;base64,`` URL or Pillow.
 
     Raises:
-        OSError, ValueError, Image.DecompressionBombError: as Pillow does.
+        UnreadableImage: the picture is missing, damaged, in no known format or beyond the limits; whatever reading it
+            inside the ``with`` block raises is turned into it, too.
     """
-    if isinstance(source, str) and source.startswith(_DATA_URL):
-        source = base64.b64decode(source.partition(",")[2], validate=True)
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    name = "the picture"
+    try:
+        if isinstance(source, Image.Image):
+            yield _within(source, limits, name)
+            return
+        if isinstance(source, str) and source.startswith(_DATA_URL):
+            source = base64.b64decode(source.partition(",")[2], validate=True)
+        if not isinstance(source, bytes):
+            name = str(source)
+        with _content(source, limits, name) as file, Image.open(file, formats=FORMATS) as image:
+            yield _within(image, limits, name)
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImage(name, f"has more than {2 * limits.max_pixels} pixels") from None
+    # The readers of a damaged picture raise OSError, SyntaxError, ValueError, struct.error and more.
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(name, f"cannot be decoded ({said})") from error
+
+
+def load_picture(source: PictureSource, limits: PictureLimits = PictureLimits()) -> Image.Image:
+    """The decoded picture, upright and RGB.
+
+    Raises:
+        UnreadableImage: as ``open_picture``.
+    """
+    with open_picture(source, limits) as image:
+        return upright_rgb(image)
+
+
+def read_picture_file(path: Path, limits: PictureLimits = PictureLimits()) -> bytes:
+    """The encoded picture in a file.
+
+    Raises:
+        UnreadableImage: there is no regular file, or it is empty, too large or unreadable.
+    """
+    with _content(path, limits, str(path)) as file:
+        return file.read()
+
+
+def _content(source: str | Path | bytes, limits: PictureLimits, name: str) -> BinaryIO:
+    try:
+        if isinstance(source, bytes):
+            _check_size(len(source), limits, name)
+            return io.BytesIO(source)
+        path = Path(source).expanduser()
+        facts = path.stat()
+        # Opening a pipe or a device could wait for ever.
+        if not stat.S_ISREG(facts.st_mode):
+            raise UnreadableImage(name, "is no file")
+        _check_size(facts.st_size, limits, name)
+        return path.open("rb")
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no home, or a loop of links
+        raise UnreadableImage(name, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def _check_size(size: int, limits: PictureLimits, name: str) -> None:
+    if not size:
+        raise UnreadableImage(name, "is empty")
+    if size > limits.max_bytes:
+        most = limits.max_bytes / _MEGABYTE
+        raise UnreadableImage(name, f"has {size / _MEGABYTE:.1f} MB, the most is {most:.1f}")
+
+
+def _within(image: Image.Image, limits: PictureLimits, name: str) -> Image.Image:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise UnreadableImage(name, f"is {width}x{height} pixels, the most is {limits.max_pixels}")
+    if min(width, height) < limits.min_side:
+        raise UnreadableImage(name, f"is {width}x{height} pixels, the least is {limits.min_side} a side")
+    return image
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -64,8 +165,7 @@ def to_data_url(content: bytes) -> str:
     try:
         with open_picture(content) as image:
             kind = Image.MIME.get(image.format or "", "image/png")
-    # The readers of a damaged picture raise OSError, SyntaxError, ValueError, struct.error and more.
-    except Exception:
+    except UnreadableImage:
         kind = "image/png"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 

@@ -27,8 +27,8 @@ from divek_verl import prompts
 from divek_verl.engines.base import Engine
 from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer, TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
+from divek_verl.images import PictureLimits, PictureSource, UnreadableImage, load_picture
 from divek_verl.labels import ClassNames
-from divek_verl.picture_sources import PictureLimits, PictureSource, UnreadablePicture, load_picture
 from divek_verl.prompts import Wording
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class AsyncTwoStepClassifier:
         classes: the class list: names, or ``ClassNames`` with aliases.
         wording: the nouns of the prompts, such as ``Wording("bird", "species")``.
         settings: how both questions are asked.
-        limits: which pictures are accepted; addresses are not, unless ``PictureLimits(allow_urls=True)``.
+        limits: which pictures are accepted.
         min_pixels, max_pixels: bounds in which the model is shown a picture.
 
     Raises:
@@ -107,16 +107,16 @@ class AsyncTwoStepClassifier:
         self._bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}
 
     async def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
-        """The two-step answer for a path, encoded bytes, a Pillow image or an allowed address.
+        """The two-step answer for a path, encoded bytes, a data URL or a Pillow image.
 
         A picture that cannot be read and a request that fails are named in ``failure``; nothing is raised for them.
         ``name`` stands for the picture in the prediction.
         """
         source = name or _name(picture)
         try:
-            image = await load_picture(picture, self.limits)
-        except UnreadablePicture as error:
-            return Prediction(source, failure=error.reason, detail=str(error))
+            image = await asyncio.to_thread(load_picture, picture, self.limits)
+        except UnreadableImage as error:
+            return Prediction(source, failure="unreadable_image", detail=str(error))
         answer = await ask_two_steps(self.engine, self._question(image), self.settings)
         return _prediction(source, answer)
 

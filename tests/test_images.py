@@ -1,13 +1,27 @@
-"""One form of every picture: upright, first frame, RGB, 8 bits, transparency on white."""
+"""One form of every picture: upright, first frame, RGB, 8 bits, transparency on white; everything else is refused."""
 
 import io
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from divek_verl.images import is_data_url, open_picture, to_data_url, upright_rgb, upright_size
+from divek_verl.images import (
+    PictureLimits,
+    UnreadableImage,
+    is_data_url,
+    load_picture,
+    open_picture,
+    picture_entry,
+    read_picture_file,
+    to_data_url,
+    upright_rgb,
+    upright_size,
+)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -76,9 +90,11 @@ def test_a_picture_opens_from_a_path_bytes_and_a_data_url(tmp_path: Path) -> Non
     (tmp_path / "a.png").write_bytes(content)
     url = to_data_url(content)
     assert url.startswith("data:image/png;base64,")
-    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), content, url):
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), content, url, Image.open(io.BytesIO(content))):
         with open_picture(source) as image:
             assert image.size == (24, 16)
+        assert load_picture(source).tobytes() == red_left().tobytes()
+    assert read_picture_file(tmp_path / "a.png") == content
 
 
 def test_a_data_url_is_told_from_a_path() -> None:
@@ -94,3 +110,76 @@ def test_the_size_of_a_png_is_in_its_header(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with open_picture(path) as image:
         assert upright_size(image) == (112, 84)
+
+
+def test_an_entry_of_a_row_is_a_path_or_a_data_url_with_bounds() -> None:
+    bounds = {"min_pixels": 1, "max_pixels": 9}
+    by_path = picture_entry({"image": "a.png", "bytes": None}, "/root", **bounds)
+    assert by_path == {"image": "/root/a.png", **bounds, "upright": True}
+    content = encoded(red_left(), "JPEG")
+    embedded = picture_entry({"image": None, "bytes": content, "path": None}, "/root", **bounds)
+    assert embedded == {"image": to_data_url(content), **bounds, "upright": True}
+    assert to_data_url(content).startswith("data:image/jpeg;") and to_data_url(b"?").startswith("data:image/png;")
+
+
+# ------------------------------------------------------------------------- what is refused
+
+
+def problem(source: Any, **limits: int) -> str:
+    with pytest.raises(UnreadableImage) as error:
+        load_picture(source, PictureLimits(**limits))
+    assert str(error.value).endswith(error.value.problem) and "\n" not in str(error.value)
+    return error.value.problem
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_pictures_of_the_usual_formats_are_read(kind: str) -> None:
+    assert load_picture(encoded(red_left(), kind)).size == (24, 16)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "", "/dev/zero"):
+        assert problem(tmp_path / name) == "is no file"
+    for name in ("none.png", "loop", "\0", "https://example.org/flag.png"):
+        assert problem(f"{tmp_path}/{name}").startswith("cannot be read")
+
+
+@pytest.mark.parametrize(
+    "content", [b"text", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n", "data:image/png;base64,?"]
+)
+def test_what_is_no_picture_of_a_known_format(content: bytes | str) -> None:
+    assert problem(content).startswith("cannot be decoded")
+
+
+def test_formats_that_start_programs_are_not_read() -> None:
+    assert "cannot identify" in problem(encoded(Image.new("L", (9, 9)), "EPS"))
+
+
+@pytest.mark.parametrize("length", [20, 300, 800])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "WEBP"])
+def test_a_picture_that_was_cut_short(kind: str, length: int) -> None:
+    assert problem(encoded(Image.effect_noise((64, 64), 60).convert("RGB"), kind)[:length]).startswith("cannot be")
+
+
+def test_limits_hold_before_anything_is_decoded(tmp_path: Path) -> None:
+    assert problem(encoded(Image.new("RGB", (100, 100))), max_pixels=1000) == "is 100x100 pixels, the most is 1000"
+    assert problem(encoded(Image.new("RGB", (100, 4)))) == "is 100x4 pixels, the least is 8 a side"
+    assert problem(Image.new("RGB", (4, 100))) == "is 4x100 pixels, the least is 8 a side"
+    assert problem(bytes(2 * 2**20), max_bytes=2**20) == "has 2.0 MB, the most is 1.0"
+    assert problem(b"") == "is empty"
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(50_000_000_000)  # sparse: takes no space, and would not fit into memory
+    assert "the most is 256.0" in problem(tmp_path / "large.bin")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_600, 14_000])
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    """Pillow only warns between one and two times its limit."""
+    bomb = encoded(Image.new("1", (side, side)))
+    assert len(bomb) < 1_000_000
+    started = time.monotonic()
+    assert " pixels" in problem(bomb)
+    assert time.monotonic() - started < 1

@@ -13,8 +13,8 @@ from scripted_engine import ScriptedEngine, prompt_text, says
 from divek_verl.engines.base import Reply, Request, Sampling
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
+from divek_verl.images import PictureLimits
 from divek_verl.labels import ClassNames
-from divek_verl.picture_sources import PictureLimits
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction, TwoStepClassifier
 from divek_verl.prompts import Wording, open_question
 
@@ -85,7 +85,7 @@ def test_the_model_sees_the_prompt_of_training_and_the_pixel_bounds(
 def test_predictions_come_in_the_order_of_the_pictures(classifier: TwoStepClassifier) -> None:
     pictures = [picture((index, 0, 0)) for index in range(20)]
     found = classifier.classify_all([*pictures, b"no picture"], in_flight=3)
-    assert [each.failure for each in found] == [None] * 20 + ["no_picture"]
+    assert [each.failure for each in found] == [None] * 20 + ["unreadable_image"]
 
 
 def test_no_picture_in_flight_is_refused_and_does_not_hang(engine: ScriptedEngine) -> None:
@@ -102,9 +102,9 @@ def test_a_name_can_be_given(classifier: TwoStepClassifier) -> None:
 
 def test_what_cannot_be_read_is_a_prediction_with_a_reason(classifier: TwoStepClassifier, tmp_path: Path) -> None:
     missing = classifier.classify(tmp_path / "none.png")
-    assert (missing.answer, missing.failure) == (None, "no_file")
-    assert "none.png" in (missing.detail or "")
-    assert classifier.classify("https://example.org/flag.png").failure == "urls_not_allowed"
+    assert (missing.answer, missing.failure) == (None, "unreadable_image")
+    assert missing.detail == f"{tmp_path / 'none.png'} cannot be read (No such file or directory)"
+    assert classifier.classify("https://example.org/flag.png").failure == "unreadable_image"
 
 
 @pytest.mark.parametrize(

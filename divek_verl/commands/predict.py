@@ -16,8 +16,8 @@ from rich.table import Table
 from divek_verl.commands.options import AnsweringModel, TwoStepOptions
 from divek_verl.engines.options import with_options
 from divek_verl.errors import SetupError
+from divek_verl.images import PictureLimits
 from divek_verl.labels import ClassNames
-from divek_verl.picture_sources import PictureLimits
 from divek_verl.predict import Prediction, TwoStepClassifier
 from divek_verl.prompts import Wording
 from divek_verl.templates import plain
@@ -26,7 +26,7 @@ FAILED = 1
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Files; with --allow-urls also http and https addresses.")],
+    images: Annotated[list[str], typer.Argument(help="Picture files.")],
     model: AnsweringModel,
     asked: TwoStepOptions,
     classes: Annotated[Path | None, typer.Option(help="File of class names: one a line, or a JSON list.")] = None,
@@ -35,8 +35,7 @@ def predict(
     dataset: Annotated[str | None, typer.Option(help="Which set of a mixed --data.")] = None,
     thing: Annotated[str | None, typer.Option(help="What is in the pictures, such as 'bird' [as --data says].")] = None,
     kind: Annotated[str | None, typer.Option(help="What a class is, such as 'species' [as --data says].")] = None,
-    allow_urls: Annotated[bool, typer.Option(help="Fetch pictures at public http and https addresses.")] = False,
-    max_bytes: Annotated[int, typer.Option(help="Size of a picture's file or download.")] = PictureLimits.max_bytes,
+    max_bytes: Annotated[int, typer.Option(help="Largest size of a picture's file.")] = PictureLimits.max_bytes,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture, and nothing else.")] = False,
 ) -> None:
     """Name the class of each picture: the class, the votes, the options and the reasoning.
@@ -45,8 +44,7 @@ def predict(
     """
     names, wording = _class_list(classes, data, side, dataset)
     wording = Wording(thing or wording.thing, kind or wording.kind)
-    limits = PictureLimits(max_bytes, allow_urls=allow_urls)
-    predictions = _predict(images, model, asked, names, wording, limits, as_json)
+    predictions = _predict(images, model, asked, names, wording, PictureLimits(max_bytes), as_json)
     for prediction in predictions:
         if as_json:
             # Escaped, so that what a model wrote can neither break the line nor speak to the terminal.

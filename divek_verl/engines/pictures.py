@@ -8,11 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from divek_verl.images import open_picture, upright_rgb
-
-
-class UnreadableImage(Exception):
-    """A picture cannot be read or sized; the message says why."""
+from divek_verl.images import UnreadableImage, load_picture
 
 
 @dataclass(frozen=True)
@@ -31,11 +27,11 @@ def read_pictures(messages: Sequence[Mapping[str, Any]], patch_size: int = 14) -
     """
     from qwen_vl_utils import process_vision_info
 
+    decoded = _decoded(messages)
     try:
-        images, _ = process_vision_info(_decoded(messages), image_patch_size=patch_size)
-    # Image libraries raise all sorts of errors for a damaged file: OSError, SyntaxError, ValueError, struct.error.
-    except Exception as error:
-        raise UnreadableImage(f"{type(error).__name__}: {error}") from error
+        images, _ = process_vision_info(decoded, image_patch_size=patch_size)
+    except ValueError as error:
+        raise UnreadableImage("the picture", f"cannot be sized ({error})") from error
     return images or []
 
 
@@ -52,8 +48,7 @@ def _decoded(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _upright(part: Mapping[str, Any]) -> Mapping[str, Any]:
     if part["type"] != "image" or isinstance(part["image"], Image.Image):
         return part
-    with open_picture(part["image"]) as picture:
-        return {**part, "image": upright_rgb(picture)}
+    return {**part, "image": load_picture(part["image"])}
 
 
 class PromptBuilder:

@@ -17,10 +17,11 @@ from divek_verl.cpu.machine import prepare_machine, share_cores
 from divek_verl.engines.base import Reply, Request, Sampling
 from divek_verl.engines.copies import copies_on_a_cpu
 from divek_verl.engines.options import EngineOptions
-from divek_verl.engines.pictures import Prompt, PromptBuilder, UnreadableImage
+from divek_verl.engines.pictures import Prompt, PromptBuilder
 from divek_verl.engines.requests import Slots, says_overlong, seed_of
 from divek_verl.engines.watchdog import running_children, start_watchdog
 from divek_verl.errors import SetupError
+from divek_verl.images import UnreadableImage
 
 # The default of vLLM's CPU engine, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16

@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+from divek_verl.images import UnreadableImage, load_picture, read_picture_file
 
-from divek_verl.images import open_picture, upright_rgb
-
-MIN_SIDE = 8
-MAX_MEGABYTES = 256
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
@@ -43,33 +39,17 @@ def check_picture(path: Path, keep_content: bool = False) -> Picture:
 def read_file(path: Path) -> bytes | str:
     """The content of a file, or in words why there is none."""
     try:
-        # Reading a pipe or a device would wait for ever.
-        if path.exists() and not path.is_file():
-            return "is no file"
-        megabytes = path.stat().st_size / 2**20
-        if megabytes > MAX_MEGABYTES:
-            return f"has {megabytes:.0f} MB, the most is {MAX_MEGABYTES}"
-        return path.read_bytes() or "is empty"
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links, in older Pythons
-        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        return read_picture_file(path)
+    except UnreadableImage as error:
+        return error.problem
 
 
 def find_problem(content: bytes) -> str | None:
     """In words, why these bytes are no picture to train on; None where they are one."""
     try:
-        with open_picture(content) as image:
-            width, height = image.size
-            limit = Image.MAX_IMAGE_PIXELS
-            # Pillow itself only warns between one and two times its limit.
-            if limit is not None and width * height > limit:
-                return f"is {width}x{height} pixels, more than Pillow's limit of {limit}"
-            if min(width, height) < MIN_SIDE:
-                return f"is {width}x{height} pixels, the least is {MIN_SIDE} a side"
-            upright_rgb(image)
-    except Image.DecompressionBombError:
-        return "has more pixels than twice Pillow's limit"
-    except Exception as error:  # Pillow's decoders raise anything on a broken file: SyntaxError, struct.error, ...
-        return f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})"
+        load_picture(content)
+    except UnreadableImage as error:
+        return error.problem
     return None
 
 

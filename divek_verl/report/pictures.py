@@ -6,16 +6,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-from PIL import Image
-
-from divek_verl.images import open_picture, upright_rgb
+from divek_verl.images import PictureLimits, UnreadableImage, open_picture, upright_rgb
 
 # Longest side in pixels and WebP quality, the best first.
 SIZES = ((256, 70), (192, 62), (144, 55), (112, 50), (88, 45), (72, 40), (56, 34), (40, 30))
 PICTURES_TRIED = 48
-MAX_PIXELS = 64_000_000
+LIMITS = PictureLimits(max_pixels=64_000_000, min_side=1)
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,7 @@ def thumbnail(path: str, pixels: int, quality: int, image_format: str = "WEBP") 
     """A copy with a longer side of at most ``pixels``, on white; None if the picture is missing or unreadable."""
     path = path.removeprefix("file://")
     try:
-        if not Path(path).is_file():  # opening a pipe would block for ever
-            return None
-        with open_picture(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                return None
+        with open_picture(path, LIMITS) as file:
             # Decode a JPEG at a fraction of its size, which saves most of the time.
             file.draft("RGB", (pixels, pixels))
             picture = upright_rgb(file)
@@ -47,7 +40,7 @@ def thumbnail(path: str, pixels: int, quality: int, image_format: str = "WEBP") 
         encoded = io.BytesIO()
         picture.save(encoded, image_format, quality=quality)
         return encoded.getvalue()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (UnreadableImage, OSError, ValueError):  # the latter two: it cannot be encoded
         return None
 
 

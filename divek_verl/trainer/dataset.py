@@ -9,14 +9,13 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from divek_verl import prompts
 from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root
 from divek_verl.class_lists import load_classes as load_classes
 from divek_verl.errors import SetupError
-from divek_verl.images import UPRIGHT, open_picture, picture_entry, upright_rgb, upright_size
+from divek_verl.images import UPRIGHT, UnreadableImage, load_picture, open_picture, picture_entry, upright_size
 from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
 
@@ -104,7 +103,7 @@ class DiveKDataset(RLHFDataset):
         root = _images_of(row)  # a missing folder is no unreadable picture: it stops
         try:
             visual = sum(self._visual_tokens(image, root) for image in row[self.image_key] or [])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (UnreadableImage, ValueError):  # ValueError: qwen-vl-utils cannot size it
             return "unreadable_image"
         if not self.config.get("filter_overlong_prompts", False):
             return None
@@ -198,8 +197,7 @@ def _upright(messages: list[dict]) -> list[dict]:
 
 
 def _decoded(part: Mapping[str, Any]) -> dict[str, Any]:
-    with open_picture(part["image"]) as picture:
-        return {**part, "image": upright_rgb(picture)}
+    return {**part, "image": load_picture(part["image"])}
 
 
 def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:

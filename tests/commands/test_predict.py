@@ -71,7 +71,7 @@ def test_a_picture_without_an_answer_is_status_1(
     with serving(script) as address:
         assert predict(address, str(flag), str(tmp_path / "none.png"), "--data", str(tmp_path / "data")) == 1
     shown = capsys.readouterr().out
-    assert "no answer, no_file" in shown
+    assert "no answer, unreadable_image" in shown
 
 
 @pytest.mark.parametrize("content", ["\ufeffChad\nRomania\n", '["Chad", "Romania"]', "Chad\r\n\r\n  Romania"])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divek_verl.engines.pictures import UnreadableImage, read_pictures, to_chat
+from divek_verl.engines.pictures import read_pictures, to_chat
+from divek_verl.images import UnreadableImage
 
 
 def sideways(path: Path) -> Path:

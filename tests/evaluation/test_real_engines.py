@@ -139,7 +139,7 @@ def test_a_persons_picture_is_answered_in_two_steps(done: dict[str, Any]) -> Non
     assert sum(first.votes.values()) + sum(first.unknown.values()) + first.unanswered == 5
     assert 2 <= len(first.options) <= 3 and first.completion is not None
     assert replace(same, source=first.source) == first
-    assert missing.failure == "no_file"
+    assert missing.failure == "unreadable_image"
 
 
 # --------------------------------------------------------------------- vLLM's own server

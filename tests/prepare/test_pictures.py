@@ -47,14 +47,6 @@ def test_a_cut_off_picture_is_refused(kind: str) -> None:
     assert "cannot be decoded" in str(find_problem(content[: len(content) // 2]))
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("factor", [1.5, 3])
-def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
-    """Pillow warns from its limit on and raises from twice of it on; here the limit is the limit."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(100 * 100 / factor))
-    assert "Pillow's limit" in str(find_problem(encoded(Image.new("L", (100, 100)), "PNG")))
-
-
 def test_a_file_is_read_once_and_hashed(tmp_path: Path) -> None:
     paint(tmp_path / "a.jpg", 1)
     content = (tmp_path / "a.jpg").read_bytes()
@@ -87,7 +79,7 @@ def test_what_is_no_picture_has_a_reason(tmp_path: Path) -> None:
 def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "sparse.jpg").open("wb") as file:
         file.truncate(257 * 2**20)
-    assert check_picture(tmp_path / "sparse.jpg").problem == "has 257 MB, the most is 256"
+    assert check_picture(tmp_path / "sparse.jpg").problem == "has 257.0 MB, the most is 256.0"
 
 
 def test_formats_that_start_programs_are_no_pictures() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from divek_verl.images import PictureLimits
 from divek_verl.report import pictures
 from divek_verl.report.pictures import SIZES, thumbnail, thumbnails
 
@@ -53,7 +54,7 @@ def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_picture_too_large_to_decode_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    monkeypatch.setattr(pictures, "LIMITS", PictureLimits(max_pixels=100))
     assert thumbnail(noise(tmp_path / "large.jpg", 0), 64, 50) is None
 
 
