@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# What all run_*.sh do: launch.sh RECIPE [--toy] [HYDRA OVERRIDES...]
+# Checks the recipe and starts verl: launch.sh [vlm=...] [task=...] [method=...] [variant=...] [--toy] [HYDRA OVERRIDES...]
 #
-# From the environment: NNODES, N_GPUS_PER_NODE, MODEL_PATH, DATA_DIR, CKPT_DIR, each only where it differs from the
-# recipe's own value, and PYTHON. With --toy: two steps on this machine's CPU, with a small untrained model.
+# From the environment: NNODES, N_GPUS_PER_NODE, MODEL_PATH, DATA_DIR, CKPT_DIR (each only where it differs from the
+# recipe's own value) and PYTHON. --toy runs two steps on this machine's CPU with a small untrained model.
 set -euo pipefail
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
-recipe=${1:?launch.sh needs the name of a recipe}
-shift
 
 toy=
 given=()
@@ -15,12 +13,12 @@ for each in "$@"; do
     if [[ "$each" == --toy ]]; then toy=yes; else given+=("$each"); fi
 done
 if [[ -n "$toy" ]]; then
-    exec "$python" "$recipes/toy.py" "$recipe" ${given[@]+"${given[@]}"}
+    exec "$python" "$recipes/toy.py" ${given[@]+"${given[@]}"}
 fi
 
 set -x
-# What the environment and the prepared data set, an override a line. A failed check ends the script here.
-found=$("$python" "$recipes/check.py" "$recipe" ${given[@]+"${given[@]}"})
+# What the environment and the prepared data set, one override a line. A failed check ends the script here.
+found=$("$python" "$recipes/recipe.py" check ${given[@]+"${given[@]}"})
 mapfile -t settings <<< "$found"
-exec "$python" -m verl.trainer.main_ppo --config-dir "$recipes" --config-name "$recipe" \
+exec "$python" -m verl.trainer.main_ppo --config-dir "$recipes" --config-name recipe \
     "${settings[@]}" ${given[@]+"${given[@]}"}

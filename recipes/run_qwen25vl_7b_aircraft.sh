@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Qwen2.5-VL-7B. FGVC Aircraft, base-to-novel: 50 variants to train on, 50 held out.
+# Qwen2.5-VL-7B on FGVC Aircraft. Overrides make every other recipe of it: vlm=, task=, method=, variant= (see launch.sh).
 set -xeuo pipefail
-exec bash "$(dirname "$0")/launch.sh" qwen25vl_7b_aircraft "$@"
+exec bash "$(dirname "$0")/launch.sh" vlm=qwen25vl_7b task=aircraft "$@"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Qwen2.5-VL-7B. Stanford Cars, base-to-novel: 98 classes to train on, 98 held out.
+# Qwen2.5-VL-7B on Stanford Cars. Overrides make every other recipe of it: vlm=, task=, method=, variant= (see launch.sh).
 set -xeuo pipefail
-exec bash "$(dirname "$0")/launch.sh" qwen25vl_7b_cars "$@"
+exec bash "$(dirname "$0")/launch.sh" vlm=qwen25vl_7b task=cars "$@"

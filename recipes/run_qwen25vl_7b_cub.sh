@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Qwen2.5-VL-7B. CUB-200-2011, base-to-novel: 100 classes to train on, 100 held out.
+# Qwen2.5-VL-7B on CUB-200-2011. Overrides make every other recipe of it: vlm=, task=, method=, variant= (see launch.sh).
 set -xeuo pipefail
-exec bash "$(dirname "$0")/launch.sh" qwen25vl_7b_cub "$@"
+exec bash "$(dirname "$0")/launch.sh" vlm=qwen25vl_7b task=cub "$@"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Qwen2.5-VL-7B. Oxford-IIIT Pets, base-to-novel: 19 classes to train on, 18 held out.
+# Qwen2.5-VL-7B on Oxford-IIIT Pets. Overrides make every other recipe of it: vlm=, task=, method=, variant= (see launch.sh).
 set -xeuo pipefail
-exec bash "$(dirname "$0")/launch.sh" qwen25vl_7b_pets "$@"
+exec bash "$(dirname "$0")/launch.sh" vlm=qwen25vl_7b task=pets "$@"

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from composing import METHODS, compose_recipe, files, names
+from recipe import compose_recipe, files
 from toy import NAMES, STEPS, as_override, flatten, run_toy, toy_settings, write_data
 
 from divek_verl.labels import ClassNames
 from divek_verl.votes_file import read_votes_file
 
-KINDS = ("qwen25vl_7b_cub", "qwen25vl_7b_mixed", "qwen25vl_7b_pets_4shot")
-EVERY = [(name, "online") for name in names()] + [
-    (n, method) for n in KINDS for method in METHODS if method != "online"
-]
+from .cases import COMBINATIONS, KINDS, overrides
 
 
 @pytest.fixture(scope="session")
@@ -22,38 +19,38 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("toy")
 
 
-def check_run(name: str, method: str, home: Path) -> None:
-    logged = run_toy(name, [f"method={method}"], home)
+def check_run(vlm: str, task: str, method: str, variant: str, home: Path) -> None:
+    logged = run_toy(overrides(vlm, task, method, variant), home)
     lines = [json.loads(line) for line in logged.read_text().splitlines()]
     last = next(line["data"] for line in lines if line["step"] == STEPS)
     # The paper's top_k=50 cuts much off an untrained model's flat distribution.
     assert last["training/rollout_actor_probs_pearson_corr"] >= (0.9 if method == "paper" else 0.98)
     assert any(key.startswith("val-core/divek/") and key.endswith("/acc/mean@1") for key in last)
     assert ("divek/images_mined" in last) is (method != "virft")
-    # What `divek report` compares runs by, the baseline's included.
+    # `divek report` compares runs by it, the baseline too.
     assert (logged.parent / "metrics.jsonl").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-def test_a_recipe_runs_two_steps_by_overrides_alone(home: Path) -> None:
-    """The baseline: the tests of the plugin itself run the two-step methods."""
-    check_run("qwen25vl_7b_cub", "virft", home)
+def test_the_baseline_runs_two_steps_by_overrides_alone(home: Path) -> None:
+    """The tests of the plugin itself run the two-step methods."""
+    check_run("qwen25vl_7b", "cub", "virft", "none", home)
 
 
 @pytest.mark.recipes
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize(("name", "method"), EVERY)
-def test_every_recipe_runs_two_steps(name: str, method: str, home: Path) -> None:
-    check_run(name, method, home)
+@pytest.mark.parametrize("case", COMBINATIONS, ids="-".join)
+def test_every_recipe_runs_two_steps(case: tuple[str, str, str, str], home: Path) -> None:
+    check_run(*case, home)
 
 
 @pytest.mark.recipes
 @pytest.mark.timeout(1000)
 def test_trained_adapters_reach_the_engine(home: Path) -> None:
-    """An untrained model earns no advantage; the entropy bonus moves it all the same, far enough to be seen."""
+    """An untrained model gets no advantage, so the entropy bonus moves it, far enough to be measured."""
     moved = ["actor_rollout_ref.actor.entropy_coeff=1", "actor_rollout_ref.actor.optim.lr=0.03"]
-    lines = run_toy("qwen25vl_7b_cub_lora", moved, home).read_text().splitlines()
+    lines = run_toy(["variant=lora", *moved], home).read_text().splitlines()
     first, last = (entry["data"] for entry in map(json.loads, lines) if entry["step"] in (1, STEPS))
     assert last["actor/entropy"] > first["actor/entropy"] + 0.5
     # With the adapter of the step before, the engine would sample from another policy than the actor's.
@@ -61,8 +58,8 @@ def test_trained_adapters_reach_the_engine(home: Path) -> None:
 
 
 def test_toy_data_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
-    for name in KINDS:
-        config = compose_recipe(name, f"recipe.data_dir={tmp_path}", "method=paper")
+    for task in KINDS:
+        config = compose_recipe(f"task={task}", f"recipe.data_dir={tmp_path}", "method=paper")
         write_data(config)
         for file in tmp_path.rglob("*.parquet"):
             for row in pq.read_table(file).to_pylist():
@@ -71,12 +68,8 @@ def test_toy_data_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
                 assert ClassNames(lists[side]).match(row["reward_model"]["ground_truth"])
                 assert (file.parent / row["images"][0]["image"]).is_file()
         votes = read_votes_file(Path(config.divek.votes_file))
-        rows = sum(pq.read_metadata(tmp_path / folder / "train.parquet").num_rows for folder in _folders(config))
+        rows = sum(pq.read_metadata(file).num_rows for file in files(config, "train_files"))
         assert votes.complete and len(votes.votes) == rows
-
-
-def _folders(config: object) -> set[str]:
-    return {file.parent.name for file in files(config, "train_files")}  # type: ignore[arg-type]
 
 
 def test_every_set_has_names_for_both_sides() -> None:
@@ -95,14 +88,13 @@ def test_overrides_are_written_in_hydras_grammar() -> None:
 
 
 def test_a_toy_run_changes_sizes_and_the_machine_and_leaves_the_method_alone(tmp_path: Path) -> None:
-    plain = compose_recipe("qwen25vl_7b_cub", "method=paper")
+    plain = compose_recipe("method=paper")
     changed = toy_settings(plain, tmp_path, tmp_path / "run")
     assert not [
         key for key in changed if key.startswith(("algorithm.", "reward.custom", "actor_rollout_ref.actor.optim"))
     ]
     assert [key for key in changed if key.startswith("divek.")] == ["divek.num_samples"]
     small = compose_recipe(
-        "qwen25vl_7b_cub",
         "method=paper",
         *(as_override(*item) for item in changed.items() if not item[0].startswith("hydra.")),
     )

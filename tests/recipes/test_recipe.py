@@ -1,4 +1,4 @@
-"""Every recipe with every method: it composes, verl's own checks pass, and its numbers fit together."""
+"""Every recipe composes through verl's entry point, passes verl's own checks, and its numbers fit together."""
 
 import contextlib
 import copy
@@ -12,20 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from check import check_division
-from composing import METHODS, RECIPES, TASKS, compose_recipe, files, names, package_folder
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from recipe import (
+    GPU_GB,
+    RECIPES,
+    check_division,
+    choices,
+    compose_recipe,
+    counted_steps,
+    files,
+    memory,
+    memory_command,
+    package_folder,
+)
 from toy import flatten, write_data
 
 from divek_verl.engines.options import SamplingOptions
-from divek_verl.errors import SetupError
 from divek_verl.prepare.sets import WORDINGS
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.settings import read_settings
 from divek_verl.trainer.vote_origin import sampling_of
 
-from .class_lists import NAMES, class_list
+from . import cases
+from .cases import COMBINATIONS, NAMES, class_list, overrides
 
 # images of the reference's training splits and its epochs
 REFERENCE = {
@@ -35,18 +45,15 @@ REFERENCE = {
     "cars": (3240, 1.1, 784, 1.6),
     "aircraft": (1667, 1.9, 400, 3),
 }
-# A method's file meets the same keys in every recipe: each with one recipe of each kind is enough.
-KINDS = ("qwen25vl_7b_cub", "qwen25vl_7b_pets_4shot", "qwen25vl_7b_mixed")
-ALL = [(name, "online") for name in names()] + [(n, method) for n in KINDS for method in METHODS if method != "online"]
-
-Composed = Callable[[str, str], Any]
+Composed = Callable[..., Any]
+each_recipe = pytest.mark.parametrize("case", cases.RECIPES, ids="-".join)
 
 
-def entry_point(name: str, method: str) -> Any:
-    """What ``python -m verl.trainer.main_ppo ... --cfg job`` prints; here, as each start of verl takes ten seconds."""
+def entry_point(*given: str) -> Any:
+    """What ``python -m verl.trainer.main_ppo ... --cfg job`` prints; called here, as each start of verl takes 10 s."""
     from verl.trainer import main_ppo
 
-    command = ["main_ppo", "--config-dir", str(RECIPES), "--config-name", name, f"method={method}", "--cfg", "job"]
+    command = ["main_ppo", "--config-dir", str(RECIPES), "--config-name", "recipe", *given, "--cfg", "job"]
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr("sys.argv", command)
@@ -58,37 +65,37 @@ def entry_point(name: str, method: str) -> Any:
 
 @pytest.fixture(scope="module")
 def composed() -> Composed:
-    """A recipe with a method, by verl's own entry point; a copy, because tests change it."""
+    """A recipe by verl's own entry point; a copy, because tests change it."""
     cached = functools.cache(entry_point)
-    return lambda name, method: copy.deepcopy(cached(name, method))
+    return lambda *case, **chosen: copy.deepcopy(cached(*overrides(*case, **chosen)))
 
 
 def verl_checks(config: Any) -> None:
-    """What verl's entry point does between composing and starting Ray, ours included (see plugin.py)."""
+    """The checks of verl's entry point between composing and starting Ray, with DiVE-k's (see plugin.py)."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
 
 
-@pytest.mark.parametrize(("name", "method"), ALL)
-def test_a_recipe_passes_verls_own_checks(composed: Composed, name: str, method: str, tmp_path: Path) -> None:
-    config = composed(name, method)
+@pytest.mark.parametrize("case", COMBINATIONS, ids="-".join)
+def test_a_recipe_passes_verls_own_checks(composed: Composed, case: tuple[str, ...], tmp_path: Path) -> None:
+    config = composed(*case)
     config.recipe.data_dir = str(tmp_path)
     OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     write_data(config)
     verl_checks(config)
     check_division(config)
-    # Groups of rollouts need no critic, and skipped images a refill, wherever there is a second step.
+    # GRPO needs no critic. Where there is a second question, skipped images are replaced.
     assert config.algorithm.adv_estimator == "grpo"
-    assert config.trainer.v1.sampler.sync_refill_failed_groups is (method != "virft")
+    assert config.trainer.v1.sampler.sync_refill_failed_groups is (case[2] != "virft")
 
 
 # ------------------------------------------------------------------------------------------- options that verl reads
 
 
 def set_by_recipes() -> set[str]:
-    """Options of verl's in the bodies of all files; Hydra takes any key of a file, so that a misspelt one is silent."""
+    """verl's options in the bodies of all files; Hydra takes any key of a file, so a misspelt one causes no error."""
     bodies = (OmegaConf.to_container(OmegaConf.load(path)) for path in RECIPES.rglob("*.yaml"))
     found = {name for body in bodies if isinstance(body, dict) for name, _ in flatten(body)}
     return {name for name in found if not name.startswith(("defaults", "recipe.", "divek."))}
@@ -107,67 +114,55 @@ def verl_code() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
-def test_every_option_that_a_recipe_sets_is_one_of_verls() -> None:
+def test_verl_has_every_option_that_a_recipe_sets() -> None:
     with initialize_config_dir(str(package_folder("verl") / "trainer" / "config"), version_base=None):
         own = compose("ppo_trainer")
     known = {name for name, _ in flatten(OmegaConf.to_container(own))}
     assert not set_by_recipes() - known
 
 
-def test_no_recipe_sets_an_option_that_verl_reads_nowhere() -> None:
+def test_verl_reads_every_option_that_a_recipe_sets() -> None:
     assert len(set_by_recipes()) > 30
     assert not [name for name in set_by_recipes() if not read_by_verl(name)]
     # Shows that it can fail.
     assert not read_by_verl("actor_rollout_ref.actor.freeze_vision_tower")
 
 
-@pytest.mark.parametrize(("name", "strategy"), [("qwen25vl_7b_cub", "fsdp2"), ("qwen25vl_7b_cub_fsdp1", "fsdp")])
-def test_the_strategy_is_the_one_that_the_workers_are_given(composed: Composed, name: str, strategy: str) -> None:
+@pytest.mark.parametrize(("variant", "strategy"), [("none", "fsdp2"), ("fsdp1", "fsdp")])
+def test_the_workers_get_the_strategy_of_the_recipe(composed: Composed, variant: str, strategy: str) -> None:
     """They read it from their engine's configuration, not from the option that a recipe sets."""
     from verl.utils.config import omega_conf_to_dataclass
 
-    config = composed(name, "online")
+    config = composed(variant=variant)
     assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).engine.strategy == strategy
     assert config.actor_rollout_ref.ref.strategy == strategy
 
 
-def test_there_is_a_script_for_every_recipe_and_a_recipe_for_every_script() -> None:
-    scripts = {path.stem.removeprefix("run_"): path for path in RECIPES.glob("run_*.sh")}
-    del scripts["base_eval"]
-    assert set(scripts) - {"qwen25vl_7b_cub_nnodes"} == set(names())
-    for path in scripts.values():
-        text = path.read_text()
-        assert text.startswith("#!/usr/bin/env bash\n# ") and "set -xeuo pipefail" in text and '"$@"' in text
-        recipe = path.stem.removeprefix("run_").removesuffix("_nnodes")
-        assert f'launch.sh" {recipe} ' in text
+def test_every_file_of_a_group_is_in_the_cases() -> None:
+    for index, group in enumerate(("vlm", "task", "method", "variant")):
+        assert {case[index] for case in COMBINATIONS} == set(choices(group))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_the_scripts_compose_as_verls_entry_point_does(composed: Composed, name: str) -> None:
-    assert compose_recipe(name, "method=virft") == composed(name, "virft")
+@pytest.mark.parametrize("task", cases.KINDS)
+def test_the_scripts_compose_as_verls_entry_point_does(composed: Composed, task: str) -> None:
+    assert compose_recipe(*overrides(task=task, method="virft")) == composed(task=task, method="virft")
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_task_has_the_papers_epochs(task: str) -> None:
-    config = compose_recipe(f"qwen25vl_7b_{task}")
-    images, epochs, few_images, few_epochs = REFERENCE.get(task.removesuffix("_4shot"), (0, 1.0, 0, 0))
-    if task == "mixed":
-        images = sum(each[0] for each in REFERENCE.values())
+@each_recipe
+def test_a_task_has_the_papers_epochs(composed: Composed, case: tuple[str, ...]) -> None:
+    config = composed(*case)
+    images, epochs, few_images, few_epochs = REFERENCE.get(config.recipe.sets[0], (0, 0, 0, 0))
+    if config.recipe.task == "mixed":
+        images, epochs = sum(each[0] for each in REFERENCE.values()), 1
     if config.recipe.few_shot:
         images, epochs = few_images, few_epochs
     assert (config.recipe.train_images, config.recipe.epochs) == (images, epochs)
-    assert config.trainer.total_training_steps == round(epochs * images / config.data.train_batch_size)
-
-
-@pytest.mark.parametrize("name", names())
-def test_a_recipe_sees_as_many_images_as_its_task_says(composed: Composed, name: str) -> None:
-    config = composed(name, "online")
-    seen = config.trainer.total_training_steps * config.data.train_batch_size
-    assert seen == pytest.approx(config.recipe.epochs * config.recipe.train_images, abs=config.data.train_batch_size)
+    steps = round(epochs * images / config.data.train_batch_size)
+    assert counted_steps(config) == config.trainer.total_training_steps == steps
 
 
 def test_paper_and_online_differ_in_their_votes_and_top_k_alone(composed: Composed) -> None:
-    paper, online = (composed("qwen25vl_7b_cub", method) for method in ("paper", "online"))
+    paper, online = (composed(method=method) for method in ("paper", "online"))
     assert (paper.divek.max_vote_age, online.divek.max_vote_age) == (None, 0)
     assert (paper.actor_rollout_ref.rollout.top_k, online.actor_rollout_ref.rollout.top_k) == (50, -1)
     paper.divek, paper.data.divek, paper.recipe.method = online.divek, online.data.divek, "online"
@@ -176,7 +171,7 @@ def test_paper_and_online_differ_in_their_votes_and_top_k_alone(composed: Compos
 
 
 def test_the_optimisation_is_that_of_the_reference(composed: Composed) -> None:
-    config = composed("qwen25vl_7b_cub", "paper")
+    config = composed(method="paper")
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (config.data.train_batch_size, rollout.n, rollout.temperature) == (6, 4, 1.0)
     assert (actor.optim.lr, actor.kl_loss_coef, actor.kl_loss_type) == (1e-6, 0.04, "low_var_kl")
@@ -195,14 +190,14 @@ def test_votes_mined_by_default_are_the_ones_that_the_paper_recipe_takes(compose
     """The command that is printed gives no sampling settings: votes drawn otherwise would be refused by the run."""
     mined = asdict(SamplingOptions())
     mined["num_samples"] = mined.pop("samples")
-    config = composed("qwen25vl_7b_cub", "paper")
+    config = composed(method="paper")
     wanted = sampling_of(read_settings(config.divek), config.data.max_response_length)
     assert {name: mined.get(name, value) for name, value in wanted.items()} == wanted
 
 
 def test_validation_reads_both_sides_of_every_set_that_is_trained_on(composed: Composed) -> None:
-    for name in names():
-        config = composed(name, "online")
+    for case in cases.RECIPES:
+        config = composed(*case)
         trained = {file.parent for file in files(config, "train_files")}
         assert {file.parent for file in files(config, "val_files")} == trained
         assert {folder.name.removesuffix("_4shot") for folder in trained} == set(config.recipe.sets)
@@ -249,11 +244,11 @@ def test_a_picture_takes_at_most_max_pixels_by_the_pixels_of_a_token() -> None:
     assert image_tokens(16, 401408) <= 401408 // 32**2 == 392
 
 
-@pytest.mark.parametrize("name", names())
+@each_recipe
 def test_the_longest_open_question_fits_with_a_picture_of_max_pixels(
-    composed: Composed, count_tokens: Callable[[str], int], name: str
+    composed: Composed, count_tokens: Callable[[str], int], case: tuple[str, ...]
 ) -> None:
-    config = composed(name, "online")
+    config = composed(*case)
     limit = config.data.max_prompt_length
     picture = image_tokens(config.data.image_patch_size, config.divek.max_pixels)
     for dataset in config.recipe.sets:
@@ -263,7 +258,7 @@ def test_the_longest_open_question_fits_with_a_picture_of_max_pixels(
         # The second question has 26 options at most.
         options = "\n".join(f"A. {name}" for name in sorted(NAMES[dataset], key=len)[-1:] * 26)
         assert count_tokens(multiple_choice(WORDINGS[dataset], options)) + count_tokens(CHAT) + MARKS + picture <= limit
-    assert config.actor_rollout_ref.rollout.max_model_len == limit + config.data.max_response_length
+    assert config.actor_rollout_ref.rollout.max_model_len >= limit + config.data.max_response_length
 
 
 def test_cars_do_not_fit_into_the_references_1024_tokens(count_tokens: Callable[[str], int]) -> None:
@@ -281,7 +276,7 @@ def test_lora_leaves_the_vision_tower_out(processor: Any) -> None:
 
     from divek_verl.demo.model import build_model
 
-    model = compose_recipe("qwen25vl_7b_cub_lora").actor_rollout_ref.model
+    model = compose_recipe("variant=lora").actor_rollout_ref.model
     arguments = {"r": model.lora_rank, "lora_alpha": model.lora_alpha, "target_modules": model.target_modules}
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, exclude_modules=model.exclude_modules, bias="none", **arguments)
     adapted = get_peft_model(build_model(processor.tokenizer, seed=0), config)
@@ -289,6 +284,99 @@ def test_lora_leaves_the_vision_tower_out(processor: Any) -> None:
     assert trained and not [name for name in trained if "visual" in name]
 
 
-def test_a_recipe_that_is_none_is_refused_with_the_list_of_those_that_are() -> None:
-    with pytest.raises(SetupError, match=r"'nothing' is no recipe: use one of .*qwen25vl_7b_cub"):
-        compose_recipe("nothing")
+# --------------------------------------------------------------------------------------------------- memory
+
+
+def test_the_arithmetic_by_hand() -> None:
+    """8.3 billion parameters on 8 GPUs: 16 bytes each for the policy, 4 for the reference."""
+    found = memory(compose_recipe())
+    assert found["state"] == pytest.approx(8.3 * 16 / 8)
+    assert found["reference"] == pytest.approx(8.3 * 4 / 8)
+    assert found["logits"] == pytest.approx(2560 * 152064 * 4 * 3 / 1e9)
+    assert found["engine"] == pytest.approx(0.6 * 80)
+    assert found["generating"] == pytest.approx(found["state"] + found["reference"] + found["engine"])
+    sums = found["state"] + found["reference"] + found["layer"] + found["logits"]
+    assert found["training"] == pytest.approx(sums)
+
+
+@each_recipe
+def test_every_recipe_fits_on_80_gb_with_a_margin(composed: Composed, case: tuple[str, ...]) -> None:
+    found = memory(composed(*case))
+    assert max(found["generating"], found["training"]) < 0.9 * GPU_GB
+    # Half of the engine's share is left for its cache.
+    assert found["engine weights"] < found["engine"] / 2
+
+
+def test_memory_follows_the_configuration(composed: Composed) -> None:
+    config = composed()
+    whole = memory(config)
+    config.actor_rollout_ref.actor.fsdp_config.optimizer_offload = True
+    assert memory(config)["state"] == whole["state"] / 2
+    assert memory(composed(variant="lora"))["state"] < whole["state"] / 10
+    # One GPU cannot hold the optimizer of a 7B model.
+    assert memory(compose_recipe("trainer.n_gpus_per_node=1"))["generating"] > GPU_GB
+
+
+def test_the_parameter_counts_are_those_of_the_architectures() -> None:
+    """Built from the published sizes without their weights."""
+    import torch
+
+    from divek_verl.cpu.torchvision_stub import define_missing_operators
+
+    define_missing_operators()
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+    )
+
+    def text(hidden: int, inner: int, layers: int, heads: int, groups: int, vocabulary: int) -> dict[str, Any]:
+        return {
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": groups,
+            "vocab_size": vocabulary,
+        }
+
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+    built: dict[str, Any] = {
+        "qwen25vl_7b": (
+            Qwen2_5_VLForConditionalGeneration,
+            Qwen2_5_VLConfig(
+                text_config=text(3584, 18944, 28, 28, 4, 152064),
+                vision_config={**vision, "out_hidden_size": 3584},
+                tie_word_embeddings=False,
+            ),
+        ),
+        "qwen25vl_3b": (
+            Qwen2_5_VLForConditionalGeneration,
+            Qwen2_5_VLConfig(
+                text_config={**text(2048, 11008, 36, 16, 2, 151936), "tie_word_embeddings": True},
+                vision_config={**vision, "out_hidden_size": 2048},
+                tie_word_embeddings=True,
+            ),
+        ),
+        "qwen3vl_8b": (
+            Qwen3VLForConditionalGeneration,
+            Qwen3VLConfig(
+                text_config={**text(4096, 12288, 36, 32, 8, 151936), "head_dim": 128},
+                vision_config={"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 4096},
+                tie_word_embeddings=False,
+            ),
+        ),
+    }
+    assert set(built) == set(choices("vlm"))
+    for name, (model_class, config) in built.items():
+        with torch.device("meta"):
+            model = model_class(config)
+        count = sum(weight.numel() for weight in {id(each): each for each in model.parameters()}.values()) / 1e9
+        assert count == pytest.approx(compose_recipe(f"vlm={name}").recipe.billion_parameters, rel=0.03), name
+
+
+def test_the_memory_is_printed_with_its_assumptions(capsys: pytest.CaptureFixture[str]) -> None:
+    memory_command(["vlm=qwen25vl_3b"])
+    shown = capsys.readouterr().out
+    assert "not measured" in shown and "Assumed: cards of 80 GB; 16 bytes for a trained parameter" in shown

@@ -1,11 +1,32 @@
-"""Class lists with the count of each real set and names of its kind, to measure prompts with.
-
-The sets themselves are not part of the project. Each list repeats a sample of names as the sets spell them, chosen to
-be at least as long as their usual names, up to the number of classes.
-"""
+"""The recipes that have to compose, and class lists to measure their prompts with."""
 
 from itertools import cycle, islice
 
+SETS = ("cub", "flowers", "pets", "cars", "aircraft")
+TASKS = (*SETS, *(f"{name}_4shot" for name in SETS), "mixed")
+METHODS = ("auto", "online", "paper", "random", "text", "two", "virft")
+# (vlm, task, method, variant): every model with every task it is made for, and every variant.
+RECIPES = [
+    *((vlm, task, "online", "none") for vlm in ("qwen25vl_7b", "qwen25vl_3b") for task in TASKS),
+    *(("qwen25vl_7b", "cub", "online", variant) for variant in ("fsdp1", "lora", "nnodes", "sglang")),
+    ("qwen3vl_8b", "cub", "online", "none"),
+]
+# A method's file meets the same options in every recipe, so one task of each kind is enough.
+KINDS = ("cub", "pets_4shot", "mixed")
+COMBINATIONS = [
+    *RECIPES,
+    *(("qwen25vl_7b", task, method, "none") for task in KINDS for method in METHODS if method != "online"),
+    ("qwen25vl_3b", "cub_4shot", "paper", "lora"),
+]
+
+
+def overrides(vlm: str = "qwen25vl_7b", task: str = "cub", method: str = "online", variant: str = "none") -> list[str]:
+    """The overrides that make a recipe."""
+    return [f"vlm={vlm}", f"task={task}", f"method={method}", f"variant={variant}"]
+
+
+# The sets are not part of the project. Each list repeats a sample of names as the sets spell them, at least as long as
+# their usual names, up to the number of classes.
 NAMES = {
     "cub": (
         "Black footed Albatross",

@@ -1,27 +1,50 @@
+import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from collect import PAPER, print_results, read
-from composing import METHODS, TASKS
-from plan import HELD_OUT, TABLES, Assumed, Job, jobs, main, parse_assumed, run, show
+from recipe import RECIPES, choices
 from rich.console import Console
+from tables import (
+    ASSUMED,
+    PAPER,
+    TABLES,
+    Job,
+    cells_of,
+    jobs,
+    mean_of,
+    overall,
+    parse_assumed,
+    plan,
+    print_results,
+    read_results,
+    run,
+    show,
+)
 
 from divek_verl.errors import SetupError
 
 
-def planned(table: str, tmp_path: Path, *settings: str, assumed: Assumed | None = None) -> list[Job]:
+def planned(
+    table: str,
+    tmp_path: Path,
+    *settings: str,
+    assumed: dict[str, float] = ASSUMED,
+    tasks: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
+) -> list[Job]:
     where = (f"recipe.data_dir={tmp_path}", f"recipe.ckpt_dir={tmp_path}/ckpt", f"recipe.model_path={tmp_path}/m")
-    return list(jobs(table, "qwen25vl_7b", [*where, *settings], tmp_path / "results", assumed or Assumed()))
+    cells = cells_of(table, [*where, *settings], tasks, methods)
+    return [job for cell in cells for job in jobs(cell, tmp_path / "results", assumed)]
 
 
 def test_the_tables_name_tasks_and_methods_that_exist() -> None:
     for tasks, methods in TABLES.values():
-        assert set(tasks) <= set(TASKS)
-        assert set(methods) - {"base"} <= set(METHODS)
+        assert set(tasks) <= set(choices("task"))
+        assert set(methods) - {"base"} <= set(choices("method"))
     assert set(PAPER) <= set(TABLES)
-    assert set(HELD_OUT) == {"cub", "flowers", "pets", "cars", "aircraft"}
 
 
 def test_a_table_evaluates_the_model_as_it_comes_and_trains_each_method(tmp_path: Path) -> None:
@@ -39,7 +62,8 @@ def test_a_table_evaluates_the_model_as_it_comes_and_trains_each_method(tmp_path
 
 
 def test_an_evaluation_shows_as_many_options_as_the_training_did(tmp_path: Path) -> None:
-    shown = {job.name.rpartition("_")[2]: job.command for job in planned("ablations", tmp_path) if "eval" in job.name}
+    ablations = planned("ablations", tmp_path, tasks=("cub",))
+    shown = {job.name.rpartition("_")[2]: job.command for job in ablations if "eval" in job.name}
     assert {name: command[command.index("--options") + 1] for name, command in shown.items()} == {
         **{"online": "5", "random": "5", "text": "5", "two": "2", "auto": "auto"},
     }
@@ -47,11 +71,13 @@ def test_an_evaluation_shows_as_many_options_as_the_training_did(tmp_path: Path)
 
 def test_the_cost_is_the_arithmetic_of_what_is_assumed(tmp_path: Path) -> None:
     """1760 steps on 8 GPUs of nothing but 10 s of overhead."""
-    free = {"answer_tokens": 1e-9, "prompt_tokens": 1e-9, "sequence_rate": 1e9, "overhead": 10.0}
-    trained = planned("table2", tmp_path, assumed=Assumed(**free))[-2]
+    free = {**ASSUMED, "answer_tokens": 1e-9, "prompt_tokens": 1e-9, "sequence_rate": 1e9, "overhead": 10.0}
+    trained = planned("table2", tmp_path, assumed=free, methods=("online",))[0]
     assert trained.gpu_hours == pytest.approx(1760 * 10 * 8 / 3600, rel=1e-3)
     # Evaluation: 9010 images x 21 answers of 250 tokens, at 2500 tokens a second for 7B.
-    assert planned("table2", tmp_path)[0].gpu_hours == pytest.approx(9010 * 21 * 250 / (2500 * 7 / 8.3) / 3600)
+    assert planned("table2", tmp_path, methods=("base",))[0].gpu_hours == pytest.approx(
+        9010 * 21 * 250 / (2500 * 7 / 8.3) / 3600
+    )
 
 
 def test_live_questions_cost_more_than_votes_mined_once(tmp_path: Path) -> None:
@@ -74,14 +100,13 @@ def test_what_is_done_is_skipped_and_a_failure_stops_with_its_name(tmp_path: Pat
 def test_the_plan_prints_its_assumptions_and_commands_that_can_be_pasted(tmp_path: Path) -> None:
     console = Console(record=True, width=80)
     command = ("bash", "x.sh", "--data", "a folder/" + 90 * "x")
-    show([Job("train x", command, 12.0, tmp_path / "none")], Assumed(overhead=7), console)
+    show([Job("train x", command, 12.0, tmp_path / "none")], {**ASSUMED, "overhead": 7.0}, console)
     text = console.export_text()
     assert shlex.join(command) in text.splitlines()
     assert "12 GPU-hours to go of 12" in text and "not measured" in text and "overhead=7" in text
 
 
-def test_a_command_of_ours_runs_with_the_plans_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which need not be on the path."""
+def test_divek_and_the_scripts_run_with_the_plans_own_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     run([Job("shows its version", ("divek", "--version"), 1.0, tmp_path / "none")], Console(quiet=True))
     script = tmp_path / "run.sh"
@@ -96,12 +121,12 @@ def test_the_environment_of_the_scripts_is_the_plans_too(
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CKPT_DIR", str(tmp_path / "ckpt"))
     monkeypatch.setenv("N_GPUS_PER_NODE", "4")
-    main("table2", dry_run=True)
+    plan("table2", method=["base", "paper"])
     shown = capsys.readouterr().out.splitlines()
     commands = [shlex.split(line) for line in shown if line.startswith("divek eval")]
     assert [command[command.index("--model") + 1] for command in commands] == [
         str(tmp_path / "a model"),
-        *(str(tmp_path / "ckpt" / f"qwen25vl_7b_mixed_{method}") for method in ("virft", "paper", "online")),
+        str(tmp_path / "ckpt" / "qwen25vl_7b_mixed_paper"),
     ]
     assert {command[command.index("--data-parallel") + 1] for command in commands} == {"4"}
     assert all(str(tmp_path / "data") in part for command in commands for part in command if ".parquet" in part)
@@ -113,35 +138,50 @@ def test_a_table_says_first_what_it_lacks(
     from typer import Exit
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("plan.run", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("tables.run", lambda *_: pytest.fail("started"))
     with pytest.raises(Exit):
-        main("table3")
+        plan("table3", start=True, method=["base", "paper"])
     told = capsys.readouterr().err
     assert told.count("hf download") == 1 and told.count("divek prepare") == 5
     # The plan itself mines the votes.
     assert "divek mine" not in told
 
 
-@pytest.mark.parametrize("given", ["overhead", "overhead=", "overhead=-1", "weather=3"])
-def test_an_assumption_that_is_none_is_refused(given: str) -> None:
+@pytest.mark.parametrize("given", ["overhead", "overhead=", "overhead=-1", "overhead=0", "weather=3"])
+def test_an_assumption_that_does_not_exist_or_is_no_number_is_refused(given: str) -> None:
     with pytest.raises(SetupError, match="is not NAME=VALUE"):
         parse_assumed([given])
 
 
-def test_a_table_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    from typer import Exit
+def test_an_assumption_is_changed() -> None:
+    assert parse_assumed(["overhead=2.5", "decode_rate=3e3"]) == {**ASSUMED, "overhead": 2.5, "decode_rate": 3000.0}
 
-    with pytest.raises(Exit):
-        main("table9")
-    assert "'table9' is no table" in capsys.readouterr().err
+
+def test_a_plan_for_nothing_is_refused_with_one_sentence() -> None:
+    command = [sys.executable, str(RECIPES / "tables.py"), "plan", "table9"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: 'table9' is no table: use one of table1, table2, table3, ablations.\n"
+    with pytest.raises(SetupError, match="table2 has no cub: use some of mixed"):
+        plan("table2", task=["cub"])
+    with pytest.raises(SetupError, match="table2 has no two: use some of base, virft, paper, online"):
+        plan("table2", method=["two"])
+
+
+def test_a_model_and_a_variant_are_overrides_with_results_of_their_own(tmp_path: Path) -> None:
+    chosen = {"tasks": ("cub_4shot",), "methods": ("base", "online")}
+    base, train, evaluate = planned("table3", tmp_path, "vlm=qwen25vl_3b", "variant=lora", **chosen)
+    script, *overrides = train.command[1:]
+    assert Path(script).name == "run_qwen25vl_7b_cub.sh" and Path(script).is_file()
+    assert {"task=cub_4shot", "method=online", "vlm=qwen25vl_3b", "variant=lora"} <= set(overrides)
+    assert base.done == tmp_path / "results" / "qwen25vl_3b_cub_4shot_base" / "results.json"
+    assert evaluate.done == tmp_path / "results" / "qwen25vl_3b_cub_4shot_lora_online" / "results.json"
 
 
 # ------------------------------------------------------------------------------------------------ results
 
 
 def write_results(folder: Path, name: str, groups: list[tuple[str, float, float]]) -> None:
-    import json
-
     averages = [
         {"side": side, "averages": {"one_step": {"micro": {"value": one}}, "two_step": {"micro": {"value": two}}}}
         for side, one, two in groups
@@ -155,24 +195,17 @@ def test_results_are_averaged_over_sets_and_stand_beside_the_papers(tmp_path: Pa
     write_results(folder, "qwen25vl_7b_cub_base", [("base", 0.5, 0.9), ("new", 0.4, 0.9)])
     write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.1, 0.8), ("new", 0.1, 0.6)])
     write_results(folder, "qwen25vl_7b_pets_paper", [("base", 0.1, 0.6), ("new", 0.1, 0.4)])
-    scores = read(folder)
-    # A model without the second step is measured by its first.
+    # Another model and a variant have rows of their own, without the paper's numbers.
+    write_results(folder, "qwen25vl_3b_cub_4shot_paper", [("base", 0.1, 0.4), ("new", 0.1, 0.2)])
+    write_results(folder, "qwen25vl_7b_cub_lora_paper", [("base", 0.1, 0.3), ("new", 0.1, 0.2)])
+    scores = read_results(folder)
+    # A model that answers only the open question is measured by it.
     base, paper = (scores["qwen25vl_7b", method] for method in ("base", "paper"))
-    assert (base.mean("base"), base.mean("new")) == (50.0, 40.0)
-    assert paper.mean("base") == pytest.approx(70.0)
-    assert paper.overall == pytest.approx(2 * 70 * 50 / 120)
-    console = Console(record=True, width=150)
-    print_results(folder, console)
-    assert "80.8 / 78.8 / 79.8" in console.export_text()
-
-
-def test_another_model_has_a_row_of_its_own_without_the_papers_numbers(tmp_path: Path) -> None:
-    folder = tmp_path / "table1"
-    write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.1, 0.8), ("new", 0.1, 0.6)])
-    write_results(folder, "qwen25vl_3b_cub_paper", [("base", 0.1, 0.4), ("new", 0.1, 0.2)])
-    scores = read(folder)
-    assert scores["qwen25vl_7b", "paper"].mean("base") == pytest.approx(80)
-    assert scores["qwen25vl_3b", "paper"].mean("base") == pytest.approx(40)
+    assert (mean_of(base, "base"), mean_of(base, "new")) == (50.0, 40.0)
+    assert mean_of(paper, "base") == pytest.approx(70.0)
+    assert overall(paper) == pytest.approx(2 * 70 * 50 / 120)
+    assert mean_of(scores["qwen25vl_3b", "paper"], "base") == pytest.approx(40)
+    assert mean_of(scores["qwen25vl_7b_lora", "paper"], "base") == pytest.approx(30)
     console = Console(record=True, width=150)
     print_results(folder, console)
     assert console.export_text().count("80.8 / 78.8 / 79.8") == 1
@@ -180,9 +213,13 @@ def test_another_model_has_a_row_of_its_own_without_the_papers_numbers(tmp_path:
 
 def test_the_papers_harmonic_means_are_those_of_its_averages() -> None:
     for base, new, mean in PAPER["table1"].values():
-        assert 2 * base * new / (base + new) == pytest.approx(mean, abs=0.05)
+        assert base and new and 2 * base * new / (base + new) == pytest.approx(mean, abs=0.05)
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="holds no results.json"):
-        read(tmp_path)
+        read_results(tmp_path)
+    write_results(tmp_path, "qwen25vl_7b_cub_paper", [])
+    (tmp_path / "qwen25vl_7b_cub_paper" / "results.json").write_text("{}")
+    with pytest.raises(SetupError, match="is no results file of `divek eval` with two_step"):
+        read_results(tmp_path)

@@ -1,4 +1,0 @@
-#!/usr/bin/env bash
-# Qwen2.5-VL-3B. Oxford Flowers 102, base-to-novel: 51 classes to train on, 51 held out.
-set -xeuo pipefail
-exec bash "$(dirname "$0")/launch.sh" qwen25vl_3b_flowers "$@"

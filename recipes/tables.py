@@ -1,0 +1,284 @@
+"""The runs behind a table of the paper, and their results beside the paper's numbers.
+
+python recipes/tables.py plan table1              # the commands, and what they cost
+python recipes/tables.py plan table1 --run        # run them, one after another
+python recipes/tables.py collect results/table1   # the results
+
+Jobs that are done are skipped, so the same command continues where it was stopped. The GPU-hours are not measured: they
+are arithmetic from the assumptions that are printed with them.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import recipe
+import typer
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from divek_verl.errors import SetupError
+
+RESULTS = Path("results")
+SETS = ("cub", "flowers", "pets", "cars", "aircraft")
+METHODS = ("base", "virft", "paper", "online")
+# table -> (tasks, methods); the method "base" is the model before training.
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # Base-to-novel on each of the five sets.
+    "table1": (SETS, METHODS),
+    # Mixed domains: one model for all five sets.
+    "table2": (("mixed",), METHODS),
+    # Four images of each class.
+    "table3": (tuple(f"{name}_4shot" for name in SETS), METHODS),
+    # The source and the number of the options, compared with `online`.
+    "ablations": (SETS, ("online", "random", "text", "two", "auto")),
+}
+# The paper's averages over the five sets with Qwen2.5-VL-7B: base, new, harmonic mean. For tables 2 and 3 it gives one
+# number.
+PAPER: dict[str, dict[str, tuple[float | None, float | None, float]]] = {
+    "table1": {"base": (68.9, 70.5, 69.7), "virft": (73.0, 74.2, 73.6), "paper": (80.8, 78.8, 79.8)},
+    "table2": {"paper": (None, None, 78.7)},
+    "table3": {"base": (None, None, 63.9), "virft": (None, None, 67.02), "paper": (None, None, 74.75)},
+}
+PAPERS_MODEL = "qwen25vl_7b"
+# Models that answer only the open question are measured by it.
+ONE_STEP = ("base", "virft")
+# The assumptions behind the GPU-hours, for an 80 GB card of the H100 class.
+ASSUMED = {
+    # Mean tokens of a completion, and of a prompt with its picture.
+    "answer_tokens": 250.0,
+    "prompt_tokens": 1200.0,
+    # Tokens a second that one GPU generates for a 7B model with many sequences at once, and for a single sequence.
+    "decode_rate": 2500.0,
+    "sequence_rate": 60.0,
+    # Peak of a GPU in bf16, and the share of it that training reaches.
+    "teraflops": 989.0,
+    "utilisation": 0.3,
+    # For a trained token: forward, backward and recomputation, old and reference log-probabilities.
+    "flops_per_parameter": 12.0,
+    # Seconds of a step in which all GPUs wait: weight sync, loading and unloading, logging.
+    "overhead": 20.0,
+}
+
+
+def parse_assumed(given: Sequence[str]) -> dict[str, float]:
+    """The assumptions, changed by ``NAME=VALUE``."""
+    changed = dict(ASSUMED)
+    for each in given:
+        name, _, value = each.partition("=")
+        if name not in ASSUMED or not re.fullmatch(r"\d*\.?\d+(e[+-]?\d+)?", value) or not float(value):
+            raise SetupError(f"--assume {each} is not NAME=VALUE with a value above 0 and one of {', '.join(ASSUMED)}.")
+        changed[name] = float(value)
+    return changed
+
+
+def sampling_hours(samples: int, config: DictConfig, assumed: Mapping[str, float]) -> float:
+    """GPU-hours of ``samples`` completions, many of them at the same time."""
+    rate = assumed["decode_rate"] * 7 / config.recipe.billion_parameters
+    return samples * assumed["answer_tokens"] / rate / 3600
+
+
+def training_hours(config: DictConfig, steps: int, assumed: Mapping[str, float]) -> float:
+    """GPU-hours of ``steps`` GRPO steps, without the validation at the end."""
+    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    rollouts = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
+    live = OmegaConf.select(config, "divek.max_vote_age") == 0
+    stages = [rollouts, config.data.train_batch_size * config.divek.num_samples] if live else [rollouts]
+    # A stage takes at least as long as its longest answer.
+    longest = config.data.max_response_length / assumed["sequence_rate"]
+    generation = sum(max(sampling_hours(count, config, assumed) * 3600 / gpus, longest) for count in stages)
+    tokens = rollouts * (assumed["prompt_tokens"] + assumed["answer_tokens"])
+    flops = tokens * assumed["flops_per_parameter"] * config.recipe.billion_parameters * 1e9
+    training = flops / (gpus * assumed["teraflops"] * 1e12 * assumed["utilisation"])
+    return steps * (generation + training + assumed["overhead"]) * gpus / 3600
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command with its cost, and the file (and its text) that shows that the job is done."""
+
+    name: str
+    command: tuple[str, ...]
+    gpu_hours: float
+    done: Path
+    done_text: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.done.is_file() and self.done_text in (None, self.done.read_text(errors="replace").strip())
+
+
+# method, configuration, the overrides that make it
+Cell = tuple[str, DictConfig, list[str]]
+
+
+def cells_of(table: str, given: Sequence[str], tasks: Sequence[str], methods: Sequence[str]) -> Iterator[Cell]:
+    """The cells of a table, or of the chosen ``tasks`` and ``methods``; SetupError where it has no such cell."""
+    if table not in TABLES:
+        raise SetupError(f"{table!r} is no table: use one of {', '.join(TABLES)}.")
+    for known, chosen in zip(TABLES[table], (tasks, methods), strict=True):
+        if unknown := set(chosen) - set(known):
+            raise SetupError(f"{table} has no {', '.join(sorted(unknown))}: use some of {', '.join(known)}.")
+    for task in tasks or TABLES[table][0]:
+        for method in methods or TABLES[table][1]:
+            overrides = [f"task={task}", *([] if method == "base" else [f"method={method}"]), *given]
+            config, settings = recipe.compose_launch(overrides, os.environ)
+            yield method, config, [*settings, *overrides]
+
+
+def jobs(cell: Cell, results: Path, assumed: Mapping[str, float]) -> Iterator[Job]:
+    """The jobs of one cell: mining where the votes come from a file, training, evaluation."""
+    method, config, overrides = cell
+    name, model, variant = config.recipe.task, config.actor_rollout_ref.model.path, ""
+    gpus = ("--data-parallel", str(config.trainer.n_gpus_per_node))
+    if method != "base":
+        if (votes := recipe.votes_file(config)) is not None:
+            hours = sampling_hours(config.recipe.train_images * config.divek.num_samples, config, assumed)
+            yield Job(f"mine {name}", recipe.mining_command(config, *gpus), hours, votes)
+        model, variant = config.trainer.default_local_dir, config.recipe.variant
+        # An override of the steps comes after the number that run_*.sh count.
+        fixed = any(each.lstrip("+").startswith("trainer.total_training_steps=") for each in overrides)
+        steps = int(config.trainer.total_training_steps) if fixed else recipe.counted_steps(config)
+        script = recipe.RECIPES / f"run_{PAPERS_MODEL}_{name.removesuffix('_4shot')}.sh"
+        done, hours = Path(model) / "latest_checkpointed_iteration.txt", training_hours(config, steps, assumed)
+        yield Job(f"train {Path(model).name}", ("bash", str(script), *overrides), hours, done, str(steps))
+    data = [part for file in recipe.files(config, "val_files") for part in ("--data", str(file))]
+    out = results / f"{config.recipe.vlm}_{name}{variant}_{method}"
+    options = ("--options", str(config.divek.num_options)) if "divek" in config else ()
+    command = ("divek", "eval", "--model", model, *data, "--mode", "both", *options, *gpus, "--out", str(out))
+    # 20 answers and the question.
+    hours = sampling_hours(config.recipe.held_out_images * 21, config, assumed)
+    yield Job(f"eval {out.name}", command, hours, out / "results.json")
+
+
+def show(planned: Sequence[Job], assumed: Mapping[str, float], console: Console) -> None:
+    """Print the jobs, their cost and its assumptions, and the commands, ready to be pasted."""
+    table = Table("", "job", "GPU-hours")
+    for job in planned:
+        table.add_row("done" if job.is_done else "", job.name, f"{job.gpu_hours:.1f}")
+    console.print(table)
+    for job in planned:
+        console.print(shlex.join(job.command), markup=False, highlight=False, soft_wrap=True)
+    left = sum(job.gpu_hours for job in planned if not job.is_done)
+    console.print(f"\n{left:.0f} GPU-hours to go of {sum(job.gpu_hours for job in planned):.0f}.")
+    console.print("Arithmetic, not measured; assumed for one GPU of the H100 class (--assume NAME=VALUE changes them):")
+    for name, value in assumed.items():
+        console.print(f"  {name}={value:g}", markup=False)
+
+
+def run(planned: Sequence[Job], console: Console) -> None:
+    """Run the jobs that are not done; SetupError at the first one that fails."""
+    for job in planned:
+        if job.is_done:
+            console.print(f"[dim]{job.name}: done already[/]")
+            continue
+        console.rule(job.name)
+        # With the Python that runs the plan, even where its folder is not on the path.
+        name, *rest = job.command
+        command = [sys.executable, "-m", "divek_verl.cli", *rest] if name == "divek" else [name, *rest]
+        status = subprocess.run(command, check=False, env={**os.environ, "PYTHON": sys.executable}).returncode
+        if status:
+            raise SetupError(
+                f"{job.name} ended with status {status}: fix what it says above, then the same command continues."
+            )
+
+
+Scores = dict[str, list[float]]
+
+
+def mean_of(scores: Scores, side: str) -> float | None:
+    """The average over the data sets in %, or None where no evaluation has that side."""
+    return fmean(scores[side]) if side in scores else None
+
+
+def overall(scores: Scores) -> float | None:
+    """The harmonic mean of the averages of base and new, or the average over all classes."""
+    base, new = mean_of(scores, "base"), mean_of(scores, "new")
+    if base is None or new is None:
+        return mean_of(scores, "all")
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def read_results(folder: Path) -> dict[tuple[str, str], Scores]:
+    """The accuracies by model (with its variant) and method; SetupError where a folder holds no evaluation."""
+    tasks = "|".join(reversed(recipe.choices("task")))
+    names = re.compile(rf"({'|'.join(recipe.choices('vlm'))})_(?:{tasks})(_\w+)?_([a-z]+)")
+    found: dict[tuple[str, str], Scores] = {}
+    for path in sorted(folder.glob("*/results.json")):
+        if not (name := names.fullmatch(path.parent.name)):
+            continue
+        vlm, variant, method = name.groups(default="")
+        measure = "one_step" if method in ONE_STEP else "two_step"
+        scores = found.setdefault((f"{vlm}{variant}", method), {})
+        try:
+            for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
+                value = float(group["averages"][measure]["micro"]["value"])
+                scores.setdefault(group["side"], []).append(100 * value)
+        except (KeyError, TypeError, ValueError):
+            raise SetupError(f"{path} is no results file of `divek eval` with {measure}: evaluate again.") from None
+    if not found:
+        raise SetupError(f"{folder} holds no results.json of `divek eval`: run the table first.")
+    return found
+
+
+def print_results(folder: Path, console: Console) -> None:
+    """Print the table of a folder of evaluations."""
+    table = Table(title=f"{folder.name}: average accuracy, %")
+    for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "the paper's"):
+        table.add_column(column)
+    for (model, method), scores in read_results(folder).items():
+        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), overall(scores))
+        papers = PAPER.get(folder.name, {}).get(method, ()) if model == PAPERS_MODEL else ()
+        ours, theirs = (["-" if each is None else f"{each:.1f}" for each in row] for row in (numbers, papers))
+        count = max(map(len, scores.values()), default=0)
+        measure = "one-step" if method in ONE_STEP else "two-step"
+        table.add_row(model, method, measure, str(count), *ours, " / ".join(theirs))
+    console.print(table)
+
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command("plan")
+def plan(
+    table: Annotated[str, typer.Argument(help=f"{', '.join(TABLES)}.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides of every recipe: vlm=, variant=, ...")
+    ] = None,
+    start: Annotated[bool, typer.Option("--run", help="Run the commands instead of printing them.")] = False,
+    task: Annotated[list[str] | None, typer.Option(help="Plan only this task; repeatable.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Plan only this method; repeatable.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the evaluations.")] = RESULTS,
+    assume: Annotated[list[str] | None, typer.Option(help="NAME=VALUE: change an assumption; repeatable.")] = None,
+) -> None:
+    """Print the commands that a table of the paper needs and what they cost, or run them."""
+    console, assumed = Console(), parse_assumed(assume or ())
+    cells = list(cells_of(table, overrides or (), task or (), method or ()))
+    planned = [job for cell in cells for job in jobs(cell, results / table, assumed)]
+    lacking = list(dict.fromkeys(each for _, config, _ in cells for each in recipe.missing(config, votes=False)))
+    recipe.print_missing(lacking)
+    if not start:
+        return show(planned, assumed, console)
+    if lacking:
+        raise typer.Exit(2)
+    run(planned, console)
+    print_results(results / table, console)
+
+
+@app.command("collect")
+def collect(folder: Annotated[Path, typer.Argument(help="A folder of evaluations.")] = RESULTS / "table1") -> None:
+    """Print the averages of a table's evaluations beside the paper's."""
+    print_results(folder, Console())
+
+
+if __name__ == "__main__":
+    recipe.run_app(app)
