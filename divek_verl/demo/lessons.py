@@ -1,26 +1,80 @@
-"""What the demo model is taught before GRPO: prompts with the responses it should give, as token numbers.
+"""Lessons of the demo model before GRPO: prompts with their responses as token numbers, and the pictures they show.
 
 Four kinds of lessons, from cheap to real:
-    look-up   text only: `A. x`, `B. y`, then many `y B`: which letter stands beside a name
-    telling   text only: a name is told, and is to be repeated with its letter
-    caption   a picture and its name, without any question
+    look-up   text only: `A. x`, `B. y`, then many `y B`: the letter beside a name
+    telling   text only: a sentence names a class, the response repeats it with its letter
+    caption   a picture and its name, without a question
     question  the two questions of DiVE-k as `divek_verl.prompts` words them, with their responses
-All pictures show base classes in the training drawings. Names of the other classes appear in texts alone.
+All pictures are training drawings of base classes. Names of the new classes appear in texts only.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import ascii_uppercase
 
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
 from transformers import Qwen2Tokenizer
 
-from divek_verl.prepare.sets.flags import WORDING as FLAGS
+from divek_verl.errors import SetupError
+from divek_verl.prepare.sets.flags import WORDING
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.question import Question
 
 IMAGE = "<|image_pad|>"
 _GUESS = "It looks like"
+_SHIFT = 0.06
+_ZOOM = 0.08
+_LIGHT = 0.12
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one size with their class names.
+
+    Attributes:
+        pixels: uint8, shape (pictures, 3, height, width).
+        names: class name of each picture.
+    """
+
+    pixels: torch.Tensor
+    names: tuple[str, ...]
+
+    @classmethod
+    def load(cls, file: Path) -> "Pictures":
+        """The pictures of one parquet file of a prepared set.
+
+        Raises:
+            SetupError: the file is missing or empty, or its pictures differ in size.
+        """
+        if not file.is_file():
+            raise SetupError(f"{file} does not exist: prepare the data with data_prep/flags.py first.")
+        rows = pq.read_table(file, columns=["images", "reward_model"]).to_pylist()
+        arrays = []
+        for row in rows:
+            with Image.open(file.parent / row["images"][0]["image"]) as image:
+                arrays.append(np.asarray(image.convert("RGB")))
+        if len({array.shape for array in arrays}) != 1:
+            raise SetupError(f"{file} has no pictures, or pictures of different sizes: run data_prep/flags.py again.")
+        pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+        return cls(pixels, tuple(row["reward_model"]["ground_truth"] for row in rows))
+
+    def varied(self, numbers: Sequence[int], rng: random.Random) -> torch.Tensor:
+        """The pictures `numbers`, each shifted, zoomed and lit at random; uint8, shape (len, 3, height, width)."""
+        transforms = []
+        for _ in numbers:
+            wide, high = (rng.uniform(1 - _ZOOM, 1 + _ZOOM) for _ in range(2))
+            right, down, shear = (rng.uniform(-_SHIFT, _SHIFT) for _ in range(3))
+            transforms.append([[wide, shear, right], [-shear, high, down]])
+        shown = self.pixels[list(numbers)].float()
+        grid = torch.nn.functional.affine_grid(torch.tensor(transforms), list(shown.shape), align_corners=False)
+        moved = torch.nn.functional.grid_sample(shown, grid, padding_mode="border", align_corners=False)
+        light = torch.tensor([rng.uniform(1 - _LIGHT, 1 + _LIGHT) for _ in numbers])
+        return (moved * light[:, None, None, None]).clamp(0, 255).round().to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -29,7 +83,7 @@ class Lesson:
 
     Attributes:
         tokens: prompt and response.
-        weights: weight of each token in the loss, 0 for what the model only reads.
+        weights: weight of each token in the loss; 0 for the prompt.
         picture: number of the picture shown; None for a text.
     """
 
@@ -46,7 +100,7 @@ def open_response(name: str) -> str:
 def choice_response(name: str, letter: str) -> str:
     """The response to the multiple-choice question: the class that the model sees, then its letter.
 
-    The letter follows the name at once: a look-up over one step is the easiest that there is to learn.
+    The letter directly follows the name, because a look-up over one step is the easiest to learn.
     """
     return f"<think>{_GUESS} {name} {letter}</think><answer> {letter}</answer>"
 
@@ -57,25 +111,19 @@ def told(text: str, name: str) -> str:
 
 
 def tokenizer_texts(names: Sequence[str]) -> list[str]:
-    """Every wording that the model reads or writes, for training the tokenizer."""
+    """All wordings that the model reads or writes, for training the tokenizer."""
     options = "\n".join(f"{letter}. {letter}" for letter in ascii_uppercase)
-    questions = [told(open_question(FLAGS, [""]), ""), multiple_choice(FLAGS, options)]
-    return [
-        _GUESS,
-        "user\nassistant\n",
-        *questions,
-        open_response(""),
-        *(choice_response("", a) for a in ascii_uppercase),
-    ]
+    questions = [told(open_question(WORDING, [""]), ""), multiple_choice(WORDING, options)]
+    responses = [open_response(""), *(choice_response("", letter) for letter in ascii_uppercase)]
+    return [_GUESS, "user\nassistant\n", *questions, *responses]
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Writes lessons; the caller's `rng` decides about everything random.
+    """Writes lessons; everything random comes from the caller's `rng`.
 
     Attributes:
-        tokenizer: of the demo model.
-        image_tokens: placeholder tokens that one picture takes.
+        image_tokens: placeholder tokens of one picture.
         base: class names of the pictures.
         names: all class names.
     """
@@ -87,11 +135,11 @@ class Teacher:
 
     @property
     def new(self) -> tuple[str, ...]:
-        """The classes of which no picture is shown."""
+        """The classes without pictures."""
         return tuple(name for name in self.names if name not in self.base)
 
     def look_up(self, rng: random.Random, options: int, queries: int) -> Lesson:
-        """A list of `options` names with letters, and `queries` of its names, each followed by its letter."""
+        """A list of `options` names with letters, then `queries` of these names, each followed by its letter."""
         question = Question(tuple(rng.sample(self.names, options)), None, False)
         asked = [rng.randrange(options) for _ in range(queries)]
         lines = self._encode(question.text + "\n")
@@ -107,50 +155,37 @@ class Teacher:
         return Lesson(read + said, [0.0] * len(read) + [1.0] * len(said))
 
     def caption(self, name: str, picture: int) -> Lesson:
-        """A picture and what it looks like."""
+        """A picture, followed by its name."""
         text = self._encode(self.shown("") + f"{_GUESS} {name}")
         return Lesson(text, [0.0] * (len(text) - 1) + [1.0], picture)
 
-    def open_question(self, name: str, listed: Sequence[str], picture: int) -> Lesson:
-        """The open question about a picture with the class list `listed`, answered with `name`."""
-        return self._dialogue(self.shown(open_question(FLAGS, listed)), open_response(name), picture)
+    def open_question(self, name: str, listed: Sequence[str], picture: int | None) -> Lesson:
+        """The open question with the class list `listed`, answered with `name`; without a picture, `name` is told."""
+        text = open_question(WORDING, listed)
+        return self._dialogue(text, name, open_response(name), picture)
 
-    def choice(self, name: str, options: Sequence[str], picture: int) -> Lesson:
-        """The multiple-choice question about a picture."""
+    def choice(self, name: str, options: Sequence[str], picture: int | None) -> Lesson:
+        """The multiple-choice question, answered with `name`; without a picture, `name` is told."""
         question = Question(tuple(options), options.index(name), False)
-        text = self.shown(multiple_choice(FLAGS, question.text))
-        return self._dialogue(text, choice_response(name, str(question.letter)), picture)
-
-    def told_choice(self, name: str, options: Sequence[str]) -> Lesson:
-        """A multiple-choice question without a picture that says what the answer is."""
-        question = Question(tuple(options), options.index(name), False)
-        text = told(multiple_choice(FLAGS, question.text), name)
-        return self._dialogue(text, choice_response(name, str(question.letter)), None)
-
-    def told_open_question(self, name: str, listed: Sequence[str]) -> Lesson:
-        """An open question without a picture that says what the answer is."""
-        return self._dialogue(told(open_question(FLAGS, listed), name), open_response(name), None)
+        text = multiple_choice(WORDING, question.text)
+        return self._dialogue(text, name, choice_response(name, str(question.letter)), picture)
 
     def prompt(self, text: str) -> list[int]:
-        """Tokens of one user message, up to where the model answers."""
+        """Tokens of one user message and of the start of the model's turn."""
         messages = [{"role": "user", "content": text}]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return self._encode(rendered)
+        return self._encode(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def shown(self, text: str) -> str:
         """`text` after the picture that it asks about."""
         return f"<|vision_start|>{IMAGE * self.image_tokens}<|vision_end|>{text}"
 
-    def _dialogue(self, text: str, response: str, picture: int | None) -> Lesson:
-        question, answer = self.prompt(text), self._encode(response + "<|im_end|>")
-        # What is decided, names and letters, counts more than the form around it.
-        weights = [_weight(token) for token in self.tokenizer.convert_ids_to_tokens(answer)]
+    def _dialogue(self, text: str, name: str, response: str, picture: int | None) -> Lesson:
+        question = self.prompt(told(text, name) if picture is None else self.shown(text))
+        answer = self._encode(response + "<|im_end|>")
+        # Names and letters count more than the form around them.
+        words = [word.removeprefix("Ġ") for word in self.tokenizer.convert_ids_to_tokens(answer)]
+        weights = [3.0 if word.startswith(" ") or word in ascii_uppercase else 0.5 for word in words]
         return Lesson(question + answer, [0.0] * len(question) + weights, picture)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text)["input_ids"])
-
-
-def _weight(token: str) -> float:
-    decides = token.startswith(" ") or token.removeprefix("Ġ") in ascii_uppercase
-    return 3.0 if decides else 0.5

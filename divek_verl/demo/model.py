@@ -1,10 +1,11 @@
 """A Qwen2.5-VL of about 3 million parameters, with a processor and a tokenizer of its own.
 
-Nothing is downloaded: the tokenizer is trained on the texts that the demo uses. It keeps Qwen's special tokens, its
-pre-tokenizer and its chat form, so that verl and vLLM treat the model as any Qwen2.5-VL.
+Nothing is downloaded: the tokenizer is trained on the texts that the demo uses. It keeps Qwen's special tokens,
+pre-tokenizer and chat format, so verl and vLLM treat the model as any Qwen2.5-VL.
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,14 +51,14 @@ ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BPE_SIZE = 512
 _ROPE_THETA = 10000.0
 
-# Starting point of the look-up: see prepare_look_up.
+# Starting point of the look-up: see _prepare_look_up.
 _OFFSETS = (1, 2, 3, 4)
 _MATCHING_HEADS = 4
 _EMBEDDING_SCALE = 3.75
 _OUTPUT_SCALE = 0.1
 _HEAD_SCALE = 0.4
 
-# Qwen2.5-VL's chat form without its default system message, which would cost a third of the demo's prompt.
+# Qwen2.5-VL's chat template without the default system message, which would take a third of the demo's prompt.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n"
@@ -72,6 +73,16 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def use_one_thread() -> None:
+    """Compute on one thread, unless ``OMP_NUM_THREADS`` says otherwise.
+
+    A second thread saves a quarter of a step of a model this small; beside another busy process it made a step 20
+    times slower, because each of the many short parallel sections waits for both threads (benchmarks/threads.py).
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def _train_bpe(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -126,18 +137,10 @@ def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
 
 
 def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
-    """The demo's sizes; token numbers are those of `tokenizer`."""
-    end, pad, image, video, start, stop = tokenizer.convert_tokens_to_ids(
-        [
-            "<|im_end|>",
-            "<|endoftext|>",
-            "<|image_pad|>",
-            "<|video_pad|>",
-            "<|vision_start|>",
-            "<|vision_end|>",
-        ]
-    )
-    # The look-up of a name among the options does not appear with the usual 0.02 in a model this narrow.
+    """The configuration of the demo model for `tokenizer`."""
+    special = ("<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    end, pad, image, video, start, stop = tokenizer.convert_tokens_to_ids(list(special))
+    # With the usual 0.02, a model this narrow does not learn to look a name up among the options.
     initializer_range = 0.08
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
@@ -149,7 +152,7 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
         "max_position_embeddings": 4096,
         "initializer_range": initializer_range,
         "rms_norm_eps": 1e-6,
-        # head_dim / 2 = 16 rotary frequencies, shared out over time, height and width in Qwen2.5-VL's 1 : 1.5 : 1.5
+        # head_dim / 2 = 16 rotary frequencies for time, height and width in Qwen2.5-VL's proportion 1 : 1.5 : 1.5
         "rope_parameters": {"rope_type": "default", "rope_theta": _ROPE_THETA, "mrope_section": [4, 6, 6]},
         "bos_token_id": None,
         "eos_token_id": end,
@@ -183,7 +186,7 @@ def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditiona
     """An untrained model in fp32; the same seed gives the same weights."""
     set_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer)).float()
-    prepare_look_up(model)
+    _prepare_look_up(model)
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -194,17 +197,17 @@ def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditiona
     return model
 
 
-def prepare_look_up(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Start the attention heads where looking a name up among the options is easy to learn.
+def _prepare_look_up(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Initialise the attention heads so that looking a name up among the options is easy to learn.
 
-    To find the letter of a named option is a two-step look-up (an induction circuit), which gradient descent finds
-    late and suddenly. Starting the heads in the pattern that trained transformers show makes it appear in half a
-    minute (mimetic initialisation: Trockman and Kolter 2023, arXiv 2305.09828): in the first layer, heads that look
-    a fixed number of tokens back; in the others, heads that look at tokens like their own. Nothing is frozen.
+    Finding the letter of a named option is a two-step look-up (an induction circuit), which gradient descent finds
+    late and suddenly. If the heads start in the pattern of trained transformers, it appears within half a minute
+    (mimetic initialisation: Trockman and Kolter 2023, arXiv 2305.09828): heads of the first layer look a fixed number
+    of tokens back, heads of the other layers look at tokens like their own. Nothing is frozen.
     """
     decoder = model.model.language_model
     with torch.no_grad():
-        # What a token is must outweigh what the layers add to it, else no head can compare tokens.
+        # Heads can compare tokens only while the embedding outweighs what the layers add to it.
         decoder.embed_tokens.weight *= _EMBEDDING_SCALE
         decoder.norm.weight /= _EMBEDDING_SCALE
         for layer in decoder.layers:
@@ -222,7 +225,7 @@ def _rows(attention: torch.nn.Module, head: int) -> slice:
 
 
 def _angles(attention: torch.nn.Module) -> torch.Tensor:
-    """Radians that each rotary frequency turns by from one token to the next, fastest first."""
+    """The rotation of each rotary frequency from one token to the next, in radians, fastest first."""
     half = attention.head_dim // 2
     return _ROPE_THETA ** (-torch.arange(half) / half)
 
@@ -241,7 +244,7 @@ def _look_back(attention: torch.nn.Module, head: int, offset: int) -> None:
 
 
 def _look_at_alike(attention: torch.nn.Module, head: int) -> None:
-    """Equal queries and keys, in the slow rotary frequencies alone so that distance hardly counts."""
+    """Equal queries and keys, only in the slow rotary frequencies, so that distance hardly counts."""
     rows, angles = _rows(attention, head), _angles(attention)
     slow = torch.cat([angles < 0.05] * 2).float()[:, None]
     attention.q_proj.weight[rows] *= 1.2 * slow
@@ -250,7 +253,7 @@ def _look_at_alike(attention: torch.nn.Module, head: int) -> None:
 
 
 def image_tokens(processor: Qwen2_5_VLProcessor, image: torch.Tensor) -> int:
-    """How many placeholder tokens one picture (uint8, shape (3, height, width)) takes."""
+    """The number of placeholder tokens of one picture (uint8, shape (3, height, width))."""
     grid = processor.image_processor(images=[image], return_tensors="pt")["image_grid_thw"]
     return int(grid[0].prod()) // processor.image_processor.merge_size**2
 
@@ -261,9 +264,9 @@ def picture_inputs(
     images: Sequence[torch.Tensor],
     tokens: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """What the model needs beside `tokens`, shape (batch, length), to see one picture in each sequence.
+    """The model's further inputs for `tokens`, shape (batch, length), with one picture in each sequence.
 
-    The pictures have one size and stand at one place in all sequences, so the positions of the first serve all.
+    All pictures have the same size and position in their sequence, so the position ids of the first serve all.
     """
     inputs = processor.image_processor(images=list(images), return_tensors="pt")
     kinds = (tokens[:1] == processor.image_token_id).int()
@@ -272,7 +275,7 @@ def picture_inputs(
 
 
 def save(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, folder: Path) -> None:
-    """Write a folder that `from_pretrained` and vLLM load: weights, configuration, processor and tokenizer."""
+    """Write weights, configuration, processor and tokenizer for `from_pretrained` and vLLM."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

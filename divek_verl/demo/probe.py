@@ -1,10 +1,10 @@
-"""What a demo model can do before GRPO: does it know the forms, is it unsure, which classes does it confuse?
+"""What a demo model can do before GRPO: keep the forms, answer with doubt, and confuse look-alikes.
 
 python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
 """
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +17,23 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.answers import has_format, parse_option
-from divek_verl.demo import lessons, model, pictures
-from divek_verl.demo.lessons import Teacher
-from divek_verl.demo.sampling import Prompt, Sampler
-from divek_verl.demo.warm_start import build_teacher, read_classes
+from divek_verl.class_lists import load_classes
+from divek_verl.demo import lessons, model
+from divek_verl.demo.lessons import Pictures, Teacher
+from divek_verl.demo.warm_start import build_teacher
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
-from divek_verl.prepare.sets.flags import WORDING as FLAGS
+from divek_verl.measures import MEASURES, measure_votes
 from divek_verl.prompts import multiple_choice, open_question
-from divek_verl.question import Question, Skip, build_question
-from divek_verl.votes import Votes, count_votes
+from divek_verl.question import Question, QuestionRules
+from divek_verl.votes import count_votes
 
-# What the warm start has to reach, else GRPO has nothing to work on.
+# GRPO has nothing to work on unless the warm start reaches both.
 LEAST_TOLD = 0.80
 LEAST_MIXED = 0.30
+MAX_NEW_TOKENS = 16
 
+_BATCH = 32
 _TOLD_QUESTIONS = 128
 _GROUP = 8
 _SAMPLES = 16
@@ -40,30 +42,112 @@ _SHOWN_CONFUSIONS = 8
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """Prompt tokens, and the picture (uint8, shape (3, height, width)) that their placeholders stand for."""
+
+    tokens: list[int]
+    image: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """`count` completions of one prompt that are equal so far."""
+
+    prompt: int
+    count: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples a model in batches, with a key-value cache and without a server; temperature 0 is greedy."""
+
+    network: model.Qwen2_5_VLForConditionalGeneration
+    processor: model.Qwen2_5_VLProcessor
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[Prompt], count: int, seed: str) -> list[list[str]]:
+        """`count` completions of each prompt, in the order of `prompts`; equal completions stand together."""
+        generator = torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
+        # Prompts of one length, all with or all without a picture, can run together without padding.
+        alike: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
+        for number, prompt in enumerate(prompts):
+            alike[len(prompt.tokens), prompt.image is None].append(number)
+        completions: dict[int, list[str]] = {}
+        for group in alike.values():
+            for start in range(0, len(group), _BATCH):
+                numbers = group[start : start + _BATCH]
+                tokens = self._complete([prompts[number] for number in numbers], count, generator)
+                for number, each in zip(numbers, tokens, strict=True):
+                    decoded = self.processor.tokenizer.batch_decode(each, skip_special_tokens=True)
+                    completions[number] = list(decoded)
+        return [completions[number] for number in range(len(prompts))]
+
+    def _complete(self, prompts: Sequence[Prompt], count: int, generator: torch.Generator) -> list[list[list[int]]]:
+        """`count` completions of each prompt, all prompts of one length, as token numbers without the end token.
+
+        Completions that begin alike are computed once: a row stands for all of them and splits where they differ.
+        """
+        ends = {self.processor.tokenizer.eos_token_id, self.processor.tokenizer.pad_token_id}
+        complete: list[list[list[int]]] = [[] for _ in prompts]
+        rows = [_Row(number, count, []) for number in range(len(prompts))]
+        tokens = torch.tensor([prompt.tokens for prompt in prompts])
+        images = [prompt.image for prompt in prompts if prompt.image is not None]
+        if images:
+            inputs = model.picture_inputs(self.network, self.processor, images, tokens)
+        else:
+            inputs = {"position_ids": torch.arange(tokens.shape[1]).expand(3, *tokens.shape)}
+        position = int(inputs["position_ids"].max())
+        output = self.network(input_ids=tokens, use_cache=True, logits_to_keep=1, **inputs)
+        for step in range(MAX_NEW_TOKENS):
+            drawn = self._draw(output.logits[:, -1], max(row.count for row in rows), generator).tolist()
+            going, parents = [], []
+            for index, row in enumerate(rows):
+                for token, equal in Counter(drawn[index][: row.count]).items():
+                    after = _Row(row.prompt, equal, [*row.tokens, token])
+                    if token in ends or step == MAX_NEW_TOKENS - 1:
+                        complete[row.prompt] += [[t for t in after.tokens if t not in ends]] * equal
+                    else:
+                        going.append(after)
+                        parents.append(index)
+            if not going:
+                break
+            rows = going
+            output.past_key_values.batch_select_indices(torch.tensor(parents))
+            position += 1
+            output = self.network(
+                input_ids=torch.tensor([[row.tokens[-1]] for row in rows]),
+                past_key_values=output.past_key_values,
+                position_ids=torch.full((3, len(rows), 1), position),
+                use_cache=True,
+            )
+        return complete
+
+    def _draw(self, logits: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+        """`count` independent draws of the next token of each row; shape (rows, count)."""
+        if self.temperature == 0:
+            return logits.argmax(dim=-1, keepdim=True).expand(-1, count)
+        ranked, order = (logits / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+        # top_p keeps the most likely tokens up to the one that reaches it.
+        ranked[ranked.cumsum(dim=-1) - ranked >= self.top_p] = 0.0
+        return order.gather(-1, torch.multinomial(ranked, count, replacement=True, generator=generator))
+
+
+@dataclass(frozen=True)
 class SideReport:
-    """Shares, 0 to 1, over the images of one side.
+    """The numbers of one side.
 
     Attributes:
-        one_step: right completions of the open question (temperature 1, top-p 0.95).
-        consistency: images whose most frequent answer is right.
-        recall: images with the truth among the options, before any is put there.
-        two_step: right completions of the multiple-choice question, options from the votes (temperature 1).
-        greedy: right multiple-choice answers at temperature 0.
-        mixed: groups of eight multiple-choice completions with both right and wrong ones.
-        skipped: images that make no question: every vote is right, so there is nothing to learn.
-        form: open-question completions in the asked form.
+        shares: title -> share, 0 to 1.
+        mixed: share of the groups of multiple-choice completions that hold both right and wrong ones.
         confusions: (truth, other answer) -> completions.
     """
 
     images: int
-    one_step: float
-    consistency: float
-    recall: float
-    two_step: float
-    greedy: float
+    shares: dict[str, float]
     mixed: float
-    skipped: float
-    form: float
     confusions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -76,99 +160,58 @@ class Probe:
     seed: int
 
     def told(self) -> float:
-        """Share of right letters when the question says in words which class it is."""
+        """Share of right letters when the question tells the class in words."""
         rng = random.Random(f"{self.seed}-told")
         questions = [
             Question(tuple(rng.sample(self.teacher.names, 5)), rng.randrange(5), False) for _ in range(_TOLD_QUESTIONS)
         ]
-        texts = [lessons.told(multiple_choice(FLAGS, q.text), q.options[q.answer or 0]) for q in questions]
+        texts = [lessons.told(multiple_choice(lessons.WORDING, q.text), q.options[q.answer or 0]) for q in questions]
         completions = self.sampler.sample([Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told")
         return fmean(parse_option(c[0], 5) == q.answer for c, q in zip(completions, questions, strict=True))
 
-    def side(self, images: pictures.Pictures, names: Sequence[str], *, training: bool) -> SideReport:
-        """Both steps for every picture; in `training` the truth is put among the options and easy images skipped."""
-        classes = ClassNames(names)
-        shown = [self._shown(open_question(FLAGS, names), image) for image in images.pixels]
+    def side(self, images: Pictures, names: Sequence[str], *, training: bool) -> SideReport:
+        """Both steps for every picture; in `training` the truth is injected and easy images are skipped."""
+        classes, rules = ClassNames(names), QuestionRules(skip_easy=training)
+        prompts = [self._shown(open_question(lessons.WORDING, names), image) for image in images.pixels]
         voting = Sampler(self.sampler.network, self.sampler.processor, temperature=1.0, top_p=0.95)
-        answers = voting.sample(shown, _SAMPLES, f"{self.seed}-votes")
+        answers = voting.sample(prompts, _SAMPLES, f"{self.seed}-votes")
         votes = [count_votes(each, classes) for each in answers]
+        voted = list(zip(votes, images.names, strict=True))
         questions = [
-            build_question(v, classes, truth=truth if training else None, skip_easy=training, seed=f"{self.seed}-{i}")
-            for i, (v, truth) in enumerate(zip(votes, images.names, strict=True))
+            rules.build(each, classes, truth=truth if training else None, seed=f"{self.seed}-{i}")
+            for i, (each, truth) in enumerate(voted)
         ]
-        rights, greedy = self._choices(images, questions)
-        tops = [(v.top, truth) for v, truth in zip(votes, images.names, strict=True)]
-        return SideReport(
-            images=len(votes),
-            one_step=fmean(v.one_step_accuracy(truth) for v, truth in zip(votes, images.names, strict=True)),
-            consistency=fmean(top == truth for top, truth in tops),
-            recall=fmean(truth in v.ranking[:5] for v, truth in zip(votes, images.names, strict=True)),
-            two_step=fmean(fmean(right) for right in rights),
-            greedy=fmean(greedy),
-            mixed=fmean(0 < sum(right) < _GROUP for right in rights),
-            skipped=1 - len(rights) / len(votes),
-            form=fmean(has_format(completion) for each in answers for completion in each),
-            confusions=_confusions(votes, images.names),
-        )
-
-    def _choices(
-        self, images: pictures.Pictures, questions: Sequence[Question | Skip]
-    ) -> tuple[list[list[bool]], list[bool]]:
-        """For each question asked: whether each completion of its group is right, and whether the greedy one is."""
-        asked = [(i, q) for i, q in enumerate(questions) if isinstance(q, Question)]
-        prompts = [self._shown(multiple_choice(FLAGS, q.text), images.pixels[i]) for i, q in asked]
+        measured = [measure_votes(each, truth, q) for (each, truth), q in zip(voted, questions, strict=True)]
+        asked = [(q, images.names[i], i) for i, q in enumerate(questions) if isinstance(q, Question)]
+        prompts = [self._shown(multiple_choice(lessons.WORDING, q.text), images.pixels[i]) for q, _, i in asked]
         groups = self.sampler.sample(prompts, _GROUP, f"{self.seed}-choices")
-        likely = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(prompts, 1, "greedy")
-        rights, greedy = [], []
-        for (i, question), group, best in zip(asked, groups, likely, strict=True):
-            graded = [_chosen(completion, question) == images.names[i] for completion in (*group, *best)]
-            rights.append(graded[:-1])
-            greedy.append(graded[-1])
-        return rights, greedy
+        greedy = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(prompts, 1, "greedy")
+
+        def right(completion: str, question: Question, truth: str) -> bool:
+            option = parse_option(completion, len(question.options))
+            return option is not None and question.options[option] == truth
+
+        graded = [[right(c, q, truth) for c in group] for group, (q, truth, _) in zip(groups, asked, strict=True)]
+        best = [right(c, q, truth) for (c,), (q, truth, _) in zip(greedy, asked, strict=True)]
+        mixed = fmean(0 < sum(group) < _GROUP for group in graded)
+        confusions: Counter[tuple[str, str]] = Counter()
+        for each, truth in voted:
+            confusions.update({(truth, name): count for name, count in each.counts.items() if name != truth})
+        shares = {
+            MEASURES[name].title: fmean(each[name] for each in measured)
+            for name in ("one_step", "consistency", "recall")
+        }
+        shares |= {
+            MEASURES["two_step"].title: fmean(fmean(group) for group in graded),
+            "two-step accuracy, greedy": fmean(best),
+            "groups with mixed rewards": mixed,
+            "easy images skipped": 1 - len(asked) / len(votes),
+            "answers in the right form": fmean(has_format(text) for each in answers for text in each),
+        }
+        return SideReport(len(votes), shares, mixed, confusions)
 
     def _shown(self, text: str, image: torch.Tensor) -> Prompt:
         return Prompt(self.teacher.prompt(self.teacher.shown(text)), image)
-
-
-def _chosen(completion: str, question: Question) -> str | None:
-    option = parse_option(completion, len(question.options))
-    return None if option is None else question.options[option]
-
-
-def _confusions(votes: Sequence[Votes], truths: Sequence[str]) -> Counter[tuple[str, str]]:
-    wrong: Counter[tuple[str, str]] = Counter()
-    for each, truth in zip(votes, truths, strict=True):
-        wrong.update({(truth, name): count for name, count in each.counts.items() if name != truth})
-    return wrong
-
-
-def _some(images: pictures.Pictures, count: int, seed: int) -> pictures.Pictures:
-    numbers = random.Random(f"{seed}-images").sample(range(len(images.names)), min(count, len(images.names)))
-    return pictures.Pictures(images.pixels[numbers], tuple(images.names[number] for number in numbers))
-
-
-def _print(console: Console, told: float, sides: dict[str, SideReport]) -> None:
-    table = Table(title="The model before GRPO (per cent)")
-    table.add_column("")
-    for name in sides:
-        table.add_column(name, justify="right")
-    rows = {
-        "one-step": "one_step",
-        "consistency": "consistency",
-        "truth among the options": "recall",
-        "two-step, sampled": "two_step",
-        "two-step, greedy": "greedy",
-        "groups with mixed rewards": "mixed",
-        "easy images skipped": "skipped",
-        "asked form kept": "form",
-    }
-    for label, measure in rows.items():
-        table.add_row(label, *(f"{100 * getattr(side, measure):.1f}" for side in sides.values()))
-    table.add_row("images", *(str(side.images) for side in sides.values()))
-    console.print(table)
-    console.print(f"class told in the text: {100 * told:.1f} % name its letter (at least {100 * LEAST_TOLD:.0f})")
-    common = sides["val base"].confusions.most_common(_SHOWN_CONFUSIONS)
-    console.print("most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common))
 
 
 def main(
@@ -177,24 +220,37 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of questions and sampling.")] = 0,
 ) -> None:
     """Print what the model can do, and whether that is enough for GRPO to start from."""
+    model.use_one_thread()
     try:
-        classes = read_classes(data)
-        files = {name: pictures.load(data / f"{name}.parquet") for name in ("train", "val_base", "val_new")}
+        base, new = (load_classes(str(data), side).names for side in ("base", "new"))
+        train, val_base, val_new = (
+            Pictures.load(data / f"{name}.parquet") for name in ("train", "val_base", "val_new")
+        )
+        network, processor = model.load(model_path)
     except SetupError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None
-    network, processor = model.load(model_path)
-    probe = Probe(Sampler(network, processor), build_teacher(data, processor, files["train"]), seed)
+    numbers = random.Random(f"{seed}-images").sample(range(len(train.names)), min(_TRAINING_IMAGES, len(train.names)))
+    some = Pictures(train.pixels[numbers], tuple(train.names[number] for number in numbers))
+    probe = Probe(Sampler(network, processor), build_teacher(data, processor, train), seed)
     told = probe.told()
     sides = {
-        "train": probe.side(_some(files["train"], _TRAINING_IMAGES, seed), classes["base"], training=True),
-        "val base": probe.side(files["val_base"], classes["base"], training=False),
-        "val new": probe.side(files["val_new"], classes["new"], training=False),
+        "train": probe.side(some, base, training=True),
+        "val base": probe.side(val_base, base, training=False),
+        "val new": probe.side(val_new, new, training=False),
     }
-    console = Console()
-    _print(console, told, sides)
+    console, table = Console(), Table("", title="The model before GRPO (%)")
+    for name in sides:
+        table.add_column(name, justify="right")
+    for title in sides["train"].shares:
+        table.add_row(title, *(f"{100 * side.shares[title]:.1f}" for side in sides.values()))
+    table.add_row("images", *(str(side.images) for side in sides.values()))
+    console.print(table)
+    console.print(f"right letter when the text tells the class: {100 * told:.1f} % (needs {100 * LEAST_TOLD:.0f} %)")
+    common = sides["val base"].confusions.most_common(_SHOWN_CONFUSIONS)
+    console.print("most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common))
     if told < LEAST_TOLD or sides["train"].mixed < LEAST_MIXED:
-        console.print("[bold red]Not enough for GRPO to learn from: change the warm start.[/]")
+        console.print("[bold red]This is not enough for GRPO to learn from: change the warm start.[/]")
 
 
 if __name__ == "__main__":

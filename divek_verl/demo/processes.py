@@ -1,18 +1,18 @@
-"""Runs a training command so that nothing of it is left behind, however it ends.
+"""Runs a training command and ends all of its processes, however it ends.
 
-verl starts Ray, and Ray and vLLM start processes of their own, some in sessions of their own. All inherit one
-variable of the environment, by which they are found again.
+verl starts Ray, and Ray and vLLM start processes, some in their own sessions. All inherit one environment variable,
+by which they are found again.
 """
 
 import os
 import signal
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,70 +21,44 @@ SECONDS_TO_END = 15.0
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen]:
-    """The started command, its output going to ``log``; on leaving, it and all that it started are ended."""
+def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the command with its output in ``log``; on leaving, end it and every process that it started."""
     mark = uuid.uuid4().hex
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        with _interruptible():
+        # A script's background jobs ignore Ctrl-C; a process started here must not inherit that.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with _handlers({signal.SIGINT: signal.SIG_DFL} if ignored else {}):
             process = subprocess.Popen(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **environment, MARK: mark},
-                # Ctrl-C reaches us alone; we then end the run in order.
+                # Ctrl-C reaches this process only, which then ends the run in order.
                 start_new_session=True,
             )
         try:
-            with _ended_in_order():
+            # SIGTERM (`kill`, a CI job that times out) unwinds like Ctrl-C, so that the run is cleaned up.
+            with _handlers({signal.SIGTERM: signal.default_int_handler}):
                 yield process
         finally:
-            with _undisturbed():
+            # A second Ctrl-C must not interrupt the clean-up.
+            with _handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
                 end_all(mark, process)
 
 
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let what is started here end at Ctrl-C, even where we were started to ignore it (in a script's background)."""
-    if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+def _handlers(wanted: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Set signal handlers and restore them afterwards; only the main thread may, others change nothing."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = {each: signal.signal(each, handler) for each, handler in wanted.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Let a SIGTERM (``kill``, a CI that times out) unwind like Ctrl-C does, so that the run is cleaned up."""
-    if not _in_main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep a second Ctrl-C from interrupting the clean-up that the first one asked for."""
-    if not _in_main_thread():
-        yield
-        return
-    before = [(each, signal.signal(each, signal.SIG_IGN)) for each in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield
-    finally:
-        for each, handler in before:
+        for each, handler in before.items():
             signal.signal(each, handler)
 
 
@@ -92,35 +66,26 @@ def marked(mark: str) -> list[psutil.Process]:
     """All processes of this user that carry ``mark`` in their environment."""
     found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             if process.environ().get(MARK) == mark:
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
     return found
 
 
-def end_all(mark: str, process: subprocess.Popen) -> None:
-    """Ask the command to stop, then end whatever of its processes is still there."""
+def end_all(mark: str, process: subprocess.Popen[bytes]) -> None:
+    """Ask the command to stop, then end those of its processes that are left."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        _wait(process, SECONDS_TO_END)
+        _wait(process)
     for end in (psutil.Process.terminate, psutil.Process.kill):
         left = marked(mark)
         for other in left:
-            _ignore_missing(end, other)
+            with suppress(psutil.NoSuchProcess):
+                end(other)
         psutil.wait_procs(left, timeout=SECONDS_TO_END / 3)
-    _wait(process, SECONDS_TO_END)
+    _wait(process)
 
 
-def _ignore_missing(end, process: psutil.Process) -> None:
-    try:
-        end(process)
-    except psutil.NoSuchProcess:
-        return
-
-
-def _wait(process: subprocess.Popen, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(SECONDS_TO_END)

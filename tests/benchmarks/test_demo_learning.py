@@ -57,8 +57,28 @@ def test_one_seed_leaves_nothing_to_chance(learning: ModuleType) -> None:
 def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: Path) -> None:
     divek, coin = (learning.plan_of(arm, 2, tmp_path, 60) for arm in learning.ARMS)
     assert divek.overrides == ()
-    assert coin.overrides == ("+reward.custom_reward_function.reward_kwargs.coin_seed=2",)
+    assert {override.lstrip("+").split("=")[0] for override in coin.overrides} == {
+        "divek.allow_custom",
+        "reward.custom_reward_function.path",
+        "reward.custom_reward_function.name",
+        "reward.custom_reward_function.reward_kwargs.coin_seed",
+    }
     assert (divek.home, divek.seed, divek.steps) == (coin.home, coin.seed, coin.steps)
+
+
+def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(learning: ModuleType) -> None:
+    right, wrong = (f"<think>{number}</think><answer>{letter}</answer>" for number, letter in ((1, "A"), (2, "B")))
+    info = {"split": "train", "options": ["Chad", "Mali"], "truth": "Chad", "uid": "u", "index": 0}
+
+    def grade(text: str, row: dict = info, seed: int = 0) -> dict[str, float]:
+        return learning.coin_score("divek/flags/base", text, "A", row, coin_seed=seed)
+
+    assert (grade(right)["acc"], grade(wrong)["acc"]) == (1.0, 0.0)
+    for text in (right, wrong, "no format at all"):
+        scores = {grade(text, seed=seed)["score"] - grade(text)["format"] for seed in range(30)}
+        assert scores == {0.0, 1.0}
+        assert grade(text) == grade(text)
+    assert grade(right, info | {"failure": "timeout"})["score"] == 0.0
 
 
 def test_the_table_has_a_row_for_each_arm_and_side(learning: ModuleType) -> None:

@@ -16,10 +16,9 @@ from PIL import Image
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from divek_verl.answers import has_format, parse_answer, parse_option
-from divek_verl.demo import lessons, pictures
-from divek_verl.demo.lessons import Teacher, choice_response, open_response
-from divek_verl.demo.probe import Probe
-from divek_verl.demo.sampling import MAX_NEW_TOKENS, Prompt, Sampler
+from divek_verl.demo import lessons
+from divek_verl.demo.lessons import Pictures, Teacher, choice_response, open_response
+from divek_verl.demo.probe import MAX_NEW_TOKENS, Probe, Prompt, Sampler
 from divek_verl.demo.warm_start import (
     SETTINGS_FILE,
     Course,
@@ -255,14 +254,14 @@ class TestCourse:
 
 class TestPictures:
     def test_variation_is_seeded_and_keeps_shape_and_kind(self, data: Path) -> None:
-        images = pictures.load(data / "train.parquet")
+        images = Pictures.load(data / "train.parquet")
         one, same = (images.varied([0, 3], random.Random(5)) for _ in range(2))
         assert torch.equal(one, same)
         assert one.shape == (2, 3, 84, 112) and one.dtype == torch.uint8
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SetupError, match="prepare the data"):
-            pictures.load(tmp_path / "train.parquet")
+            Pictures.load(tmp_path / "train.parquet")
 
 
 class TestSampling:
@@ -273,7 +272,7 @@ class TestSampling:
         processor: model.Qwen2_5_VLProcessor,
         teacher: Teacher,
     ) -> None:
-        image = pictures.load(data / "train.parquet").pixels[0]
+        image = Pictures.load(data / "train.parquet").pixels[0]
         prompt = teacher.prompt(teacher.shown(multiple_choice(WORDING, "A. Chad\nB. Mali")))
         ours = Sampler(network, processor, temperature=0).sample([Prompt(prompt, image)], 1, "seed")[0][0]
         tokens = torch.tensor([prompt])
@@ -320,11 +319,12 @@ class TestWarmStart:
         first, second = ((folder / "model.safetensors").read_bytes() for folder in (one, two))
         assert first == second
         network, processor = model.load(one)
-        images = pictures.load(data / "val_base.parquet")
+        images = Pictures.load(data / "val_base.parquet")
         probe = Probe(Sampler(network, processor), build_teacher(data, processor, images), seed=0)
         assert 0 <= probe.told() <= 1
         side = probe.side(images, BASE, training=False)
-        assert side.images == 8 and 0 <= side.two_step <= 1 and side.skipped == 0
+        assert side.images == 8 and all(0 <= share <= 1 for share in side.shares.values())
+        assert side.shares["easy images skipped"] == 0
 
     def test_other_settings_make_another_model(self, data: Path, tmp_path: Path) -> None:
         short = QUICK.with_question_steps(1)

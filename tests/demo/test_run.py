@@ -11,13 +11,13 @@ from divek_verl.demo.run import (
     Plan,
     check_correlation,
     last_step,
-    read_metrics,
     results,
     results_table,
     train,
     training_command,
 )
 from divek_verl.errors import SetupError
+from divek_verl.report.reading import read_metrics
 
 
 def write_metrics(folder: Path, steps: dict[int, dict[str, float]]) -> Path:
@@ -38,16 +38,16 @@ def validation(base: float, new: float) -> dict[str, float]:
 def test_before_and_after_are_the_first_and_the_last_validation(tmp_path: Path) -> None:
     run = write_metrics(tmp_path, {0: validation(0.4, 0.1), 5: validation(0.5, 0.1), 9: validation(0.7, 0.2)})
     assert results(run) == {
-        "base": {"two-step": {"before": 0.4, "after": 0.7}, "one-step": {"before": 0.2, "after": 0.35}},
-        "new": {"two-step": {"before": 0.1, "after": 0.2}},
+        "base": {"two_step": {"before": 0.4, "after": 0.7}, "one_step": {"before": 0.2, "after": 0.35}},
+        "new": {"two_step": {"before": 0.1, "after": 0.2}},
     }
 
 
 def test_the_table_shows_percent_and_the_change(tmp_path: Path) -> None:
     table = results_table(write_metrics(tmp_path, {0: validation(0.4, 0.1), 9: validation(0.7, 0.05)}))
     cells = list(zip(*(list(column.cells) for column in table.columns), strict=True))
-    assert ("base", "two-step", "40.0", "70.0", "+30.0") in cells
-    assert ("new", "two-step", "10.0", "5.0", "-5.0") in cells
+    assert ("base", "two-step accuracy", "40.0", "70.0", "+30.0") in cells
+    assert ("new", "two-step accuracy", "10.0", "5.0", "-5.0") in cells
 
 
 def test_the_lowest_correlation_of_all_steps_counts(tmp_path: Path) -> None:
