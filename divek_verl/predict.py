@@ -2,6 +2,7 @@
 
     from divek_verl.predict import TwoStepClassifier
     from divek_verl.prompts import Wording
+from divek_verl.records import FailureReason
 
     flags = Wording("flag", "country or region")
     with TwoStepClassifier.from_model("runs/demo/model", ["Chad", "Romania", "Moldova"], wording=flags) as classifier:
@@ -25,11 +26,13 @@ from PIL import Image
 
 from divek_verl import prompts
 from divek_verl.engines.base import Engine
-from divek_verl.engines.two_step import OpenQuestion, TwoStepAnswer, TwoStepSettings, ask_two_steps
+from divek_verl.engines.rows import PreparedRow
+from divek_verl.engines.two_step import TwoStepAnswer, TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.images import PictureLimits, PictureSource, UnreadableImage, load_picture
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import Wording
+from divek_verl.records import FailureReason
 
 if TYPE_CHECKING:
     from divek_verl.engines.options import EngineOptions
@@ -116,8 +119,8 @@ class AsyncTwoStepClassifier:
         try:
             image = await asyncio.to_thread(load_picture, picture, self.limits)
         except UnreadableImage as error:
-            return Prediction(source, failure="unreadable_image", detail=str(error))
-        answer = await ask_two_steps(self.engine, self._question(image), self.settings)
+            return Prediction(source, failure=str(FailureReason.UNREADABLE_IMAGE), detail=str(error))
+        answer = await ask_two_steps(self.engine, self.row(image), self.settings)
         return _prediction(source, answer)
 
     async def classify_all(self, pictures: Iterable[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
@@ -132,11 +135,13 @@ class AsyncTwoStepClassifier:
 
         return list(await asyncio.gather(*(one(picture) for picture in pictures)))
 
-    def _question(self, image: Image.Image) -> OpenQuestion:
+    def row(self, image: Image.Image) -> PreparedRow:
+        """The row of an upright RGB picture; an equal picture gets equal seeds, whatever file it came from."""
         text = prompts.open_question(self.wording, self.classes.names)
         picture = {"type": "image", "image": image, **self._bounds}
         messages = [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]
-        return OpenQuestion(_key(image), self.wording, self.classes, messages)
+        digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
+        return PreparedRow("", digest, "", "", self.classes, self.wording, messages)
 
 
 class TwoStepClassifier:
@@ -268,11 +273,6 @@ def _close(loop: _LoopThread, closing: AsyncExitStack) -> None:
         loop.stop()
 
 
-def _key(image: Image.Image) -> str:
-    """The same picture gets the same seeds and shuffle, by whatever way it came."""
-    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
-
-
 def _name(picture: PictureSource) -> str:
     if isinstance(picture, bytes):
         return f"<{len(picture)} bytes>"
@@ -285,9 +285,9 @@ def _prediction(source: str, answer: TwoStepAnswer) -> Prediction:
     completion = answer.choice_reply.texts[0] if answer.choice_reply and answer.choice_reply.texts else None
     thinking = _THINKING.search(completion) if completion else None
     failed = answer.failed_reply
-    failure = None if answer.chosen is not None else "no_option_named"
+    failure = None if answer.chosen is not None else str(FailureReason.NO_OPTION_NAMED)
     if failed is not None:
-        failure = failed.failure or "no_completion"
+        failure = str(failed.failure or FailureReason.NO_COMPLETION)
     return Prediction(
         source=source,
         answer=answer.chosen,

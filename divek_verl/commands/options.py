@@ -11,6 +11,7 @@ from divek_verl.engines.options import Backend, EngineOptions
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.judge import JudgeSettings
+from divek_verl.question import QuestionRules
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TwoStepOptions:
         shared = {"max_new_tokens": self.max_new_tokens, "seed": self.seed}
         return TwoStepSettings(
             num_samples=self.samples,
-            num_options=int(self.options) if self.options.isdecimal() else self.options,
+            rules=QuestionRules(int(self.options) if self.options.isdecimal() else self.options),  # type: ignore[arg-type]
             open_sampling=Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, **shared),
             choice_sampling=Sampling(self.choice_temperature, 1.0, -1, 1.0, **shared),
             seed=self.seed,

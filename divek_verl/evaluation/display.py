@@ -7,9 +7,9 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from divek_verl.evaluation.measuring import MEANINGS, TITLES
 from divek_verl.evaluation.results import Average, Difference, Results
 from divek_verl.files import write_aside
+from divek_verl.measures import MEASURES
 from divek_verl.templates import environment, plain, visible
 
 SHOWN_FAILURES = 10
@@ -30,9 +30,9 @@ def render(results: Results) -> str:
         share=lambda share: f"{100 * share:.1f}",
         points=lambda share: f"{100 * share:+.1f}".replace("-", "\u2212"),
     )
-    titles = {name: TITLES[name] for name in results.groups[0].averages}
+    shown = [MEASURES[name] for name in results.groups[0].averages]
     return made.get_template("evaluation.html.j2").render(
-        results=results, titles=titles, all_titles=TITLES, meanings=MEANINGS, weights=WEIGHTS
+        results=results, shown=shown, measures=MEASURES, weights=WEIGHTS
     )
 
 
@@ -75,7 +75,7 @@ def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Tab
 def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
     """Each measure of each data source, and the harmonic means."""
     names = list(results.groups[0].averages)
-    titles = [TITLES[name] for name in names]
+    titles = [MEASURES[name].title for name in names]
     table = _table(f"{kind} average, % [95 % interval]: {WEIGHTS[kind]}", ["images", *titles])
 
     def cells(averages: Mapping[str, Average]) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _difference_table(title: str, differences: list[Difference]) -> Table:
         test = each.mcnemar
         table.add_row(
             plain(each.data_source),
-            TITLES[each.measure],
+            MEASURES[each.measure].title,
             str(each.images),
             _with_unjudged(f"{100 * each.before:.1f}", each.before_unjudged),
             _with_unjudged(f"{100 * each.after:.1f}", each.after_unjudged),

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from divek_verl.engines.base import Engine
 from divek_verl.engines.requests import for_each
 from divek_verl.engines.rows import Key, PreparedRows, read_rows
-from divek_verl.engines.two_step import OpenQuestion, TwoStepSettings, ask_two_steps
+from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.display import write_page
 from divek_verl.evaluation.judge import JudgeCount, JudgeSettings
-from divek_verl.evaluation.measuring import TITLES, measure_all
+from divek_verl.evaluation.measuring import measure_all
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.evaluation.results import (
     RESULTS_FILE,
@@ -29,12 +29,13 @@ from divek_verl.evaluation.results import (
 )
 from divek_verl.evaluation.statistics import differences, summarize
 from divek_verl.files import append_line, only_writer, read_lines, write_aside, write_lines
+from divek_verl.measures import MEASURES
 from divek_verl.progress import progress
+from divek_verl.records import QUESTIONS_FILE
 from divek_verl.votes_file import class_list_hash
 
 Mode = Literal["one-step", "two-step", "both"]
 ASKED_FILE = "evaluation.json"
-QUESTIONS_FILE = "questions.jsonl"
 PAGE_FILE = "results.html"
 # Called with the number of images to ask about.
 OpenEngine = Callable[[int], AbstractAsyncContextManager[Engine]]
@@ -76,11 +77,15 @@ class Evaluation:
 
     @property
     def measures(self) -> list[str]:
-        return [name for name in TITLES if name != "two_step" or self.mode != "one-step"]
+        return [name for name in MEASURES if name != "two_step" or self.mode != "one-step"]
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the answers, besides model and data."""
-        return {**asdict(self.two_step), "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        settings = asdict(self.two_step)
+        rules = settings.pop("rules")
+        # These two need a truth, which an evaluation does not show.
+        del rules["skip_easy"], rules["easy_share"]
+        return {**settings, **rules, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
 
 @dataclass
@@ -195,9 +200,8 @@ async def evaluate(
 
                     async def ask(key: Key) -> None:
                         row = rows[key]
-                        question = OpenQuestion("-".join(key), row.wording, row.classes, row.messages)
-                        answer = await ask_two_steps(engine, question, evaluation.two_step)
-                        folder.add(record_of(row, answer, evaluation.two_step.num_samples))
+                        answer = await ask_two_steps(engine, row, evaluation.two_step)
+                        folder.add(record_of(row, answer, evaluation.two_step))
                         bar.update()
 
                     await for_each(left, ask, evaluation.in_flight)

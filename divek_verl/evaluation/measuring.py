@@ -15,22 +15,6 @@ from divek_verl.question import Question
 from divek_verl.reward import compute_score
 from divek_verl.votes import Votes
 
-# In the order in which they are shown.
-TITLES = {
-    "two_step": "two-step accuracy",
-    "one_step": "one-step accuracy",
-    "consistency": "consistency",
-    "recall": "recall@k",
-    "pass_at_k": "pass@K",
-}
-MEANINGS = {
-    "two_step": "the option chosen in the second step is the true class",
-    "one_step": "share of the K samples that name the true class",
-    "consistency": "the most frequent answer of the class list is the true class",
-    "recall": "the true class is an option for its votes",
-    "pass_at_k": "at least one of the K samples names the true class",
-}
-
 
 async def measure_all(
     records: Iterable[EvaluationRecord],
@@ -74,9 +58,7 @@ async def measure_all(
 def measure(record: EvaluationRecord) -> None:
     """Set the measures of a record by its class list alone; the truth is a display name of the list."""
     question = Question(tuple(record.options), None, False)
-    votes = Votes(record.votes, record.unknown, record.unanswered)
-    for name, value in measure_votes(votes, record.truth, question).items():
-        setattr(record, name, value)
+    record.set_measures(measure_votes(record.counted, record.truth, question))
     record.unjudged, record.judged = {}, {}
     info = {"options": record.options, "truth": record.truth, "failure": record.failure}
     graded = [compute_score(record.data_source, text, "", info) for text in record.completions]

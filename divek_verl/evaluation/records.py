@@ -1,15 +1,11 @@
 """The record of one evaluated image, in the schema of a run's ``questions.jsonl``."""
 
 from dataclasses import dataclass, field
-from string import ascii_uppercase
 
 from divek_verl.engines.rows import PreparedRow
-from divek_verl.engines.two_step import TwoStepAnswer
-from divek_verl.records import QuestionRecord
-
-NO_COMPLETION = "no_completion"
-FEWER = "fewer_than_asked"
-STEPS = ("open question", "multiple choice")
+from divek_verl.engines.two_step import TwoStepAnswer, TwoStepSettings
+from divek_verl.records import FailureReason, QuestionRecord
+from divek_verl.votes import MinedVotes
 
 
 @dataclass
@@ -43,9 +39,9 @@ class EvaluationRecord(QuestionRecord):
     unjudged: dict[str, float] = field(default_factory=dict)
 
 
-def record_of(row: PreparedRow, answer: TwoStepAnswer, num_samples: int) -> EvaluationRecord:
+def record_of(row: PreparedRow, answer: TwoStepAnswer, settings: TwoStepSettings) -> EvaluationRecord:
     """The record of one image, without its measures."""
-    votes, opened, chosen, failed = answer.votes, answer.open_reply, answer.choice_reply, answer.failed_reply
+    opened, chosen, failed = answer.open_reply, answer.choice_reply, answer.failed_reply
     record = EvaluationRecord(
         step=0,
         split="val",
@@ -53,27 +49,24 @@ def record_of(row: PreparedRow, answer: TwoStepAnswer, num_samples: int) -> Eval
         image_id=row.image_id,
         image=row.image,
         truth=row.truth,
-        votes=dict(votes.counts),
-        unknown=dict(votes.unknown),
-        unanswered=votes.unanswered,
-        truncated=opened.truncated,
-        failed_samples=num_samples - len(opened.texts),
-        num_samples=num_samples,
+        option_source="policy",
+        num_options=settings.rules.num_options,
+        num_samples=settings.num_samples,
         input_tokens=opened.prompt_tokens,
         output_tokens=opened.output_tokens,
     )
-    if opened.texts and record.failed_samples > 0:
-        record.sample_failure = opened.failure or FEWER
+    missing = settings.num_samples - len(opened.texts)
+    record.set_votes(MinedVotes(*row.key, answer.votes, truncated=opened.truncated, failed=missing))
+    if opened.texts and missing > 0:
+        record.sample_failure = str(opened.failure or FailureReason.FEWER_THAN_ASKED)
     if answer.question is not None:
-        record.options = list(answer.question.options)
-        index = record.options.index(record.truth) if record.truth in record.options else None
-        record.answer = None if index is None else ascii_uppercase[index]
+        record.set_question(answer.question)
     if chosen is not None and chosen.texts:
         record.choices, record.completions, record.chosen = [answer.letter], [chosen.texts[0]], answer.chosen
         record.choice_truncated = chosen.truncated > 0
         record.input_tokens += chosen.prompt_tokens
         record.output_tokens += chosen.output_tokens
     if failed is not None:
-        record.failure, record.detail = failed.failure or NO_COMPLETION, failed.detail
-        record.failed_step = STEPS[0] if failed is opened else STEPS[1]
+        record.failure, record.detail = str(failed.failure or FailureReason.NO_COMPLETION), failed.detail
+        record.failed_step = "open question" if failed is opened else "multiple choice"
     return record

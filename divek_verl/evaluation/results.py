@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from divek_verl import __version__
 from divek_verl.errors import SetupError
 from divek_verl.files import write_aside
+from divek_verl.measures import MEASURES
 
 FORMAT: Literal["divek-evaluation-1"] = "divek-evaluation-1"
 RESULTS_FILE = "results.json"
@@ -58,7 +59,10 @@ class Group(_Model):
     side: str
     images: int = Field(description="the denominator of everything below")
     classes: int = Field(description="classes that have an image")
-    averages: dict[str, Average] = Field(description="measure -> average; two_step is absent with --mode one-step")
+    averages: dict[str, Average] = Field(
+        description="measure -> average; two_step is absent with --mode one-step. "
+        + " ".join(f"{measure.name}: {measure.meaning}" for measure in MEASURES.values())
+    )
     unanswered: float = Field(description="share of the K samples without an answer")
     unknown: float = Field(description="share of the K samples that answer a name outside the class list")
     failed: float = Field(description="share of the K samples that are missing because the image or its request failed")

@@ -1,35 +1,34 @@
 """The two steps: the same votes, question and shuffle as in verl's validation, no truth known, no sample lost."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from scripted_engine import ScriptedEngine, prompt_text, says
 
 from divek_verl import prompts
 from divek_verl.engines.base import Reply, Request, Sampling
-from divek_verl.engines.two_step import (
-    GREEDY,
-    OpenQuestion,
-    TwoStepAnswer,
-    TwoStepSettings,
-    ask_two_steps,
-)
+from divek_verl.engines.rows import PreparedRow
+from divek_verl.engines.two_step import GREEDY, TwoStepAnswer, TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import with_text
-from divek_verl.question import Question, build_question
+from divek_verl.question import Question, QuestionRules
 from divek_verl.votes import Votes
 
 CLASSES = ClassNames(("Chad", "Romania", "Andorra", "Moldova", "Monaco", "Indonesia"))
 PICTURE = {"type": "image", "image": "flag.png", "max_pixels": 401408}
-ASKED = OpenQuestion(
-    "divek/flags/base-7",
-    prompts.Wording("flag", "country"),
+WORDING = prompts.Wording("flag", "country")
+ROW = PreparedRow(
+    "divek/flags/base",
+    "7",
+    "flag.png",
+    "Chad",
     CLASSES,
+    WORDING,
     [{"role": "user", "content": [PICTURE, {"type": "text", "text": "which flag?"}]}],
 )
-SETTINGS = TwoStepSettings(num_samples=6, num_options=3)
+RULES = QuestionRules(num_options=3)
+SETTINGS = TwoStepSettings(num_samples=6, rules=RULES)
 OPEN = says("Chad", "chad", "Romania", "Atlantis", "Chad") + ("no tag",)
 
 
@@ -42,12 +41,12 @@ def ask(
         return reply
 
     engine = ScriptedEngine(answer)
-    return asyncio.run(ask_two_steps(engine, ASKED, settings)), engine
+    return asyncio.run(ask_two_steps(engine, ROW, settings)), engine
 
 
 def letter_of(name: str) -> str:
     """The letter of a class in the question that ``OPEN`` leads to."""
-    question = build_question(Votes({"Chad": 3, "Romania": 1}), CLASSES, num_options=3, seed="0-divek/flags/base-7")
+    question = RULES.build(Votes({"Chad": 3, "Romania": 1}), CLASSES, seed="0-divek/flags/base-7")
     assert isinstance(question, Question)
     return "ABC"[question.options.index(name)]
 
@@ -62,7 +61,7 @@ def test_the_options_are_the_most_frequent_answers_and_the_choice_is_one_of_them
 
 def test_no_truth_is_among_the_options_and_the_shuffle_is_that_of_validation() -> None:
     answer, _ = ask(Reply("k", OPEN), Reply("k", says("A")))
-    assert answer.question == build_question(answer.votes, CLASSES, num_options=3, seed="0-divek/flags/base-7")
+    assert answer.question == RULES.build(answer.votes, CLASSES, seed="0-divek/flags/base-7")
     assert answer.question is not None and answer.question.answer is None
 
 
@@ -74,7 +73,7 @@ def test_the_second_question_keeps_the_picture_before_its_text() -> None:
     assert answer.question is not None
     assert chosen.messages[0]["content"] == [
         PICTURE,
-        {"type": "text", "text": prompts.multiple_choice(ASKED.wording, answer.question.text)},
+        {"type": "text", "text": prompts.multiple_choice(ROW.wording, answer.question.text)},
     ]
 
 
@@ -85,7 +84,7 @@ def test_each_step_is_sampled_in_its_own_way() -> None:
         seen.append(sampling)
         return Reply(request.key, says("A"))
 
-    asyncio.run(ask_two_steps(ScriptedEngine(answer), ASKED, TwoStepSettings(open_sampling=Sampling(seed=3))))
+    asyncio.run(ask_two_steps(ScriptedEngine(answer), ROW, TwoStepSettings(open_sampling=Sampling(seed=3))))
     assert seen == [Sampling(seed=3), GREEDY]
 
 
@@ -120,23 +119,16 @@ def test_one_step_asks_one_question() -> None:
     assert answer.question is not None and answer.choice_reply is None
 
 
-@pytest.mark.parametrize(
-    "change", [{"num_samples": 0}, {"num_options": 1}, {"num_options": 27}, {"num_options": "many"}]
-)
-def test_counts_that_cannot_work_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(SetupError, match="number of"):
-        TwoStepSettings(**change)
-
-
-def test_auto_is_a_number_of_options() -> None:
-    assert TwoStepSettings(num_options="auto").num_options == "auto"
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(SetupError, match="number of samples is 0"):
+        TwoStepSettings(num_samples=0)
 
 
 def test_new_text_leaves_the_given_messages_alone() -> None:
-    before = [dict(message) for message in ASKED.messages]
-    changed = with_text(ASKED.messages, "new")
+    before = [dict(message) for message in ROW.messages]
+    changed = with_text(ROW.messages, "new")
     assert prompt_text(changed) == "new"
-    assert list(ASKED.messages) == before
+    assert list(ROW.messages) == before
 
 
 def test_plain_text_can_be_replaced_too() -> None:

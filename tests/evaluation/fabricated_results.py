@@ -1,6 +1,5 @@
 """Results by hand, with all that a page or a table may have to show."""
 
-from divek_verl.evaluation.measuring import TITLES
 from divek_verl.evaluation.results import (
     Average,
     ClassScore,
@@ -16,6 +15,7 @@ from divek_verl.evaluation.results import (
     OverDataSets,
     Results,
 )
+from divek_verl.measures import MEASURES
 
 HOSTILE = '<script>alert(1)</script>\u202e[bold]"&</template>'
 
@@ -23,7 +23,7 @@ HOSTILE = '<script>alert(1)</script>\u202e[bold]"&</template>'
 def averages(value: float) -> dict[str, Average]:
     found = Estimate(value=value, low=value - 0.1, high=value + 0.1)
     unjudged = Estimate(value=value, low=value - 0.1, high=value + 0.1, unjudged=0.05)
-    return {name: Average(micro=unjudged if name == "one_step" else found, macro=found) for name in TITLES}
+    return {name: Average(micro=unjudged if name == "one_step" else found, macro=found) for name in MEASURES}
 
 
 def group(side: str, value: float, dataset: str = "flags") -> Group:
@@ -44,8 +44,8 @@ def group(side: str, value: float, dataset: str = "flags") -> Group:
         right_by_filler=0.0,
         failures={"open question: unreadable_image": 1},
         per_class=[
-            ClassScore(name="Chad", images=80, means=dict.fromkeys(TITLES, value), unjudged={"one_step": 0.015}),
-            ClassScore(name=HOSTILE, images=80, means=dict.fromkeys(TITLES, value)),
+            ClassScore(name="Chad", images=80, means=dict.fromkeys(MEASURES, value), unjudged={"one_step": 0.015}),
+            ClassScore(name=HOSTILE, images=80, means=dict.fromkeys(MEASURES, value)),
         ],
     )
 

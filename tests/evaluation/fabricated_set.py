@@ -13,7 +13,7 @@ from scripted_engine import says
 
 from divek_verl.engines.base import Reply
 from divek_verl.engines.rows import PreparedRow
-from divek_verl.engines.two_step import TwoStepAnswer
+from divek_verl.engines.two_step import TwoStepAnswer, TwoStepSettings
 from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import Wording, open_question, user_prompt
@@ -87,8 +87,8 @@ def record(
         if chosen is not None:
             choice = Reply("k", says("ABCDE"[list(options).index(chosen)]))
         answer = TwoStepAnswer(Reply("k", ("",) * num_samples), counted, question, choice)
-    item = PreparedRow(source, image_id, "", truth, ClassNames(BASE), WORDING, [])
-    made = record_of(item, answer, num_samples)
+    row = PreparedRow(source, image_id, "", truth, ClassNames(BASE), WORDING, [])
+    made = record_of(row, answer, TwoStepSettings(num_samples))
     for name, value in changes.items():
         setattr(made, name, value)
     return made

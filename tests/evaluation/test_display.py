@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from divek_verl.evaluation.display import render, show, write_page
-from divek_verl.evaluation.measuring import TITLES
+from divek_verl.measures import MEASURES
 
 from .fabricated_results import results
 
@@ -95,8 +95,8 @@ def page() -> Parsed:
 
 
 def test_every_measure_of_every_data_source_is_shown(page: Parsed) -> None:
-    for title in TITLES.values():
-        assert title in page.text
+    for measure in MEASURES.values():
+        assert measure.title in page.text and measure.meaning in page.text
     for shown in (
         "divek/flags/base",
         "divek/flags/new",

@@ -30,6 +30,7 @@ from divek_verl.evaluation.evaluating import CallCounts, Evaluation, evaluate, s
 from divek_verl.evaluation.judge import JudgeSettings
 from divek_verl.evaluation.results import Results, read_results
 from divek_verl.files import only_writer
+from divek_verl.question import QuestionRules
 
 from .fabricated_set import BASE, NEW, row, write_rows, write_set
 
@@ -45,7 +46,7 @@ class Run:
             model="scripted",
             **{
                 "data": tuple(data),
-                "two_step": TwoStepSettings(num_samples=6, num_options=3, open_sampling=Sampling(seed=0)),
+                "two_step": TwoStepSettings(6, QuestionRules(num_options=3), open_sampling=Sampling(seed=0)),
                 "resamples": 100,
                 **changes,
             },
@@ -183,7 +184,7 @@ def test_a_torn_record_is_asked_again(data: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"two_step": TwoStepSettings(num_samples=7, num_options=3)}, "settings"),
+        ({"two_step": TwoStepSettings(7, QuestionRules(num_options=3))}, "settings"),
         ({"max_pixels": 3136}, "settings"),
         ({"base_url": "http://localhost:1/v1"}, "address"),
     ],
@@ -326,7 +327,7 @@ def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path)
 
 def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Path) -> None:
     Run(data, tmp_path / "before")()
-    other = TwoStepSettings(num_samples=6, num_options=2, open_sampling=Sampling(top_p=0.9, seed=0))
+    other = TwoStepSettings(6, QuestionRules(num_options=2), open_sampling=Sampling(top_p=0.9, seed=0))
     after, _ = Run(data, tmp_path / "after", two_step=other)(compare=tmp_path / "before" / "results.json")
     assert after.comparison is not None
     assert after.comparison.other_settings == ["num_options: 3 -> 2", "open_sampling.top_p: 0.95 -> 0.9"]

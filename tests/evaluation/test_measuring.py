@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divek_verl.evaluation.judge import Pair, Verdict
-from divek_verl.evaluation.measuring import TITLES, measure, measure_judged, pairs_to_judge
+from divek_verl.evaluation.measuring import measure, measure_judged, pairs_to_judge
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.labels import ClassNames
+from divek_verl.measures import MEASURES
 from divek_verl.question import Question, build_question
 from divek_verl.votes import Votes
 
@@ -17,7 +18,7 @@ SAME, DIFFERENT, UNJUDGED = Verdict(True), Verdict(False), Verdict(None, "timeou
 
 
 def measures_of(measured: EvaluationRecord) -> dict[str, float]:
-    return {name: getattr(measured, name) for name in TITLES}
+    return {name: getattr(measured, name) for name in MEASURES}
 
 
 def test_the_measures_of_a_visit() -> None:
@@ -125,7 +126,7 @@ def test_the_choice_is_judged_where_the_list_does_not_know_the_truth() -> None:
     assert measures_of(asked) == {"two_step": 1, "one_step": 1, "consistency": 1, "recall": 1, "pass_at_k": 1}
     measure_judged(asked, CLASSES, {**verdicts, Pair("Tschad", "Chad"): UNJUDGED})
     assert set(measures_of(asked).values()) == {0.0}
-    assert asked.unjudged == dict.fromkeys(TITLES, 1.0)
+    assert asked.unjudged == dict.fromkeys(MEASURES, 1.0)
 
 
 def test_a_failed_image_is_wrong_whatever_the_judge_says() -> None:

@@ -31,6 +31,7 @@ from divek_verl.evaluation.evaluating import Evaluation, evaluate
 from divek_verl.evaluation.results import Results
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction
 from divek_verl.prompts import Wording, multiple_choice, open_question
+from divek_verl.question import QuestionRules
 
 from .fabricated_set import CLASSES, write_set
 
@@ -39,7 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 COUNTS = {"base": 8, "new": 7}
 SETTINGS = TwoStepSettings(
     num_samples=5,
-    num_options=3,
+    rules=QuestionRules(num_options=3),
     open_sampling=Sampling(max_new_tokens=8, seed=0),
     choice_sampling=Sampling(0.0, 1.0, -1, 1.0, 8, 0),
 )

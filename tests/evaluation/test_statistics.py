@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divek_verl.evaluation.measuring import TITLES, measure
+from divek_verl.evaluation.measuring import measure
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Difference, Group
 from divek_verl.evaluation.statistics import bootstrap, differences, generator, harmonic, mcnemar, summarize
+from divek_verl.measures import MEASURES
 
 from .fabricated_set import record
 
@@ -48,7 +49,7 @@ def failed(name: str, truth: str) -> EvaluationRecord:
 
 
 def groups(records: list[EvaluationRecord]) -> list[Group]:
-    return summarize(records, list(TITLES), seed=0, resamples=200).groups
+    return summarize(records, list(MEASURES), seed=0, resamples=200).groups
 
 
 def test_every_number_of_a_group_is_that_of_the_table() -> None:
@@ -98,13 +99,13 @@ def test_answered_unknown_unanswered_and_failed_samples_are_all_there_are() -> N
 
 def test_a_failed_image_lowers_every_average_and_never_raises_one() -> None:
     (without,), (with_it,) = groups(rows(TABLE)), groups([*rows(TABLE), failed("z", "Chad")])
-    for name in TITLES:
+    for name in MEASURES:
         assert with_it.averages[name].micro.value == pytest.approx(without.averages[name].micro.value * 5 / 6)
         assert with_it.averages[name].macro.value <= without.averages[name].macro.value
 
 
 def test_the_harmonic_mean_is_of_base_and_new() -> None:
-    found = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(TITLES), seed=0, resamples=200)
+    found = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(MEASURES), seed=0, resamples=200)
     assert [group.data_source for group in found.groups] == ["divek/flags/base", NEW]
     (mean,) = found.harmonic_means
     # base two-step 3/5, new 1/2
@@ -121,13 +122,13 @@ def test_harmonic(first: float, second: float, expected: float) -> None:
 
 
 def test_there_is_no_harmonic_mean_of_one_side() -> None:
-    assert summarize(rows(TABLE), list(TITLES), seed=0, resamples=10).harmonic_means == []
+    assert summarize(rows(TABLE), list(MEASURES), seed=0, resamples=10).harmonic_means == []
 
 
 def test_over_several_data_sets_the_harmonic_mean_is_of_the_means() -> None:
     records = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
     records += [*rows(TABLE[:1], "divek/pets/base"), *rows(NEW_TABLE[1:], "divek/pets/new")]
-    found = summarize(records, list(TITLES), seed=0, resamples=100)
+    found = summarize(records, list(MEASURES), seed=0, resamples=100)
     base, new, mean = found.over_data_sets
     assert [each.row for each in found.over_data_sets] == ["base", "new", "harmonic mean"]
     assert base.averages["two_step"].micro.value == pytest.approx((0.6 + 1.0) / 2)
@@ -141,7 +142,7 @@ def test_over_several_data_sets_the_harmonic_mean_is_of_the_means() -> None:
 
 def test_one_data_set_has_no_mean_over_data_sets() -> None:
     records = [*rows(TABLE), *rows(NEW_TABLE, NEW), *rows(TABLE, "divek/pets/base")]
-    assert summarize(records, list(TITLES), seed=0, resamples=10).over_data_sets == []
+    assert summarize(records, list(MEASURES), seed=0, resamples=10).over_data_sets == []
 
 
 @settings(max_examples=20)
@@ -150,14 +151,14 @@ def test_the_order_of_rows_changes_nothing(rng: random.Random) -> None:
     records = [*rows(TABLE), *rows(NEW_TABLE, NEW)]
     shuffled = list(records)
     rng.shuffle(shuffled)
-    assert summarize(shuffled, list(TITLES), seed=3, resamples=50) == summarize(
-        records, list(TITLES), seed=3, resamples=50
+    assert summarize(shuffled, list(MEASURES), seed=3, resamples=50) == summarize(
+        records, list(MEASURES), seed=3, resamples=50
     )
 
 
 def test_another_data_source_changes_no_interval() -> None:
-    alone = summarize(rows(TABLE), list(TITLES), seed=0, resamples=100)
-    beside = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(TITLES), seed=0, resamples=100)
+    alone = summarize(rows(TABLE), list(MEASURES), seed=0, resamples=100)
+    beside = summarize([*rows(TABLE), *rows(NEW_TABLE, NEW)], list(MEASURES), seed=0, resamples=100)
     assert alone.groups[0] == beside.groups[0]
 
 
