@@ -276,7 +276,7 @@ def test_samples_that_did_not_come_are_counted_by_reason_where_others_did(data: 
     assert (group.failures, results.failures) == ({}, [])
     assert group.sample_failures == {"fewer_than_asked": 2, "rate_limited": 2}
     assert group.failed == pytest.approx(4 / 54)
-    shown = "divek/flags/base: 2 samples failed, rate_limited"
+    shown = "divek/flags/base: 2 samples failed (rate_limited); their images have other samples"
     assert shown in (tmp_path / "out" / "results.html").read_text()
     console = Console(file=io.StringIO(), width=200)
     show(results, console)
