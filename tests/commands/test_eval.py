@@ -12,6 +12,7 @@ from divek_verl.engines.base import Sampling
 from divek_verl.engines.options import Backend
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
+from divek_verl.question import QuestionRules
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,8 @@ from divek_verl.errors import SetupError
     [
         ([], "nothing to evaluate: give --data"),
         (["--data", "x.parquet", "--mode", "three-step"], "--mode 'three-step' is not one of one-step, two-step, both"),
-        (["--data", "x.parquet", "--options", "1"], "number of options is 1"),
-        (["--data", "x.parquet", "--options", "few"], "number of options is 'few'"),
+        (["--data", "x.parquet", "--options", "1"], "options is 1"),
+        (["--data", "x.parquet", "--options", "few"], "options is 'few'"),
         (["--data", "x.parquet", "--samples", "0"], "number of samples is 0"),
         (["--data", "x.parquet", "--top-p", "0"], "--top-p 0.0 does not work"),
         (["--data", "x.parquet", "--judge", "coin"], "--judge 'coin' is no judge"),
@@ -55,13 +56,13 @@ def test_the_schema_is_printed_without_any_other_option(capsys: pytest.CaptureFi
 def test_the_defaults_are_those_of_training() -> None:
     found = TwoStepOptions().settings()
     assert found.open_sampling == Sampling(seed=0)
-    assert (found.num_samples, found.num_options) == (TwoStepSettings().num_samples, TwoStepSettings().num_options)
+    assert (found.num_samples, found.rules) == (TwoStepSettings().num_samples, QuestionRules())
     assert (found.choice_sampling.temperature, found.choice_sampling.repetition_penalty) == (0.0, 1.0)
 
 
 def test_options_are_a_number_or_auto() -> None:
-    assert TwoStepOptions(options="4").settings().num_options == 4
-    assert TwoStepOptions(options="auto").settings().num_options == "auto"
+    assert TwoStepOptions(options="4").settings().rules.num_options == 4
+    assert TwoStepOptions(options="auto").settings().rules.num_options == "auto"
 
 
 def test_an_address_is_enough_to_ask_a_server() -> None:
