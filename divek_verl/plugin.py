@@ -25,7 +25,7 @@ class DivekSearchPath(SearchPathPlugin):
 
 def _wrap_validate_config(module: Any) -> None:
     """Check ``divek.*`` where verl checks its own configuration: on the driver, before Ray starts."""
-    from divek_verl.settings import prepare_config
+    from divek_verl.trainer.configure import prepare_config
 
     @wrapt.function_wrapper
     def validated(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:

@@ -1,293 +1,244 @@
-"""The ``divek:`` node: its values checked, and the parts of verl's configuration that it needs.
+"""``divek.*`` as one model: the type, range, default and documentation of each option.
 
-Runs on the driver before Ray starts (see plugin.py), and again in workers to read the node.
+docs/generate.py writes config/divek/online.yaml and docs/configuration.md from it, and the commands take their sampling
+defaults and ranges from it.
 """
 
-import dataclasses
-import math
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-from packaging.specifiers import SpecifierSet
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from divek_verl.errors import SetupError
 from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS, option_source_class
 from divek_verl.question import QuestionRules
 
-SUPPORTED_VERL = ">=0.9.1,<0.10"
-SAMPLER_FILE = "pkg://divek_verl.trainer.replay_buffer"
-# trainer.v1.trainer_mode -> our replay buffer for it
-SAMPLERS = {
-    "sync": "DivekReplayBuffer",
-    "colocate_async": "DivekReplayBufferAsync",
-    "separate_async": "DivekReplayBufferAsync",
-}
-CHECKPOINT_CALLBACK = "divek_verl.trainer.vote_store.SaveVotes"
-# verl/trainer/ppo/utils.py: need_critic
-CRITIC_FREE = "algorithm.adv_estimator=grpo"
+# For text, `title` is what an error and the reference say that it must be.
+_SOURCES, _TOP_UPS = ", ".join(OPTION_SOURCES), " or ".join(TOP_UPS)
+Count = Annotated[int, Field(ge=1)]
+OptionCount = Annotated[int, Field(ge=2, le=26)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+PathText = Annotated[str, Field(pattern=r"\S", title="a path")]
+SourceName = Annotated[
+    str,
+    Field(pattern=rf"^({'|'.join(OPTION_SOURCES)}|\w+(\.\w+)*:\w+)$", title=f"{_SOURCES} or package.module:Class"),
+]
+TopUpName = Annotated[str, Field(pattern=rf"^({'|'.join(TOP_UPS)})$", title=_TOP_UPS)]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """``divek.*`` as documented in config/divek/online.yaml.
+class Settings(BaseModel):
+    """The ``divek:`` node; ``read_settings`` makes one from a configuration and words its errors."""
 
-    Raises:
-        SetupError: a value is out of range.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    num_samples: int = 20
-    num_options: int | str = 5
-    min_options: int = 2
-    auto_share: float = 0.9
-    auto_max_options: int = 10
-    option_source: str = "policy"
-    mixed_with: str = "random"
-    text_encoder: str | None = None
-    temperature: float = 1.0
-    top_p: float = 0.95
-    top_k: int = -1
-    repetition_penalty: float = 1.1
-    max_new_tokens: int | None = None
-    group_requests: bool = True
-    waves: tuple[int, ...] | None = None
-    stop_confidence: float | None = None
-    max_vote_age: int | None = 0
-    votes_file: str | None = None
-    allow_votes_mismatch: bool = False
-    skip_easy: bool = True
-    format_weight: float = 1.0
-    answer_weight: float = 1.0
-    max_images_in_flight: int = 64
-    max_refills_per_step: int | None = None
-    mining_timeout: float = 600.0
-    rollout_timeout: float = 1800.0
-    stall_timeout: float = 3600.0
-    poll_interval: float = 0.2
-    max_pixels: int = 401408
-    min_pixels: int = 3136
-    seed: int = 0
-    run_dir: str = "checkpoints"
+    num_samples: Count = Field(
+        default=20,
+        description="K: answers sampled from the policy for each image, counted as votes (the paper's K).",
+    )
+    num_options: Literal["auto"] | OptionCount = Field(
+        default=5,
+        description="k: maximum number of options in a question; the most frequent answers become options. auto: for "
+        "each image the fewest answers that hold auto_share of the votes, between min_options and auto_max_options.",
+    )
+    min_options: OptionCount = Field(
+        default=2,
+        description="Minimum number of options in a question; where the votes name fewer classes, others of the class "
+        "list are added.",
+    )
+    auto_share: Share = Field(
+        default=0.9, description="With num_options=auto: share of an image's votes that its options must hold."
+    )
+    auto_max_options: OptionCount = Field(default=10, description="With num_options=auto: maximum number of options.")
+    option_source: SourceName = Field(
+        default="policy",
+        description="Where a training question's options come from: policy (the K answers), random (the class list), "
+        "text_embedding (class names near the truth's), mixed (policy, topped up to num_options by mixed_with), or "
+        "a class of your own as package.module:Class. Validation always uses the policy's answers.",
+    )
+    mixed_with: TopUpName = Field(default="random", description="With option_source=mixed: the source that tops up.")
+    text_encoder: PathText | None = Field(
+        default=None,
+        description="Folder of a transformers text encoder for text_embedding; null compares the characters of the "
+        "names and needs no model.",
+    )
+    temperature: Positive = Field(
+        default=1.0, description="Sampling temperature of the K answers; at 0 all K would be equal."
+    )
+    top_p: Share = Field(default=0.95, description="Nucleus (top-p) of the K answers.")
+    top_k: Literal[-1] | Count = Field(default=-1, description="Top-k of the K answers; -1 for no limit.")
+    repetition_penalty: Positive = Field(
+        default=1.1, description="Repetition penalty of the K answers only; verl's own rollouts keep 1.0."
+    )
+    max_new_tokens: Count | None = Field(
+        default=None, description="Token limit for each of the K answers; null takes data.max_response_length."
+    )
+    group_requests: bool = Field(
+        default=True,
+        description="Ask the engine for the K answers of an image in one request where verl's engine can do that "
+        "(vLLM, trainer_mode=sync); false sends K requests.",
+    )
+    max_vote_age: Annotated[int, Field(ge=0)] | None = Field(
+        default=0,
+        description="Maximum age of votes, in versions of the policy (training steps). 0 samples again at every visit, "
+        "so that questions come from the current policy; null accepts any age, so that each image is sampled once. "
+        "Validation always samples again.",
+    )
+    votes_file: PathText | None = Field(
+        default=None,
+        description="Votes to start from, mined offline by `divek mine`; they count as votes of policy version 0.",
+    )
+    allow_votes_mismatch: bool = Field(
+        default=False,
+        description="Use votes_file even if it was mined with another model, other sampling or another class list.",
+    )
+    skip_easy: bool = Field(
+        default=True,
+        description="Skip easy images in training: the policy knows their class, so nothing is left to learn.",
+    )
+    easy_share: Share = Field(
+        default=1.0,
+        description="With skip_easy: an image is easy if the truth has at least this share of the votes that name a "
+        "class of the list.",
+    )
+    format_weight: Weight = Field(default=1.0, description="Reward for <think>...</think><answer>...</answer>.")
+    answer_weight: Weight = Field(default=1.0, description="Reward for the right option.")
+    max_images_in_flight: Count = Field(
+        default=64,
+        description="Maximum number of images that each agent-loop worker samples or rolls out at one time; bounds "
+        "memory, since verl sends a whole validation set as one batch.",
+    )
+    max_refills_per_step: Count | None = Field(
+        default=None,
+        description="Maximum number of replacements for skipped images in one step; above it the run stops with an "
+        "error. null means ten times data.train_batch_size.",
+    )
+    mining_timeout: Positive = Field(
+        default=600.0,
+        description="Seconds for the K answers of one image; an image that takes longer counts as failed.",
+    )
+    rollout_timeout: Positive = Field(
+        default=1800.0,
+        description="Seconds for the rollouts of one question; an image that takes longer counts as failed.",
+    )
+    stall_timeout: Positive = Field(
+        default=3600.0,
+        description="Seconds without progress of any prompt before the run stops with an error. Keep it above "
+        "mining_timeout plus rollout_timeout, so that a slow image is given up first.",
+    )
+    poll_interval: Positive = Field(
+        default=0.2, description="Seconds between the trainer's checks for finished rollouts (verl's own default is 2)."
+    )
+    max_pixels: Annotated[int, Field(ge=784)] = Field(
+        default=401408,
+        description="Maximum number of pixels of an image, in sampling and in rollouts; 784 are one token.",
+    )
+    min_pixels: Count = Field(
+        default=3136, description="Minimum number of pixels of an image, in sampling and in rollouts."
+    )
+    seed: int = Field(
+        default=0, description="Seed for the order of options and for added options, combined with the image's id."
+    )
+    run_dir: PathText = Field(
+        default="checkpoints", description="Folder of questions.jsonl, metrics.jsonl and report.html."
+    )
 
-    def __post_init__(self) -> None:
-        for name, is_right, wanted in self._rules():
-            value = getattr(self, name)
-            if not is_right(value):
-                raise SetupError(f"divek.{name}={value!r} does not work: it must be {wanted}.")
-        for is_wrong, sentence in self._contradictions():
-            if is_wrong:
-                raise SetupError(sentence)
-
-    def _contradictions(self) -> list[tuple[bool, str]]:
-        most, name = self.most_options, "auto_max_options" if self.num_options == "auto" else "num_options"
-        return [
-            (
-                self.min_pixels > self.max_pixels,
-                f"divek.min_pixels={self.min_pixels} is above divek.max_pixels={self.max_pixels}: lower the first.",
-            ),
-            (
-                self.min_options > most,
-                f"divek.min_options={self.min_options} is above divek.{name}={most}: lower the first.",
-            ),
-            (
-                (self.waves is None) != (self.stop_confidence is None),
-                "divek.waves and divek.stop_confidence belong together: set both, or neither.",
-            ),
-            (
-                self.num_options == "auto" and not self.samples_votes,
+    @model_validator(mode="after")
+    def _check_together(self) -> "Settings":
+        most, name = self.rules.most_options, "auto_max_options" if self.num_options == "auto" else "num_options"
+        if self.min_pixels > self.max_pixels:
+            raise SetupError(
+                f"divek.min_pixels={self.min_pixels} is above divek.max_pixels={self.max_pixels}: lower the first."
+            )
+        if self.min_options > most:
+            raise SetupError(f"divek.min_options={self.min_options} is above divek.{name}={most}: lower the first.")
+        if self.num_options == "auto" and not self.samples_votes:
+            raise SetupError(
                 f"divek.num_options=auto counts votes, which divek.option_source={self.option_source} with "
-                "divek.skip_easy=false does not sample: give a number of options, or set divek.skip_easy=true.",
-            ),
-            (
-                self.votes_file is not None and self.max_vote_age == 0,
-                "divek.votes_file would never be used with divek.max_vote_age=0: set that to null or a number.",
-            ),
-        ]
-
-    @property
-    def most_options(self) -> int:
-        """The largest number of options that a question can have."""
-        return self.auto_max_options if self.num_options == "auto" else int(self.num_options)
+                "divek.skip_easy=false does not sample: give a number of options, or set divek.skip_easy=true."
+            )
+        if self.votes_file is not None and self.max_vote_age == 0:
+            raise SetupError(
+                "divek.votes_file would never be used with divek.max_vote_age=0: set that to null or a number."
+            )
+        return self
 
     @property
     def rules(self) -> QuestionRules:
-        names = ("num_options", "min_options", "auto_share", "auto_max_options", "skip_easy")
-        return QuestionRules(**{name: getattr(self, name) for name in names})
+        """How votes become a question."""
+        return QuestionRules(
+            num_options=self.num_options,
+            min_options=self.min_options,
+            auto_share=self.auto_share,
+            auto_max_options=self.auto_max_options,
+            skip_easy=self.skip_easy,
+            easy_share=self.easy_share,
+        )
 
     @property
     def reuses_votes(self) -> bool:
+        """Whether votes may serve more than one visit of an image."""
         return self.max_vote_age != 0
 
     @property
     def samples_votes(self) -> bool:
-        """Whether training looks at votes at all: for its options, or to leave easy images out."""
+        """Whether training needs votes at all: for its options, or to skip easy images."""
         return self.skip_easy or option_source_class(self.option_source).uses_votes
 
-    @staticmethod
-    def _rules() -> list[tuple[str, Any, str]]:
-        positive = _number(lambda v: v > 0)
-        count = _whole(lambda v: v >= 1)
-        return [
-            ("num_samples", count, "a whole number of at least 1"),
-            (
-                "num_options",
-                lambda v: v == "auto" or _whole(lambda n: 2 <= n <= 26)(v),
-                "auto or a whole number from 2 to 26",
-            ),
-            ("min_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
-            ("auto_share", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
-            ("auto_max_options", _whole(lambda v: 2 <= v <= 26), "a whole number from 2 to 26"),
-            ("option_source", lambda v: v in tuple(OPTION_SOURCES) or ":" in v, f"one of {', '.join(OPTION_SOURCES)}"),
-            ("mixed_with", lambda v: v in TOP_UPS, f"one of {', '.join(TOP_UPS)}"),
-            ("text_encoder", _or_null(_text), "null or the path of a transformers text encoder"),
-            ("temperature", positive, "above 0"),
-            ("top_p", _number(lambda v: 0 < v <= 1), "above 0 and at most 1"),
-            ("top_k", _whole(lambda v: v == -1 or v >= 1), "-1 (no limit) or at least 1"),
-            ("repetition_penalty", positive, "above 0"),
-            ("max_new_tokens", _or_null(count), "null or a whole number of at least 1"),
-            ("group_requests", lambda v: isinstance(v, bool), "true or false"),
-            (
-                "waves",
-                _or_null(lambda v: isinstance(v, tuple) and len(v) > 0 and all(map(count, v))),
-                "null or a list of whole numbers of at least 1",
-            ),
-            ("stop_confidence", _or_null(_number(lambda v: 0 < v < 1)), "null or a number between 0 and 1"),
-            ("max_vote_age", _or_null(_whole(lambda v: v >= 0)), "null (any age) or a whole number of at least 0"),
-            ("votes_file", _or_null(_text), "null or a file of `divek mine`"),
-            ("allow_votes_mismatch", lambda v: isinstance(v, bool), "true or false"),
-            ("skip_easy", lambda v: isinstance(v, bool), "true or false"),
-            ("format_weight", _number(lambda v: v >= 0), "0 or more"),
-            ("answer_weight", _number(lambda v: v >= 0), "0 or more"),
-            ("max_images_in_flight", count, "a whole number of at least 1"),
-            ("max_refills_per_step", _or_null(count), "null or a whole number of at least 1"),
-            ("mining_timeout", positive, "a number of seconds above 0"),
-            ("rollout_timeout", positive, "a number of seconds above 0"),
-            ("stall_timeout", positive, "a number of seconds above 0"),
-            ("poll_interval", positive, "a number of seconds above 0"),
-            ("max_pixels", _whole(lambda v: v >= 784), "at least 784 (one visual token)"),
-            ("min_pixels", _whole(lambda v: v >= 1), "at least 1"),
-            ("seed", _whole(lambda v: True), "a whole number"),
-            ("run_dir", _text, "a folder"),
-        ]
-
-
-def _whole(test: Any) -> Any:
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and test(v)
-
-
-def _number(test: Any) -> Any:
-    return lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and test(v)
-
-
-def _or_null(test: Any) -> Any:
-    return lambda v: v is None or test(v)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    def sampling(self, response_length: int) -> dict[str, Any]:
+        """The options that change how the K answers are drawn, as the first line of a votes file records them."""
+        names = ("num_samples", "temperature", "top_p", "top_k", "repetition_penalty", "max_pixels", "min_pixels")
+        limit = self.max_new_tokens or response_length
+        return {**{name: getattr(self, name) for name in names}, "max_new_tokens": limit}
 
 
 def read_settings(node: Any) -> Settings:
     """Settings from a ``divek:`` node (a mapping or DictConfig).
 
     Raises:
-        SetupError: an unknown key, or a value out of range.
+        SetupError: an unknown option, or a value that is not allowed.
     """
+    from omegaconf import DictConfig, OmegaConf
+
     plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     values = {str(key): value for key, value in plain.items()}
-    known = {field.name for field in dataclasses.fields(Settings)}
-    unknown = sorted(key for key in values if key not in known)
+    unknown = sorted(values.keys() - Settings.model_fields.keys())
     if unknown:
-        raise SetupError(f"divek.{unknown[0]} is no option of divek_verl: use one of {', '.join(sorted(known))}.")
-    if isinstance(values.get("waves"), list):
-        values["waves"] = tuple(values["waves"])
-    return Settings(**values)
+        known = ", ".join(sorted(Settings.model_fields))
+        raise SetupError(f"divek.{unknown[0]} is no option of divek_verl: use one of {known}.")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:  # from _check_together, which has its own sentence
+            raise SetupError(str(first["ctx"]["error"])) from None
+        name = str(first["loc"][0])
+        raise SetupError(f"divek.{name}={values[name]!r} does not work: it must be {allowed(name)}.") from None
 
 
-def prepare_config(config: DictConfig) -> None:
-    """Check a whole verl configuration that holds a ``divek:`` node, and fill in what the user left to us.
-
-    Does nothing for a run without DiVE-k. Prints a line for each value that it sets.
-
-    Raises:
-        SetupError: a value, a file or an installed version does not fit.
-    """
-    if OmegaConf.select(config, "divek") is None:
-        return
-    from divek_verl.trainer.vote_origin import check_votes_file
-
-    check_verl_version()
-    settings = read_settings(config.divek)
-    _check_trainer(config)
-    _check_files(config)
-    check_votes_file(config, settings)
-    _fill_in(config, settings)
+def allowed(name: str) -> str:
+    """The values that an option takes, in words, such as ``auto or a whole number from 2 to 26``."""
+    return _in_words(Settings.model_json_schema()["properties"][name])
 
 
-def check_verl_version() -> None:
-    """Raise SetupError where the installed verl is not one that this release works with."""
-    import verl
-
-    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
-        raise SetupError(
-            f"divek_verl works with verl{SUPPORTED_VERL}, not {verl.__version__}: pip install 'verl{SUPPORTED_VERL}'."
-        )
-
-
-def _check_trainer(config: DictConfig) -> None:
-    from verl.trainer.ppo.utils import need_critic
-
-    if not config.trainer.use_v1:
-        raise SetupError("divek_verl needs verl's v1 trainer: set trainer.use_v1=true.")
-    if config.trainer.v1.trainer_mode not in SAMPLERS:
-        raise SetupError(
-            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: "
-            f"use one of {', '.join(SAMPLERS)}."
-        )
-    if need_critic(config):
-        raise SetupError(
-            f"algorithm.adv_estimator={config.algorithm.adv_estimator} trains a critic, which DiVE-k has none of: "
-            f"set {CRITIC_FREE}, or use --config-name divek_trainer."
-        )
-    if OmegaConf.select(config, "algorithm.filter_groups.enable"):
-        raise SetupError(
-            "algorithm.filter_groups.enable=true would be ignored by the sampler of divek_verl: set it to false."
-        )
-    # Declared in verl's configuration and read by none of its code: the tower would be trained all the same.
-    if OmegaConf.select(config, "actor_rollout_ref.actor.freeze_vision_tower"):
-        raise SetupError(
-            "actor_rollout_ref.actor.freeze_vision_tower=true freezes nothing in verl 0.9: set it to false, or train "
-            "with LoRA (actor_rollout_ref.model.lora_rank) and leave the tower out by "
-            "actor_rollout_ref.model.exclude_modules='.*visual.*'."
-        )
-
-
-def _check_files(config: DictConfig) -> None:
-    for option in ("train_files", "val_files"):
-        files = config.data[option]
-        named = [files] if isinstance(files, str) else list(files or [])
-        if not named:
-            raise SetupError(f"data.{option} names no file: give the parquet files of the prepared data.")
-        for file in named:
-            if "://" not in file and not Path(os.path.expanduser(file)).is_file():
-                raise SetupError(
-                    f"data.{option} names {file}, which does not exist: prepare the data or mend the path."
-                )
-
-
-def _fill_in(config: DictConfig, settings: Settings) -> None:
-    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
-    with open_dict(config):
-        if not sampler.sync_refill_failed_groups:
-            sampler.sync_refill_failed_groups = True
-            print("divek_verl: set trainer.v1.sampler.sync_refill_failed_groups=True (skipped images are replaced)")
-        if sampler.custom_sampler.path in (None, "", SAMPLER_FILE) and sampler.custom_sampler.name != SAMPLERS[mode]:
-            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER_FILE, SAMPLERS[mode]
-            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {SAMPLERS[mode]} (metrics, cap, watchdog)")
-        if settings.reuses_votes and not config.trainer.checkpoint_callback_class:
-            config.trainer.checkpoint_callback_class = CHECKPOINT_CALLBACK
-            print("divek_verl: set trainer.checkpoint_callback_class to SaveVotes (votes are saved with checkpoints)")
-        sampler.sampler_kwargs.divek = config.divek
-        sampler.sampler_kwargs.train_batch_size = config.data.train_batch_size
+def _in_words(schema: Mapping[str, Any]) -> str:
+    """A part of a JSON schema in words."""
+    if "anyOf" in schema:
+        # A type can have bounds and a single value has none: name the value first.
+        parts = sorted(schema["anyOf"], key=lambda part: "const" not in part and part["type"] != "null")
+        return " or ".join(map(_in_words, parts))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema["type"] == "string":
+        return str(schema["title"])
+    if schema["type"] not in ("integer", "number"):
+        return {"boolean": "true or false", "null": "null"}[schema["type"]]
+    noun = "a whole number" if schema["type"] == "integer" else "a number"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if "exclusiveMinimum" in schema:
+        upper = "" if high is None else f" and at most {high:g}"
+        return f"{noun} above {schema['exclusiveMinimum']:g}{upper}"
+    if low is None:
+        return noun
+    return f"{noun} of at least {low}" if high is None else f"{noun} from {low} to {high}"

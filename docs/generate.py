@@ -1,103 +1,81 @@
-"""Write docs/configuration.md from the comments in the YAML files.
+"""Writes what is documented in divek_verl/settings.py: the `divek:` node of online.yaml, and docs/configuration.md.
 
 python docs/generate.py
 """
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import textwrap
 from pathlib import Path
 
+from divek_verl.settings import Settings, allowed
+
 DOCS = Path(__file__).resolve().parent
-REPOSITORY = DOCS.parent
+CONFIGURATION = DOCS / "configuration.md"
+ONLINE = DOCS.parent / "divek_verl" / "config" / "divek" / "online.yaml"
 
-# ----------------------------------------------------------------------------------------------- configuration.md
+PAGE = """# Configuration
 
-CONFIG_FILES = (
-    ("divek/online.yaml", "The `divek:` node", "`reward=divek` and `--config-name divek_trainer` bring it."),
-    ("divek/open.yaml", "`data.divek` of the baseline", "`reward=virft` brings it in place of the `divek:` node."),
-    ("reward/virft.yaml", "The reward of the baseline", "Under `reward.custom_reward_function.reward_kwargs`."),
-)
-TRAINER_FILES = ("divek_trainer.yaml", "divek_cpu.yaml")
-INTRODUCTION = """# Configuration
-
-<!-- Made by docs/generate.py from the comments in divek_verl/config: change those. -->
+<!-- Made by docs/generate.py from divek_verl/settings.py: change that. -->
 
 Every option can be given on verl's command line, as in `divek.num_samples=12`. A value that cannot work stops the run
 before Ray starts, with a sentence that says what to change. verl's own options are documented by verl.
+
+## The `divek:` node
+
+`reward=divek` and `--config-name divek_trainer` bring it.
+
+| option | default | allowed | meaning |
+| --- | --- | --- | --- |
+{rows}
+
+## The baseline
+
+`reward=virft` brings no `divek:` node, but these options, with the meaning that they have above:
+`data.divek.max_pixels`, `data.divek.min_pixels`, `data.divek.run_dir`, and under
+`reward.custom_reward_function.reward_kwargs` `format_weight` and `answer_weight` (reward for the right class).
+
+## Whole configurations
+
+For `--config-name`, beside verl's own `ppo_trainer`:
+
+- `divek_trainer`: verl's trainer with DiVE-k on, and with what `reward=divek` cannot set because verl's primary file
+  sets it in its own body.
+- `divek_cpu`: the same on a machine with no accelerator (`VERL_PLATFORM=cpu`), for small models and tests.
+
+The recipes' own files are described in [Reproduce the paper](reproduce-the-paper.md).
 """
 
 
-@dataclass(frozen=True)
-class Option:
-    """An option of a YAML file: its name with dots, its default as written, and the comment above it."""
-
-    name: str
-    default: str
-    text: str
-
-
-def read_options(path: Path) -> Iterator[Option]:
-    """The options of a file that have a comment; options under one comment share it."""
-    parents: list[tuple[int, str]] = []
-    comment: list[str] = []
-    after_option = False
-    for line in path.read_text(encoding="utf-8").splitlines():
-        stripped = line.strip()
-        if stripped.startswith("#"):
-            comment = [stripped.lstrip("# ")] if after_option or not comment else [*comment, stripped.lstrip("# ")]
-            after_option = False
-        elif not stripped:
-            comment, after_option = [], False
-        elif match := re.match(r"( *)([A-Za-z_]+):(?: (.*))?$", line):
-            indent, key, value = len(match[1]), match[2], match[3]
-            parents = [(depth, name) for depth, name in parents if depth < indent]
-            if value is None:
-                parents.append((indent, key))
-                comment = []
-                continue
-            if comment:
-                yield Option(".".join([name for _, name in parents] + [key]), value, " ".join(comment))
-            after_option = True
+def defaults() -> dict[str, str]:
+    """Each option's default, as YAML writes it."""
+    values = {name: json.dumps(value).strip('"') for name, value in Settings().model_dump().items()}
+    return {**values, "run_dir": "${trainer.default_local_dir}"}
 
 
 def configuration() -> str:
     """The text of configuration.md."""
-    config = REPOSITORY / "divek_verl" / "config"
-    parts = [INTRODUCTION]
-    for file, title, text in CONFIG_FILES:
-        rows = [f"| `{each.name}` | `{each.default}` | {_cell(each.text)} |" for each in read_options(config / file)]
-        parts += [f"## {title}\n\n{text}\n", "| option | default | meaning |\n| --- | --- | --- |", *rows, ""]
-    parts.append("## Whole configurations\n\nFor `--config-name`, beside verl's own `ppo_trainer`:\n")
-    parts += [f"- `{Path(file).stem}`: {_head(config / file)}" for file in TRAINER_FILES]
-    parts.append("\nThe recipes' own files are described in [Reproduce the paper](reproduce-the-paper.md).")
-    return "\n".join(parts) + "\n"
+    rows = []
+    for name, default in defaults().items():
+        text = f"{Settings.model_fields[name].description}".replace("|", "\\|").replace("<", "&lt;")
+        rows.append(f"| `divek.{name}` | `{default}` | {allowed(name)} | {text} |")
+    return PAGE.format(rows="\n".join(rows))
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
-
-
-def _head(path: Path) -> str:
-    """The comment at the head of a file."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
+def online(current: str) -> str:
+    """The text of online.yaml: the ``divek:`` node is made anew, what stands around it stays."""
+    start, end = current.index("divek:\n"), current.index("\ndata:\n")
+    node = ["divek:"]
+    for name, default in defaults().items():
+        text = f"{Settings.model_fields[name].description} Allowed: {allowed(name)}."
+        node += ["", textwrap.fill(text, 118, initial_indent="  # ", subsequent_indent="  # "), f"  {name}: {default}"]
+    return current[:start] + "\n".join(node) + "\n" + current[end:]
 
 
 def generated() -> dict[Path, str]:
     """Every generated file and its text."""
-    return {DOCS / "configuration.md": configuration()}
-
-
-def main() -> None:
-    """Write them all."""
-    for path, text in generated().items():
-        path.write_text(text, encoding="utf-8")
+    return {CONFIGURATION: configuration(), ONLINE: online(ONLINE.read_text(encoding="utf-8"))}
 
 
 if __name__ == "__main__":
-    main()
+    for path, text in generated().items():
+        path.write_text(text, encoding="utf-8")

@@ -23,9 +23,8 @@ from divek_verl.demo.run import environment
 from divek_verl.errors import SetupError
 from divek_verl.prepare.sets import WORDINGS
 from divek_verl.prompts import multiple_choice, open_question, user_prompt
-from divek_verl.trainer.vote_origin import model_name
 from divek_verl.votes import MinedVotes, Votes
-from divek_verl.votes_file import Origin, write_votes_file
+from divek_verl.votes_file import Origin, model_name, write_votes_file
 
 NAMES = {
     "cub": ("Sooty Albatross", "Laysan Albatross", "Common Tern", "Arctic Tern", "Least Tern", "Common Raven"),

@@ -1,6 +1,5 @@
 """The documentation: its links lead somewhere, its generated parts are current, and what it names exists."""
 
-import dataclasses
 import importlib.util
 import re
 import shlex
@@ -89,14 +88,14 @@ def test_the_generated_pages_are_current(generate: ModuleType) -> None:
 
 def test_the_reference_has_every_option(generate: ModuleType) -> None:
     text = generate.configuration()
-    for field in dataclasses.fields(Settings):
-        assert f"| `divek.{field.name}` |" in text
+    for name in Settings.model_fields:
+        assert f"| `divek.{name}` |" in text
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_what_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    known = {field.name for field in dataclasses.fields(Settings)}
+    known = set(Settings.model_fields)
     assert set(re.findall(r"(?<![\w.])divek\.([a-z_]+)=", text)) <= known
     for name, *rest in commands(text):
         assert name in cli.COMMANDS, f"{page.name}: divek {name}"

@@ -11,7 +11,7 @@ from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 from divek_verl.errors import SetupError
 from divek_verl.settings import read_settings
-from divek_verl.trainer.vote_origin import votes_origin
+from divek_verl.trainer.configure import votes_origin
 from divek_verl.votes import MinedVotes
 from divek_verl.votes_file import Origin, VotesFile, read_votes_file, write_votes_file
 

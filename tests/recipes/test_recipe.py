@@ -32,7 +32,6 @@ from divek_verl.engines.options import SamplingOptions
 from divek_verl.prepare.sets import WORDINGS
 from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.settings import read_settings
-from divek_verl.trainer.vote_origin import sampling_of
 
 from . import cases
 from .cases import COMBINATIONS, NAMES, class_list, overrides
@@ -191,7 +190,7 @@ def test_votes_mined_by_default_are_the_ones_that_the_paper_recipe_takes(compose
     mined = asdict(SamplingOptions())
     mined["num_samples"] = mined.pop("samples")
     config = composed(method="paper")
-    wanted = sampling_of(read_settings(config.divek), config.data.max_response_length)
+    wanted = read_settings(config.divek).sampling(config.data.max_response_length)
     assert {name: mined.get(name, value) for name, value in wanted.items()} == wanted
 
 

@@ -1,0 +1,150 @@
+"""Checks verl's configuration and fills in what the user left open, on the driver before Ray starts (plugin.py)."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from packaging.specifiers import SpecifierSet
+
+from divek_verl.class_lists import classes_of
+from divek_verl.errors import SetupError
+from divek_verl.labels import ClassNames
+from divek_verl.option_sources import build_option_source
+from divek_verl.prompts import is_divek
+from divek_verl.settings import Settings, read_settings
+from divek_verl.votes_file import Origin, model_name, origin_of, read_votes_file
+
+SUPPORTED_VERL = ">=0.9.1,<0.10"
+SAMPLER_FILE = "pkg://divek_verl.trainer.replay_buffer"
+# trainer.v1.trainer_mode -> DiVE-k's replay buffer for it
+SAMPLERS = {
+    "sync": "DivekReplayBuffer",
+    "colocate_async": "DivekReplayBufferAsync",
+    "separate_async": "DivekReplayBufferAsync",
+}
+CHECKPOINT_CALLBACK = "divek_verl.trainer.vote_store.SaveVotes"
+
+
+def prepare_config(config: DictConfig) -> None:
+    """Check a whole verl configuration that holds a ``divek:`` node, and fill in what the user left open.
+
+    Does nothing for a run without DiVE-k. Prints a line for each value that it sets.
+
+    Raises:
+        SetupError: a value, a file or an installed version does not fit.
+    """
+    if OmegaConf.select(config, "divek") is None:
+        return
+    check_verl_version()
+    settings = read_settings(config.divek)
+    # Workers build it again; a source or text encoder that is not there is found here.
+    build_option_source(settings.option_source, mixed_with=settings.mixed_with, text_encoder=settings.text_encoder)
+    _check_trainer(config)
+    _check_files(config)
+    _check_votes_file(config, settings)
+    _fill_in(config, settings)
+
+
+def check_verl_version() -> None:
+    """Raise SetupError if this release does not work with the installed verl."""
+    import verl
+
+    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
+        raise SetupError(
+            f"divek_verl works with verl{SUPPORTED_VERL}, not {verl.__version__}: pip install 'verl{SUPPORTED_VERL}'."
+        )
+
+
+def _check_trainer(config: DictConfig) -> None:
+    from verl.trainer.ppo.utils import need_critic
+
+    if not config.trainer.use_v1:
+        raise SetupError("divek_verl needs verl's v1 trainer: set trainer.use_v1=true.")
+    if config.trainer.v1.trainer_mode not in SAMPLERS:
+        raise SetupError(
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: "
+            f"use one of {', '.join(SAMPLERS)}."
+        )
+    if need_critic(config):
+        raise SetupError(
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator} trains a critic, and DiVE-k has none: "
+            "set algorithm.adv_estimator=grpo, or use --config-name divek_trainer."
+        )
+    if OmegaConf.select(config, "algorithm.filter_groups.enable"):
+        raise SetupError(
+            "algorithm.filter_groups.enable=true would be ignored by the sampler of divek_verl: set it to false."
+        )
+    # verl declares this option and never reads it, so the vision tower would be trained.
+    if OmegaConf.select(config, "actor_rollout_ref.actor.freeze_vision_tower"):
+        raise SetupError(
+            "actor_rollout_ref.actor.freeze_vision_tower=true freezes nothing in verl 0.9: set it to false, or train "
+            "with LoRA (actor_rollout_ref.model.lora_rank) and leave the tower out with "
+            "actor_rollout_ref.model.exclude_modules='.*visual.*'."
+        )
+
+
+def _named_files(files: str | Sequence[str] | None) -> list[str]:
+    return [files] if isinstance(files, str) else list(files or [])
+
+
+def _check_files(config: DictConfig) -> None:
+    for option in ("train_files", "val_files"):
+        named = _named_files(config.data[option])
+        if not named:
+            raise SetupError(f"data.{option} names no file: give the parquet files of the prepared data.")
+        for file in named:
+            if "://" not in file and not Path(os.path.expanduser(file)).is_file():
+                raise SetupError(f"data.{option} names {file}, which does not exist: prepare the data or fix the path.")
+
+
+def votes_origin(config: DictConfig) -> Origin:
+    """The origin of the votes that a run with verl's configuration ``config`` mines."""
+    sampling = read_settings(config.divek).sampling(int(config.data.max_response_length))
+    lists = list(class_lists(_named_files(config.data.train_files)))
+    return origin_of(model_name(config.actor_rollout_ref.model.path), sampling, lists)
+
+
+def class_lists(files: Sequence[str]) -> Iterator[tuple[str, ClassNames]]:
+    """(data source, its classes) of the DiVE-k rows of parquet files on this machine."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for file in files:
+        path = Path(file).expanduser()
+        if path.suffix != ".parquet" or not path.is_file():
+            continue
+        path = path.resolve()
+        for source in pc.unique(pq.read_table(path, columns=["data_source"])["data_source"]).to_pylist():
+            if is_divek(source):
+                yield source, classes_of(str(path.parent), source)
+
+
+def _check_votes_file(config: DictConfig, settings: Settings) -> None:
+    """Refuse a ``divek.votes_file`` that cannot be read, or that was mined with other settings than this run's."""
+    if settings.votes_file is None:
+        return
+    file = read_votes_file(Path(settings.votes_file).expanduser())
+    differences = file.origin.differences(votes_origin(config))
+    if not differences:
+        return
+    found = f"The votes in {settings.votes_file} were mined with {'; '.join(differences)}"
+    if not settings.allow_votes_mismatch:
+        raise SetupError(f"{found}: mine them again, or set divek.allow_votes_mismatch=true to use them anyway.")
+    print(f"divek_verl: {found}; used anyway (divek.allow_votes_mismatch=true)")
+
+
+def _fill_in(config: DictConfig, settings: Settings) -> None:
+    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
+    with open_dict(config):
+        if not sampler.sync_refill_failed_groups:
+            sampler.sync_refill_failed_groups = True
+            print("divek_verl: set trainer.v1.sampler.sync_refill_failed_groups=True (skipped images are replaced)")
+        if sampler.custom_sampler.path in (None, "", SAMPLER_FILE) and sampler.custom_sampler.name != SAMPLERS[mode]:
+            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER_FILE, SAMPLERS[mode]
+            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {SAMPLERS[mode]} (metrics, cap, watchdog)")
+        if settings.reuses_votes and not config.trainer.checkpoint_callback_class:
+            config.trainer.checkpoint_callback_class = CHECKPOINT_CALLBACK
+            print("divek_verl: set trainer.checkpoint_callback_class to SaveVotes (votes are saved with checkpoints)")
+        sampler.sampler_kwargs.divek = config.divek
+        sampler.sampler_kwargs.train_batch_size = config.data.train_batch_size

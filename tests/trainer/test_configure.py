@@ -1,0 +1,245 @@
+"""verl's configuration is checked and filled in before Ray starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+
+from divek_verl.errors import SetupError
+from divek_verl.settings import read_settings
+from divek_verl.trainer.configure import check_verl_version, class_lists, prepare_config, votes_origin
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, model_name, write_votes_file
+
+SOURCE = "divek/flags/base"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.parquet").touch()
+    return [f"data.train_files={tmp_path}/train.parquet", f"data.val_files=[{tmp_path}/val.parquet]"]
+
+
+def test_what_the_user_left_to_us_is_filled_in_and_printed(
+    compose: Any, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose("reward=divek", "algorithm.adv_estimator=grpo", "data.train_batch_size=24", *files)
+    prepare_config(config)
+    sampler = config.trainer.v1.sampler
+    assert sampler.sync_refill_failed_groups is True
+    assert (sampler.custom_sampler.path, sampler.custom_sampler.name) == (
+        "pkg://divek_verl.trainer.replay_buffer",
+        "DivekReplayBuffer",
+    )
+    assert sampler.sampler_kwargs.train_batch_size == 24
+    assert read_settings(sampler.sampler_kwargs.divek) == read_settings(config.divek)
+    printed = capsys.readouterr().out
+    assert "set trainer.v1.sampler.sync_refill_failed_groups=True" in printed
+    assert "set trainer.v1.sampler.custom_sampler to DivekReplayBuffer" in printed
+
+
+def test_what_divek_trainer_sets_needs_no_filling_in(
+    compose: Any, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_config(compose(*files, name="divek_trainer"))
+    assert "divek_verl: set" not in capsys.readouterr().out
+
+
+def test_a_sampler_of_the_users_own_is_kept(compose: Any, files: list[str]) -> None:
+    mine = ["trainer.v1.sampler.custom_sampler.path=pkg://mine", "trainer.v1.sampler.custom_sampler.name=Mine"]
+    config = compose(*files, *mine, name="divek_trainer")
+    prepare_config(config)
+    assert config.trainer.v1.sampler.custom_sampler.name == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("sync", "DivekReplayBuffer"),
+        ("colocate_async", "DivekReplayBufferAsync"),
+        ("separate_async", "DivekReplayBufferAsync"),
+    ],
+)
+@pytest.mark.parametrize("config_name", ["divek_trainer", "ppo_trainer"])
+def test_each_mode_of_verls_trainer_gets_our_buffer_for_it(
+    compose: Any, files: list[str], mode: str, name: str, config_name: str
+) -> None:
+    given = ("reward=divek", "algorithm.adv_estimator=grpo") if config_name == "ppo_trainer" else ()
+    config = compose(*files, *given, f"trainer.v1.trainer_mode={mode}", name=config_name)
+    prepare_config(config)
+    assert config.trainer.v1.sampler.custom_sampler.name == name
+    from verl.utils.import_utils import load_extern_type
+
+    buffer = load_extern_type(config.trainer.v1.sampler.custom_sampler.path, name)
+    assert any(base.__name__ == "ReplayBufferAsync" for base in buffer.__mro__) is (mode != "sync")
+
+
+@pytest.mark.parametrize(("age", "callback"), [("0", None), ("3", "divek_verl.trainer.vote_store.SaveVotes")])
+def test_votes_that_are_used_again_are_saved_with_checkpoints(
+    compose: Any, files: list[str], age: str, callback: str | None
+) -> None:
+    config = compose(*files, f"divek.max_vote_age={age}", name="divek_trainer")
+    prepare_config(config)
+    assert config.trainer.checkpoint_callback_class == callback
+
+
+def test_a_checkpoint_callback_of_the_users_own_is_kept(compose: Any, files: list[str]) -> None:
+    own = "trainer.checkpoint_callback_class=verl.trainer.ppo.checkpoint_callback.CheckpointCallback"
+    config = compose(*files, "divek.max_vote_age=null", own, name="divek_trainer")
+    prepare_config(config)
+    assert config.trainer.checkpoint_callback_class.startswith("verl.")
+
+
+def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
+    config = compose("data.train_files=/nowhere/at/all.parquet")
+    before = OmegaConf.to_yaml(config)
+    prepare_config(config)
+    assert OmegaConf.to_yaml(config) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("divek.num_options=1", r"divek.num_options=1 does not work"),
+        ("divek.num_samples=0", r"divek.num_samples=0 does not work"),
+        ("+divek.votes=3", r"divek.votes is no option of divek_verl"),
+        (
+            "algorithm.adv_estimator=gae",
+            r"algorithm.adv_estimator=gae trains a critic.*set algorithm.adv_estimator=grpo",
+        ),
+        ("critic.enable=true", r"trains a critic"),
+        ("algorithm.filter_groups.enable=true", r"algorithm.filter_groups.enable=true would be ignored"),
+        ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
+        ("trainer.v1.trainer_mode=eventual", r"trainer_mode=eventual is not supported.*use one of sync"),
+        ("trainer.use_v1=false", r"set trainer.use_v1=true"),
+        ("data.train_files=/nowhere/train.parquet", r"data.train_files names /nowhere/train.parquet.*does not exist"),
+        ("data.val_files=[/nowhere/val.parquet]", r"data.val_files names /nowhere/val.parquet.*does not exist"),
+        ("data.train_files=null", r"data.train_files names no file"),
+        ("data.val_files=[]", r"data.val_files names no file"),
+    ],
+)
+def test_what_cannot_work_stops_here_in_one_sentence(
+    compose: Any, files: list[str], override: str, sentence: str
+) -> None:
+    with pytest.raises(SetupError, match=sentence) as error:
+        prepare_config(compose(*files, override, name="divek_trainer"))
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_not_on_this_machine_are_left_to_verl(compose: Any) -> None:
+    prepare_config(
+        compose("data.train_files=hdfs://a/b.parquet", "data.val_files=s3://c/d.parquet", name="divek_trainer")
+    )
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "0.8.0", "0.10.0", "0.9.1.dev0"])
+def test_another_verl_is_refused(version: str, compose: Any, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verl.__version__", version)
+    with pytest.raises(SetupError, match=rf"works with verl>=0.9.1,<0.10, not {version}: pip install"):
+        prepare_config(compose(*files, name="divek_trainer"))
+
+
+@pytest.mark.parametrize("version", ["0.9.1", "0.9.2", "0.9.2rc1"])
+def test_the_supported_verl_is_taken(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verl.__version__", version)
+    check_verl_version()
+
+
+# ------------------------------------------------------------------ votes from a file
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "classes.json").write_text(json.dumps({"base": ["Chad", "Romania"], "new": ["Mali", "Guinea"]}))
+    sources = [SOURCE, SOURCE, "openai/gsm8k", "divek/flags/new"]
+    pq.write_table(pa.table({"data_source": sources}), tmp_path / "train.parquet")
+    (tmp_path / "model").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def config(compose: Any, data: Path) -> Any:
+    """A run that starts from ``votes.jsonl``; further overrides may follow."""
+
+    def composed(*overrides: str) -> Any:
+        return compose(
+            f"data.train_files={data}/train.parquet",
+            f"data.val_files={data}/train.parquet",
+            f"actor_rollout_ref.model.path={data}/model",
+            f"divek.votes_file={data}/votes.jsonl",
+            "divek.max_vote_age=null",
+            *overrides,
+            name="divek_trainer",
+        )
+
+    return composed
+
+
+def write(data: Path, origin: Origin) -> None:
+    write_votes_file(data / "votes.jsonl", origin, [MinedVotes(SOURCE, "a", Votes({"Chad": 20}))])
+
+
+def test_the_origin_names_model_sampling_and_class_lists(config: Any, data: Path) -> None:
+    origin = votes_origin(config("data.max_response_length=77"))
+    assert origin.model == str(data / "model")
+    assert origin.sampling["num_samples"] == 20
+    assert origin.sampling["max_new_tokens"] == 77
+    assert set(origin.class_lists) == {SOURCE, "divek/flags/new"}, "rows of other tasks have no class list"
+
+
+def test_a_limit_of_ones_own_is_the_one_that_counts(config: Any) -> None:
+    assert votes_origin(config("divek.max_new_tokens=12")).sampling["max_new_tokens"] == 12
+
+
+def test_votes_of_the_same_origin_are_taken(config: Any, data: Path) -> None:
+    write(data, votes_origin(config()))
+    prepare_config(config())
+
+
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("divek.num_samples=8", "num_samples 20 and not 8"),
+        ("divek.temperature=0.7", "temperature 1.0 and not 0.7"),
+        ("actor_rollout_ref.model.path=other/model", "and not other/model"),
+        ("divek.max_pixels=100352", "max_pixels 401408 and not 100352"),
+    ],
+)
+def test_another_origin_is_refused_in_one_sentence_and_can_be_forced(
+    config: Any, data: Path, override: str, difference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(data, votes_origin(config()))
+    with pytest.raises(SetupError, match="allow_votes_mismatch=true") as error:
+        prepare_config(config(override))
+    assert difference in str(error.value)
+    assert "\n" not in str(error.value)
+    prepare_config(config(override, "divek.allow_votes_mismatch=true"))
+    assert difference in capsys.readouterr().out
+
+
+def test_another_class_list_is_refused(config: Any, data: Path) -> None:
+    origin = votes_origin(config())
+    write(data, Origin(origin.model, origin.sampling, {**origin.class_lists, SOURCE: "0" * 64}))
+    with pytest.raises(SetupError, match=f"another class list of {SOURCE}"):
+        prepare_config(config())
+
+
+def test_a_missing_file_stops_before_ray_starts(config: Any) -> None:
+    with pytest.raises(SetupError, match="votes.jsonl cannot be read"):
+        prepare_config(config())
+
+
+def test_files_that_are_not_here_have_no_class_lists(tmp_path: Path) -> None:
+    assert list(class_lists(["hdfs://a/train.parquet", str(tmp_path / "nowhere.parquet"), "rows.jsonl"])) == []
+
+
+def test_a_model_has_one_name_wherever_the_command_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert model_name("model") == model_name(str(tmp_path / "model")) == str(tmp_path / "model")
+    assert model_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
