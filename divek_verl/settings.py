@@ -69,7 +69,8 @@ class Settings(BaseModel):
     top_p: Share = Field(default=0.95, description="Nucleus (top-p) of the K answers.")
     top_k: Literal[-1] | Count = Field(default=-1, description="Top-k of the K answers; -1 for no limit.")
     repetition_penalty: Positive = Field(
-        default=1.1, description="Repetition penalty of the K answers only; verl's own rollouts keep 1.0."
+        default=1.1,
+        description="Repetition penalty of the K answers; 1.0 for none. The rollouts of training have their own.",
     )
     max_new_tokens: Count | None = Field(
         default=None, description="Token limit for each of the K answers; null takes data.max_response_length."

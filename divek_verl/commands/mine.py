@@ -119,10 +119,9 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
     return lines
 
 
-def _origin(engine: EngineOptions, sampling: SamplingOptions, pixels: dict[str, int], rows: PreparedRows) -> Origin:
-    settings = asdict(sampling)
-    settings["num_samples"] = settings.pop("samples")
-    return origin_of(model_name(engine.model), {**settings, **pixels}, sorted(rows.classes.items()))
+def _origin(engine: EngineOptions, options: SamplingOptions, rows: PreparedRows) -> Origin:
+    sampling = {**options.as_training().sampling(options.max_new_tokens), "seed": options.seed}
+    return origin_of(model_name(engine.model), sampling, sorted(rows.classes.items()))
 
 
 async def _mine_with_progress(
@@ -146,14 +145,11 @@ def main(
     engine: EngineOptions,
     sampling: SamplingOptions,
     limit: Annotated[int | None, typer.Option(min=1, help="Mine the first so many rows only.")] = None,
-    min_pixels: Annotated[int, typer.Option(help="Least size of a picture (divek.min_pixels).")] = 3136,
-    max_pixels: Annotated[int, typer.Option(help="Largest size of a picture (divek.max_pixels).")] = 401408,
 ) -> None:
     """Sample K answers to the open question about each image and keep the votes, for divek.votes_file."""
     prepare_machine()
-    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    rows = read_rows(data, min_pixels=min_pixels, max_pixels=max_pixels, limit=limit)
-    log = VotesLog(out, _origin(engine, sampling, pixels, rows))
+    rows = read_rows(data, min_pixels=sampling.min_pixels, max_pixels=sampling.max_pixels, limit=limit)
+    log = VotesLog(out, _origin(engine, sampling, rows))
     try:
         summary = asyncio.run(_mine_with_progress(rows, log, engine, sampling))
         log.close(rows.keys)

@@ -1,4 +1,4 @@
-"""What ``divek eval`` and ``divek predict`` are told about the model, the two steps and the judge."""
+"""Options of ``divek eval`` and ``divek predict``: the model, the two steps and the judge."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +7,15 @@ from typing import Annotated
 import typer
 
 from divek_verl.engines.base import Sampling
-from divek_verl.engines.options import Backend, EngineOptions
+from divek_verl.engines.options import TRAINING, Backend, EngineOptions, SamplingOptions, from_settings
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.judge import JudgeSettings
-from divek_verl.question import QuestionRules
 
 
 @dataclass(frozen=True)
 class AnsweringModel(EngineOptions):
-    """``EngineOptions`` where the address of a server is enough to say that a server answers."""
+    """``EngineOptions`` for which ``--base-url`` alone means that a server answers."""
 
     def __post_init__(self) -> None:
         if self.base_url:
@@ -25,42 +24,34 @@ class AnsweringModel(EngineOptions):
 
 
 @dataclass(frozen=True)
-class TwoStepOptions:
-    """How both questions are asked; the defaults of the K answers are the training run's."""
+class TwoStepOptions(SamplingOptions):
+    """How both questions are asked; defaults and ranges are those of training (divek_verl/settings.py)."""
 
-    samples: Annotated[int, typer.Option(help="K, answers to the open question.")] = 20
-    options: Annotated[str, typer.Option(help="At most so many become options, 2 to 26; or auto.")] = "5"
-    temperature: Annotated[float, typer.Option(help="Of the K answers.")] = 1.0
-    top_p: Annotated[float, typer.Option(help="Of the K answers.")] = 0.95
-    top_k: Annotated[int, typer.Option(help="Of the K answers; -1 for no limit.")] = -1
-    repetition_penalty: Annotated[float, typer.Option(help="Of the K answers; 1 for none.")] = 1.1
-    choice_temperature: Annotated[float, typer.Option(help="Of the choice; 0: the most likely one.")] = 0.0
-    max_new_tokens: Annotated[int, typer.Option(help="Token limit of one completion, in both steps.")] = 1024
-    max_pixels: Annotated[int, typer.Option(help="Pictures are shown with at most so many pixels.")] = 401408
-    min_pixels: Annotated[int, typer.Option(help="Pictures are shown with at least so many pixels.")] = 3136
-    seed: Annotated[int, typer.Option(help="Of samples and shuffles, together with each image's id.")] = 0
+    options: Annotated[str, from_settings("num_options")] = str(TRAINING.num_options)
+    min_options: Annotated[int, from_settings("min_options")] = TRAINING.min_options
+    auto_share: Annotated[float, from_settings("auto_share")] = TRAINING.auto_share
+    auto_max_options: Annotated[int, from_settings("auto_max_options")] = TRAINING.auto_max_options
+    choice_temperature: Annotated[
+        float, typer.Option(help="Sampling temperature of the choice; 0 for the most likely one.")
+    ] = 0.0
+    seed: Annotated[
+        int, typer.Option(help="Seed for samples and the order of options, combined with each image's id.")
+    ] = TRAINING.seed
 
     def __post_init__(self) -> None:
-        for name, holds, wanted in (
-            ("temperature", self.temperature > 0 or self.samples == 1, "above 0, or all samples would be one answer"),
-            ("choice_temperature", self.choice_temperature >= 0, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k == -1 or self.top_k >= 1, "-1 (no limit) or at least 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-        ):
-            if not holds:
-                option = name.replace("_", "-")
-                raise SetupError(f"--{option} {getattr(self, name)} does not work: it must be {wanted}.")
+        super().__post_init__()
+        if self.choice_temperature < 0:
+            raise SetupError(
+                f"--choice-temperature {self.choice_temperature} does not work: it must be a number of at least 0."
+            )
 
     def settings(self, *, ask_choice: bool = True) -> TwoStepSettings:
-        """Raises SetupError for a number of samples or options that cannot work."""
-        shared = {"max_new_tokens": self.max_new_tokens, "seed": self.seed}
+        """What ``ask_two_steps`` needs."""
         return TwoStepSettings(
             num_samples=self.samples,
-            rules=QuestionRules(int(self.options) if self.options.isdecimal() else self.options),  # type: ignore[arg-type]
-            open_sampling=Sampling(self.temperature, self.top_p, self.top_k, self.repetition_penalty, **shared),
-            choice_sampling=Sampling(self.choice_temperature, 1.0, -1, 1.0, **shared),
+            rules=self.as_training().rules,
+            open_sampling=self.sampling(),
+            choice_sampling=Sampling(self.choice_temperature, 1.0, -1, 1.0, self.max_new_tokens, self.seed),
             seed=self.seed,
             ask_choice=ask_choice,
         )
@@ -71,27 +62,28 @@ class JudgeOptions:
     """Who decides whether an answer outside the class list means the true class."""
 
     judge: Annotated[
-        str, typer.Option(help="classes: nobody, it is wrong; openai: a model behind an OpenAI-compatible server.")
+        str,
+        typer.Option(help="classes: such an answer is wrong; openai: ask a model behind an OpenAI-compatible server."),
     ] = "classes"
-    judge_model: Annotated[str | None, typer.Option(help="The server's name of the judge (openai).")] = None
+    judge_model: Annotated[str | None, typer.Option(help="Name of the judge on its server (openai).")] = None
     judge_base_url: Annotated[
-        str | None, typer.Option(help="Address of the judge's server (openai); by default that of --base-url.")
+        str | None, typer.Option(help="Address of the judge's server (openai); by default --base-url.")
     ] = None
-    judge_cache: Annotated[Path, typer.Option(help="File of verdicts, kept from run to run (openai).")] = Path(
+    judge_cache: Annotated[Path, typer.Option(help="File that keeps verdicts between runs (openai).")] = Path(
         "~/.cache/divek_verl/verdicts.jsonl"
     )
-    judge_concurrency: Annotated[int, typer.Option(help="Requests to the judge at one time (openai).")] = 16
-    judge_retries: Annotated[int, typer.Option(help="Of one request to the judge, with growing waits (openai).")] = 5
+    judge_concurrency: Annotated[int, typer.Option(help="Maximum requests to the judge at one time (openai).")] = 16
+    judge_retries: Annotated[int, typer.Option(help="Retries of a request, with growing waits (openai).")] = 5
     judge_timeout: Annotated[float, typer.Option(help="Seconds for one request to the judge (openai).")] = 60.0
-    judge_max_tokens: Annotated[int, typer.Option(help="Token limit of a judge's reply (openai).")] = 1024
-    judge_input_price: Annotated[float | None, typer.Option(help="Price of a million tokens in (openai).")] = None
-    judge_output_price: Annotated[float | None, typer.Option(help="Price of a million tokens out (openai).")] = None
+    judge_max_tokens: Annotated[int, typer.Option(help="Token limit of the judge's reply (openai).")] = 1024
+    judge_input_price: Annotated[float | None, typer.Option(help="Price of a million input tokens (openai).")] = None
+    judge_output_price: Annotated[float | None, typer.Option(help="Price of a million output tokens (openai).")] = None
 
     def settings(self, base_url: str | None) -> JudgeSettings | None:
-        """None for the class list alone.
+        """None if the class list alone decides.
 
         Raises:
-            SetupError: the judge is of no known kind, or lacks its model or address.
+            SetupError: the judge is unknown, or lacks its model or address.
         """
         if self.judge == "classes":
             return None

@@ -1,12 +1,13 @@
 """Options that several ``divek`` commands share: which model answers, where it runs and how it is sampled.
 
-A command takes them as one argument each, ``engine: EngineOptions``; ``with_options`` shows every field as an option
-of its own.
+A command takes each group as one argument, ``engine: EngineOptions``; ``with_options`` turns each field into an option
+of the command.
 """
 
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,11 @@ import typer
 
 from divek_verl.engines.base import Sampling
 from divek_verl.errors import SetupError
+from divek_verl.settings import Settings, allowed, read_settings
+
+TRAINING = Settings()
+# name in Settings -> name of the command's option, where they differ
+_RENAMED = {"num_samples": "samples", "num_options": "options"}
 
 
 class Backend(str, Enum):
@@ -43,32 +49,27 @@ class EngineOptions:
     ] = "OPENAI_API_KEY"
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share each layer (vllm).")] = 1
     data_parallel: Annotated[
-        int | None,
-        typer.Option(
-            help="Copies of the model; all samples of an image use one. Unset: 1; on a CPU, for many images and a "
-            "small model, up to one for each core (vllm)."
-        ),
-    ] = None
+        int, typer.Option(help="Copies of the model; all samples of an image use the same one (vllm).")
+    ] = 1
     dtype: Annotated[str, typer.Option(help="Number format of the weights; auto: the model's own (vllm).")] = "auto"
     max_model_len: Annotated[
         int | None,
-        typer.Option(help="Tokens of prompt and answer; unset: the model's own, on a CPU at most 4096 (vllm)."),
+        typer.Option(help="Token limit of prompt and answer; unset: the model's own, on a CPU at most 4096 (vllm)."),
     ] = None
     compile: Annotated[
         bool | None,
         typer.Option(
-            help="Compile the model at start, which pays from some thousand images on; unset: on GPUs (vllm)."
+            help="Compile the model at start, worth it for thousands of images; unset: compile on GPUs only (vllm)."
         ),
     ] = None
     gpu_memory_utilization: Annotated[float, typer.Option(help="Share of the GPU's memory to use (vllm).")] = 0.9
-    max_images_in_flight: Annotated[int, typer.Option(help="Images at work at one time; bounds memory.")] = 256
-    timeout: Annotated[float, typer.Option(help="Seconds for one image, waiting inside the engine included.")] = 3600.0
-    retries: Annotated[int, typer.Option(help="Times that a failed request is sent again (openai).")] = 5
+    max_images_in_flight: Annotated[int, typer.Option(help="Maximum images at one time; bounds memory.")] = 256
+    timeout: Annotated[float, typer.Option(help="Seconds for one image, with its wait in the engine.")] = 3600.0
+    retries: Annotated[int, typer.Option(help="How often a failed request is sent again (openai).")] = 5
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "max_images_in_flight", "timeout"):
+        for name in ("tensor_parallel", "data_parallel", "max_images_in_flight", "timeout"):
             self._check(name, getattr(self, name) > 0, "above 0")
-        self._check("data_parallel", self.data_parallel is None or self.data_parallel > 0, "above 0")
         self._check("retries", self.retries >= 0, "0 or more")
         self._check("max_model_len", self.max_model_len is None or self.max_model_len > 1, "above 1")
         self._check("gpu_memory_utilization", 0 < self.gpu_memory_utilization <= 1, "above 0 and at most 1")
@@ -79,51 +80,68 @@ class EngineOptions:
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            option = name.replace("_", "-")
-            raise SetupError(f"--{option} {getattr(self, name)!r} does not work: it must be {wanted}.")
+            raise SetupError(f"{_flag(name)} {getattr(self, name)!r} does not work: it must be {wanted}.")
+
+
+def from_settings(name: str) -> Any:
+    """A command's option with the documentation and the range of ``divek.<name>``."""
+    return typer.Option(help=f"{Settings.model_fields[name].description} Allowed: {allowed(name)}.")
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the K answers of an image are drawn; the defaults are the training run's (config/divek/online.yaml).
+    """How the K answers of an image are sampled; defaults and ranges are those of training (divek_verl/settings.py).
 
     Raises:
-        SetupError: a number is out of range.
+        SetupError: a value is out of range.
     """
 
-    samples: Annotated[int, typer.Option(help="K, answers sampled for each image.")] = 20
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0
-    top_p: Annotated[float, typer.Option(help="Nucleus, in (0, 1].")] = 0.95
-    top_k: Annotated[int, typer.Option(help="Top-k; -1 for no limit.")] = -1
-    repetition_penalty: Annotated[float, typer.Option(help="Repetition penalty; 1 for none.")] = 1.1
-    max_new_tokens: Annotated[int, typer.Option(help="Token limit of one answer.")] = 1024
+    samples: Annotated[int, from_settings("num_samples")] = TRAINING.num_samples
+    temperature: Annotated[float, from_settings("temperature")] = TRAINING.temperature
+    top_p: Annotated[float, from_settings("top_p")] = TRAINING.top_p
+    top_k: Annotated[int, from_settings("top_k")] = TRAINING.top_k
+    repetition_penalty: Annotated[float, from_settings("repetition_penalty")] = TRAINING.repetition_penalty
+    max_new_tokens: Annotated[int, typer.Option(help="Token limit for each answer.")] = 1024
+    min_pixels: Annotated[int, from_settings("min_pixels")] = TRAINING.min_pixels
+    max_pixels: Annotated[int, from_settings("max_pixels")] = TRAINING.max_pixels
     seed: Annotated[
-        int | None, typer.Option(help="Each image's own seed is derived from it and its id; unset: drawn anew.")
+        int | None, typer.Option(help="Each image's own seed comes from this and its id; unset: random.")
     ] = None
 
     def __post_init__(self) -> None:
-        rules = {
-            "samples": (self.samples >= 1, "at least 1"),
-            "temperature": (self.temperature > 0 or self.samples == 1, "above 0, or all samples would be one answer"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "top_k": (self.top_k == -1 or self.top_k >= 1, "-1 (no limit) or at least 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-        }
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                option = name.replace("_", "-")
-                raise SetupError(f"--{option} {getattr(self, name)} does not work: it must be {wanted}.")
+        self.as_training()
+
+    def as_training(self) -> Settings:
+        """The settings with which a training run samples as these options do."""
+        names = {_RENAMED.get(name, name): name for name in Settings.model_fields}
+        values = {names[name]: value for name, value in dataclasses.asdict(self).items() if name in names}
+        values["seed"] = self.seed or 0
+        if str(values.get("num_options")).isdecimal():  # text, because it may be auto
+            values["num_options"] = int(values["num_options"])
+        # Several greedy answers would be equal, a single one is fine.
+        greedy = self.samples == 1 and self.temperature == 0
+        if greedy:
+            del values["temperature"]
+        try:
+            settings = read_settings(values)
+        except SetupError as error:
+            raise SetupError(re.sub(r"divek\.(\w+)=", lambda found: f"{_flag(found[1])} ", str(error))) from None
+        return settings.model_copy(update={"temperature": 0.0}) if greedy else settings
 
     def sampling(self) -> Sampling:
         """The same for an engine, which is told the number of samples with each request."""
-        values = dataclasses.asdict(self)
-        del values["samples"]
-        return Sampling(**values)
+        return Sampling(
+            self.temperature, self.top_p, self.top_k, self.repetition_penalty, self.max_new_tokens, self.seed
+        )
+
+
+def _flag(name: str) -> str:
+    """``--auto-share`` for ``auto_share``."""
+    return f"--{_RENAMED.get(name, name).replace('_', '-')}"
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``command`` for typer: each argument that is a dataclass becomes one option for each of its fields."""
+    """``command`` for typer: an argument that is a dataclass becomes one option for each of its fields."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters = list(_parameters(command, hints, groups))

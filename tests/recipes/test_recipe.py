@@ -6,7 +6,6 @@ import functools
 import io
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib.metadata import files as installed_files
 from pathlib import Path
 from typing import Any
@@ -187,11 +186,10 @@ def test_the_optimisation_is_that_of_the_reference(composed: Composed) -> None:
 
 def test_votes_mined_by_default_are_the_ones_that_the_paper_recipe_takes(composed: Composed) -> None:
     """The command that is printed gives no sampling settings: votes drawn otherwise would be refused by the run."""
-    mined = asdict(SamplingOptions())
-    mined["num_samples"] = mined.pop("samples")
+    options = SamplingOptions()
     config = composed(method="paper")
     wanted = read_settings(config.divek).sampling(config.data.max_response_length)
-    assert {name: mined.get(name, value) for name, value in wanted.items()} == wanted
+    assert options.as_training().sampling(options.max_new_tokens) == wanted
 
 
 def test_validation_reads_both_sides_of_every_set_that_is_trained_on(composed: Composed) -> None:
