@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, its generated parts are current, and what it names exists."""
 
+import dataclasses
 import importlib.util
 import re
 import shlex

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-CORE = ("errors", "labels", "answers", "votes", "question", "prompts", "reward", "option_sources", "waves")
+CORE = ("errors", "labels", "answers", "votes", "question", "prompts", "reward", "option_sources")
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers", "numpy")
 
 

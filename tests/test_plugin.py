@@ -218,7 +218,7 @@ def test_the_baseline_composes_with_one_word_and_has_no_second_step(compose: Any
     config = compose("reward=virft", "algorithm.adv_estimator=grpo", *NEEDED)
     reward = config.reward.custom_reward_function
     assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
-    assert dict(reward.reward_kwargs) == {"format_weight": 1.0, "answer_weight": 1.0}
+    assert dict(reward.reward_kwargs) == {"open_questions": True, "format_weight": 1.0, "answer_weight": 1.0}
     assert config.data.custom_cls.name == "DiveKDataset"
     records = {"run_dir": config.trainer.default_local_dir}
     assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136, **records}
