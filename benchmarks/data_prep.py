@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from divek_verl.prepare.write import versions
+from divek_verl.prepare.folder import versions
 
 CLASSES = 200
 IMAGES = 11_788

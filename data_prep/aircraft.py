@@ -8,8 +8,9 @@ CoOp's fgvc_aircraft, or holds one of them. It writes train.parquet, val_base.pa
 `divek prepare aircraft` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.commands.prepare import aircraft as main
-from divek_verl.prepare import run_script
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "aircraft", *sys.argv[1:]]))

@@ -9,8 +9,9 @@ class is held out to validate on; --eval-split test validates on the official te
 `divek prepare cub` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.commands.prepare import cub as main
-from divek_verl.prepare import run_script
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "cub", *sys.argv[1:]]))

@@ -8,8 +8,9 @@ divek_verl/prepare/flag_drawings.py names their versions and licences.
 `divek prepare flags` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.prepare import run_script
-from divek_verl.prepare.sets.flags import main
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "flags", *sys.argv[1:]]))

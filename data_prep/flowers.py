@@ -10,8 +10,9 @@ CoOp's split is followed where it is there, else setid.mat, else half, a fifth a
 `divek prepare flowers` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.commands.prepare import flowers as main
-from divek_verl.prepare import run_script
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "flowers", *sys.argv[1:]]))

@@ -7,8 +7,9 @@ val.parquet), classes.json and set.json. The images are copied into the set.
 `divek prepare hf` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.commands.prepare import huggingface as main
-from divek_verl.prepare import run_script
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "hf", *sys.argv[1:]]))

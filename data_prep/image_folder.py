@@ -8,8 +8,9 @@ train.parquet and val.parquet), classes.json and set.json.
 `divek prepare image_folder` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.commands.prepare import image_folder as main
-from divek_verl.prepare import run_script
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "image_folder", *sys.argv[1:]]))

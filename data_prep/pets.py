@@ -9,8 +9,9 @@ it is there.
 `divek prepare pets` is the same command; its code is divek_verl/prepare/.
 """
 
-from divek_verl.commands.prepare import pets as main
-from divek_verl.prepare import run_script
+import sys
+
+from divek_verl.cli import run
 
 if __name__ == "__main__":
-    run_script(main)
+    raise SystemExit(run(["prepare", "pets", *sys.argv[1:]]))

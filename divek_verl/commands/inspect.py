@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from divek_verl.errors import SetupError
 from divek_verl.images import open_picture, upright_size
 from divek_verl.prepare.folder import SHEET_FILE, SPLITS
+from divek_verl.prepare.rows import picture_of, rows_of
 from divek_verl.prepare.sheet import write_sheet
-from divek_verl.prepare.stored import picture_of, rows_of
 from divek_verl.prepare.tokens import PromptCounter
+from divek_verl.progress import progress
 from divek_verl.settings import Settings
 
 
@@ -69,7 +69,7 @@ def summarise(folder: Path, name: str, counter: PromptCounter | None = None) -> 
     summary = Summary(name)
     with pq.ParquetFile(folder / f"{name}.parquet") as file:
         total = file.metadata.num_rows
-    for row in tqdm(rows_of(folder, name), f"read {name}", total, unit="image"):
+    for row in progress(rows_of(folder, name), f"read {name}", total, unit="image"):
         summary.classes[(row["extra_info"]["dataset"], row["reward_model"]["ground_truth"])] += 1
         source = picture_of(row, folder)
         try:

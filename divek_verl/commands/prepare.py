@@ -6,20 +6,15 @@ from typing import Annotated
 
 import typer
 
+from divek_verl.engines.options import with_options
 from divek_verl.errors import SetupError
-from divek_verl.prepare.locate import Official
 from divek_verl.prepare.mix import main as mix
-from divek_verl.prepare.options import DataRoot, Options, takes_options
-from divek_verl.prepare.prepare_set import prepare_set
-from divek_verl.prepare.sets import aircraft as aircraft_set
-from divek_verl.prepare.sets import cars as cars_set
-from divek_verl.prepare.sets import cub as cub_set
-from divek_verl.prepare.sets import flags as flags_set
-from divek_verl.prepare.sets import flowers as flowers_set
+from divek_verl.prepare.official import Official
+from divek_verl.prepare.prepare_set import Options, prepare_set
+from divek_verl.prepare.sets import OFFICIAL_SETS, Reader, flags
 from divek_verl.prepare.sets import hf as hf_set
 from divek_verl.prepare.sets import image_folder as image_folder_set
-from divek_verl.prepare.sets import pets as pets_set
-from divek_verl.prepare.source import Part, Source
+from divek_verl.prepare.source import Part
 from divek_verl.prompts import Wording
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
@@ -33,25 +28,20 @@ Kind = Annotated[
 ]
 
 
-def _official(official: Official, read: Callable[[Path, int], Source], text: str) -> Callable[..., None]:
+def _official(official: Official, read: Reader) -> Callable[..., None]:
     """The command of an official set."""
 
-    @takes_options
-    def main(data_root: DataRoot, *, options: Options) -> None:
+    def main(
+        data_root: Annotated[Path, typer.Option(help="The official folder, or the folder that holds it.")],
+        options: Options,
+    ) -> None:
         prepare_set(lambda _: read(data_root, options.seed), official.wording, options)
 
-    main.__doc__ = text
-    return main
+    main.__doc__ = f"{official.topic}: {official.title}."
+    return with_options(main)
 
 
-cub = _official(cub_set.CUB, cub_set.read, "Birds: CUB-200-2011.")
-flowers = _official(flowers_set.FLOWERS, flowers_set.read, "Flowers: Oxford Flowers 102.")
-pets = _official(pets_set.PETS, pets_set.read, "Cats and dogs: Oxford-IIIT Pet.")
-cars = _official(cars_set.CARS, cars_set.read, "Cars: Stanford Cars.")
-aircraft = _official(aircraft_set.AIRCRAFT, aircraft_set.read, "Aircraft: FGVC-Aircraft, by variant.")
-
-
-@takes_options
+@with_options
 def image_folder(
     data_root: Annotated[Path, typer.Option(help="A folder with a sub-folder of images for each class.")],
     *,
@@ -64,7 +54,7 @@ def image_folder(
     prepare_set(lambda _: image_folder_set.read(data_root, name), Wording(thing, kind), options)
 
 
-@takes_options
+@with_options
 def huggingface(
     path: Annotated[str | None, typer.Argument(help="A folder, a parquet file, or a name on the hub.")] = None,
     *,
@@ -98,15 +88,11 @@ def huggingface(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "cub": cub,
-    "flowers": flowers,
-    "pets": pets,
-    "cars": cars,
-    "aircraft": aircraft,
+    **{official.name: _official(official, read) for official, read in OFFICIAL_SETS},
     "image_folder": image_folder,
     "hf": huggingface,
     "mix": mix,
-    "flags": flags_set.main,
+    "flags": flags.main,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

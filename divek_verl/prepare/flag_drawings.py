@@ -7,8 +7,8 @@ Sources and licences (nothing of them is redistributed: npm fetches them on the 
     @twemoji/svg 15.0.0        package MIT, graphics CC-BY 4.0 (Twitter, Inc. and other contributors)
                                               SVG, emoji with rounded corners          validation only
 
-The emoji are the style held out for validation, since in them every pair of look-alikes can be told apart by
-what training shows: their Chad and Romania have the two flags' own blues.
+The emoji are held out for validation: in them, every pair of look-alikes can be told apart by what training shows
+(their Chad and Romania have the two flags' own blues).
 """
 
 import base64
@@ -37,7 +37,6 @@ class Package:
     name: str
     version: str
     integrity: str
-    licence: str
 
     @property
     def archive_name(self) -> str:
@@ -46,34 +45,30 @@ class Package:
 
 
 FLAG_ICONS = Package(
-    name="flag-icons",
-    version="7.5.0",
-    integrity="sha512-kd+MNXviFIg5hijH766tt+3x76ele1AXlo4zDdCxIvqWZhKt4T83bOtxUOOMlTx/EcFdUMH5yvQgYlFh1EqqFg==",
-    licence="MIT",
+    "flag-icons",
+    "7.5.0",
+    "sha512-kd+MNXviFIg5hijH766tt+3x76ele1AXlo4zDdCxIvqWZhKt4T83bOtxUOOMlTx/EcFdUMH5yvQgYlFh1EqqFg==",
 )
 SVG_COUNTRY_FLAGS = Package(
-    name="svg-country-flags",
-    version="1.2.10",
-    integrity="sha512-xrqwo0TYf/h2cfPvGpjdSuSguUbri4vNNizBnwzoZnX0xGo3O5nGJMlbYEp7NOYcnPGBm6LE2axqDWSB847bLw==",
-    licence="public domain",
+    "svg-country-flags",
+    "1.2.10",
+    "sha512-xrqwo0TYf/h2cfPvGpjdSuSguUbri4vNNizBnwzoZnX0xGo3O5nGJMlbYEp7NOYcnPGBm6LE2axqDWSB847bLw==",
 )
 COUNTRY_FLAG_ICONS = Package(
-    name="country-flag-icons",
-    version="1.6.20",
-    integrity="sha512-py8JiEKzjhYw6HPJ0L7SxLgCYim36UPRTZX43/kqGueUCZLSvnrqAiwW8HtQibur7mdkFQUkjOgdK+o/9FBtaw==",
-    licence="MIT",
+    "country-flag-icons",
+    "1.6.20",
+    "sha512-py8JiEKzjhYw6HPJ0L7SxLgCYim36UPRTZX43/kqGueUCZLSvnrqAiwW8HtQibur7mdkFQUkjOgdK+o/9FBtaw==",
 )
 TWEMOJI = Package(
-    name="@twemoji/svg",
-    version="15.0.0",
-    integrity="sha512-ZSPef2B6nBaYnfgdTbAy4jgW95o7pi2xPGwGCU+WMTxo7J6B1lMPTWwSq/wTuiMq+N0khQ90CcvYp1wFoQpo/w==",
-    licence="MIT, graphics CC-BY 4.0",
+    "@twemoji/svg",
+    "15.0.0",
+    "sha512-ZSPef2B6nBaYnfgdTbAy4jgW95o7pi2xPGwGCU+WMTxo7J6B1lMPTWwSq/wTuiMq+N0khQ90CcvYp1wFoQpo/w==",
 )
 
 
 @dataclass(frozen=True)
 class Style:
-    """One way in which the flags are drawn; `path` turns an ISO 3166 code into a file of the package."""
+    """One way of drawing the flags; `path` gives the file of an ISO 3166 code, `without` names missing codes."""
 
     name: str
     package: Package
@@ -103,15 +98,14 @@ TRAIN_STYLES = (
         "country-flag-icons",
         COUNTRY_FLAG_ICONS,
         lambda code: f"3x2/{code.upper()}.svg",
-        # Its Chad has a blue lighter than any Romania's: nobody could tell which of the two it is.
+        # The blue of its Chad is lighter than any Romania's, so nobody could tell the two apart.
         without=frozenset({"td"}),
     ),
 )
 VALIDATION_STYLES = (Style("twemoji", TWEMOJI, _emoji_path),)
 
-# ISO 3166 code -> name, by groups of look-alikes. Label order is this order, so that the first half of the
-# classes (base) and the second half (new) each hold whole groups. No code is here whose flag is another
-# country's (Bouvet Island's is Norway's, Heard Island's is Australia's, ...).
+# ISO 3166 code -> name, by groups of look-alikes, in label order: the first half of the classes (base) and the second
+# (new) each hold whole groups. Codes with another country's flag are left out (Bouvet Island has Norway's, ...).
 GROUPS: tuple[dict[str, str], ...] = (
     {"td": "Chad", "ro": "Romania", "md": "Moldova", "ad": "Andorra"},
     {"id": "Indonesia", "mc": "Monaco", "pl": "Poland"},
@@ -129,8 +123,8 @@ GROUPS: tuple[dict[str, str], ...] = (
 )
 COUNTRIES: dict[str, str] = {code: name for group in GROUPS for code, name in group.items()}
 
-# Width / height by law of the flags that are plain bands, to which all their drawings are stretched (plain
-# bands lose nothing by it). It is the only difference between Indonesia and Monaco, and packages ignore it.
+# The legal width / height of flags that are plain bands. Packages ignore it, but it is the only difference between
+# Indonesia and Monaco; all drawings of these flags are stretched to it, which plain bands bear well.
 PROPORTIONS: dict[str, float] = {
     **dict.fromkeys(("td", "ro", "id", "ci", "it", "ml", "gn", "ye", "nl", "ru", "co", "at"), 3 / 2),
     **dict.fromkeys(("ie", "lv"), 2 / 1),
@@ -161,7 +155,11 @@ def _load_style(style: Style, cache: Path) -> dict[str, Drawing]:
 def _image(path: str, content: bytes, proportion: float | None) -> Image.Image:
     """A package's file as RGBA without transparent margins, stretched to width / height `proportion`."""
     if path.endswith(".svg"):
-        content = _rasterise(content.decode())
+        try:
+            import resvg_py
+        except ImportError:
+            raise SetupError("Drawing flags needs resvg_py: pip install resvg_py.") from None
+        content = bytes(resvg_py.svg_to_bytes(svg_string=content.decode(), height=_HEIGHT, skip_system_fonts=True))
     image = Image.open(io.BytesIO(content)).convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox())
     if proportion is None:
@@ -169,31 +167,35 @@ def _image(path: str, content: bytes, proportion: float | None) -> Image.Image:
     return image.resize((round(image.height * proportion), image.height), Image.Resampling.BICUBIC)
 
 
-def _rasterise(svg: str) -> bytes:
-    try:
-        import resvg_py
-    except ImportError:
-        raise SetupError("Drawing flags needs resvg_py: pip install resvg_py.") from None
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, height=_HEIGHT, skip_system_fonts=True))
-
-
 def integrity_of(archive: Path) -> str:
-    """The hash of a file in npm's own notation, "sha512-<base64>"."""
+    """The hash of a file in npm's notation."""
     return "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
 
 
 def fetch(package: Package, cache: Path) -> Path:
-    """Path of the package's archive in `cache`, downloaded by `npm pack` where it is not there yet.
+    """The path of the package's archive in `cache`; `npm pack` downloads it if it is not there yet.
 
-    Raises SetupError where npm is missing, the download fails, or the archive is not the pinned one.
+    Raises:
+        SetupError: npm is missing, the download fails, or the archive is not the pinned one.
     """
     archive = cache / package.archive_name
     if archive.is_file() and integrity_of(archive) == package.integrity:
         return archive
     cache.mkdir(parents=True, exist_ok=True)
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SetupError(f"{package.name} is an npm package and npm is missing: install Node.js with npm.")
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        _pack(package, Path(folder))
+        # --ignore-scripts: only the package's files are wanted, nothing of it is run.
+        command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+        except subprocess.TimeoutExpired:
+            raise SetupError(f"npm did not fetch {package.name} in 10 minutes: check the network.") from None
         downloaded = Path(folder) / package.archive_name
+        if done.returncode != 0 or not downloaded.is_file():
+            reason = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
+            raise SetupError(f"npm could not fetch {package.name}@{package.version}, check the network: {reason}")
         if integrity_of(downloaded) != package.integrity:
             raise SetupError(
                 f"{package.name}@{package.version} is not the archive with hash {package.integrity}: "
@@ -204,25 +206,10 @@ def fetch(package: Package, cache: Path) -> Path:
 
 
 def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """Contents of the files in an archive whose path (below npm's "package/") is wanted."""
+    """The contents of the wanted files of an archive; paths start below npm's "package/"."""
     with tarfile.open(archive, "r:gz") as tar:
         return {
             path: content.read()
             for member in tar
             if wanted(path := member.name.removeprefix("package/")) and (content := tar.extractfile(member)) is not None
         }
-
-
-def _pack(package: Package, folder: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise SetupError(f"{package.name} is an npm package and npm is missing: install Node.js with npm.")
-    # --ignore-scripts: only the package's files are wanted, nothing of it is to be run.
-    command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--silent"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        raise SetupError(f"npm did not fetch {package.name} in 10 minutes: check the network.") from None
-    if done.returncode != 0 or not (folder / package.archive_name).is_file():
-        reason = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
-        raise SetupError(f"npm could not fetch {package.name}@{package.version}, check the network: {reason}")

@@ -1,11 +1,18 @@
-"""The folder of a prepared set: written aside, put in place in one step, never half."""
+"""The folder of a prepared set, written aside and put in place in one step, and the JSON files in it."""
 
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import PIL
+import pyarrow as pa
+
+from divek_verl import __version__
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE
 from divek_verl.errors import SetupError
 
@@ -17,9 +24,10 @@ _CONTENTS = {*(f"{name}.parquet" for name in SPLITS), CLASSES_FILE, SET_FILE, SH
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to write a prepared set into, which takes the place of `target` only when all went well.
+    """A folder to write a prepared set into. It takes the place of `target` once everything is written.
 
-    Raises SetupError where `target` holds anything else than a prepared set: only such a one is replaced.
+    Raises:
+        SetupError: `target` holds something that is no prepared set, or cannot be written.
     """
     target = target.expanduser().resolve()
     _refuse_foreign(target)
@@ -30,23 +38,19 @@ def new_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise SetupError(f"{target.parent} cannot be written ({error.strerror}): give --out another folder.") from None
     try:
-        folder = scratch / "new"
+        folder, old = scratch / "new", scratch / "old"
         folder.mkdir()
         yield folder
-        _replace(target, folder, scratch / "old")
+        if target.exists():
+            target.rename(old)
+        try:
+            folder.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(scratch)
-
-
-def _replace(target: Path, new: Path, old: Path) -> None:
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
 
 
 def _refuse_foreign(target: Path) -> None:
@@ -57,6 +61,27 @@ def _refuse_foreign(target: Path) -> None:
     names = {path.name for path in target.iterdir()}
     if foreign := sorted(names - _CONTENTS):
         raise SetupError(f"{target} holds {foreign[0]}, no part of a prepared set: give --out another folder.")
-    # A folder named "images" alone may be anybody's.
+    # A folder that holds only "images" may be anybody's.
     if names and CLASSES_FILE not in names:
         raise SetupError(f"{target} holds {sorted(names)[0]} and no {CLASSES_FILE}: give --out another folder.")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide on the bytes of the files."""
+    return {"divek_verl": __version__, "pillow": PIL.__version__, "pyarrow": pa.__version__}
+
+
+def recorded_root(root: Path, place: Path) -> dict[str, str]:
+    """A folder of images as set.json records it, for a set that lies in `place`."""
+    root, place = root.resolve(), place.expanduser().resolve()
+    return {"absolute": str(root), "relative": Path(os.path.relpath(root, place)).as_posix()}
+
+
+def printable(path: Path) -> str:
+    """A path as one line of text for any screen: line breaks and bytes that are not UTF-8 as escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

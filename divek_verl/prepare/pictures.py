@@ -1,4 +1,4 @@
-"""The self-check of pictures, two or more at once, and the hash of their content."""
+"""Checks pictures in several threads and hashes their content."""
 
 import hashlib
 import os
@@ -17,9 +17,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What the check found: `problem` is None for a picture that can be used, else the reason in words.
+    """The result of a check.
 
-    `digest` is the SHA-256 of the file, `content` the file itself where it was asked for.
+    Attributes:
+        problem: why the picture cannot be used, in words; None if it can.
+        digest: SHA-256 of the file.
+        content: the file itself, if it was asked for.
     """
 
     problem: str | None = None
@@ -28,42 +31,28 @@ class Picture:
 
 
 def check_picture(path: Path, keep_content: bool = False) -> Picture:
-    """Reads and decodes one picture; what is wrong with it is a result, not an error."""
-    content = read_file(path)
-    if isinstance(content, str):
-        return Picture(content)
-    problem = find_problem(content)
-    return Picture(problem, hashlib.sha256(content).digest(), content if keep_content else None)
-
-
-def read_file(path: Path) -> bytes | str:
-    """The content of a file, or in words why there is none."""
+    """Read and decode one picture. A damaged picture is a result, not an error."""
+    content, problem = b"", None
     try:
-        return read_picture_file(path)
-    except UnreadableImage as error:
-        return error.problem
-
-
-def find_problem(content: bytes) -> str | None:
-    """In words, why these bytes are no picture to train on; None where they are one."""
-    try:
+        content = read_picture_file(path)
         load_picture(content)
     except UnreadableImage as error:
-        return error.problem
-    return None
+        problem = error.problem
+    return Picture(problem, hashlib.sha256(content).digest() if content else b"", content if keep_content else None)
 
 
 def hash_file(path: Path) -> bytes | None:
-    """SHA-256 of a file's content; None for one that cannot be read."""
-    content = read_file(path)
-    return None if isinstance(content, str) else hashlib.sha256(content).digest()
+    """SHA-256 of a file's content; None if it cannot be read."""
+    try:
+        return hashlib.sha256(read_picture_file(path)).digest()
+    except UnreadableImage:
+        return None
 
 
 def in_threads(work: Callable[[Key], Result], keys: Iterable[Key]) -> Iterator[tuple[Key, Result]]:
     """(key, work(key)) in the order of the keys; only a few are ahead of the caller, so that memory stays flat.
 
-    Threads, because Pillow and hashlib let go of the interpreter while they work: measured, they are as fast as
-    processes here, start at once and need no copy of a picture.
+    Threads are as fast as processes here, because Pillow and hashlib release the interpreter while they work.
     """
     workers = max(2, os.cpu_count() or 2)
     ahead: deque[tuple[Key, Future[Result]]] = deque()

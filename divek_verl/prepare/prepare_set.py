@@ -2,77 +2,115 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from divek_verl.errors import SetupError
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.easy import easy_by_votes
 from divek_verl.prepare.folder import IMAGES_FOLDER, new_folder
-from divek_verl.prepare.options import OnError, Options
-from divek_verl.prepare.source import Source
-from divek_verl.prepare.splits import VAL_FRACTION, Setting, plan_splits
-from divek_verl.prepare.write import Policy, write_set
-from divek_verl.prompts import Wording
+from divek_verl.prepare.rows import Example
+from divek_verl.prepare.source import Classes, Source
+from divek_verl.prepare.splits import VAL_FRACTION, Plan, Setting, plan_splits
+from divek_verl.prepare.write import write_set
+from divek_verl.prompts import Wording, parse_data_source
+from divek_verl.question import QuestionRules
+from divek_verl.votes_file import class_list_hash, read_votes_file
+
+
+class OnError(str, Enum):
+    """What to do about a picture that cannot be used."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Plan):
+    """How a data set is prepared; each field is an option of every command."""
+
+    out: Annotated[Path, typer.Option(help="Folder to write, replaced if it holds a prepared set.")]
+    embed_images: Annotated[
+        bool, typer.Option("--embed-images", help="Put the images into the parquet files, not their paths.")
+    ] = False
+    votes: Annotated[
+        Path | None,
+        typer.Option(help="Votes file of `divek mine`: leave out the training images that are easy."),
+    ] = None
+    on_error: Annotated[OnError, typer.Option(help="Stop at an image that cannot be used, or skip it.")] = OnError.STOP
 
 
 def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Options) -> None:
-    """Reads a data set, divides, checks and writes it.
+    """Read a data set, divide it, check it and write it.
 
-    `read` is given the folder that is being written, into which it may put images (into "images").
+    `read` gets the folder that is being written and may put images there, into "images".
     """
     with new_folder(options.out) as folder:
         source = read(folder)
-        if not source.dataset or "/" in source.dataset:
-            raise SetupError(f"The name {source.dataset!r} cannot be a data set's: give --name one without a slash.")
-        planned = plan_splits(source, options.plan)
+        dataset = source.dataset
+        if not dataset or "/" in dataset:
+            raise SetupError(f"The name {dataset!r} cannot be a data set's: give --name one without a slash.")
+        planned = plan_splits(source, options)
+        classes = planned.classes
         Console(soft_wrap=True).print(
-            f"{source.dataset}: {len(planned.classes.all)} classes, divided: {source.division}", highlight=False
+            f"{dataset}: {len(classes.all)} classes, divided: {source.division}", highlight=False
         )
         if "val" in source.parts and options.val_fraction != VAL_FRACTION:
-            print(f"--val-fraction has no effect: {source.dataset} has a validation part of its own")
+            print(f"--val-fraction has no effect: {dataset} has a validation part of its own")
+        facts: dict[str, object] = {
+            "setting": options.setting.value,
+            "eval_split": options.eval_split.value,
+            "seed": options.seed,
+            "division": source.division,
+        }
+        if options.setting is Setting.FEW_SHOT:
+            facts["shots"] = options.shots
+        if "val" not in source.parts:
+            facts["val_fraction"] = options.val_fraction
+        if options.votes is not None:
+            facts["votes"] = options.votes.name
         write_set(
             folder,
-            source.dataset,
-            planned.classes,
+            dataset,
+            classes,
             planned.splits,
             wording=wording,
             root=source.root,
             place=options.out,
             held_out=planned.held_out,
-            policy=_policy(source, planned.classes, options),
-            facts=_facts(source, options),
+            skip_bad=options.on_error is OnError.SKIP,
+            embed=options.embed_images,
+            is_easy=None if options.votes is None else easy_by_votes(options.votes, dataset, classes),
+            facts=facts,
         )
         if options.embed_images and source.root is None:
-            _remove_images(folder)
+            shutil.rmtree(folder / IMAGES_FOLDER)
 
 
-def _policy(source: Source, classes: Classes, options: Options) -> Policy:
-    policy = Policy(skip_bad=options.on_error is OnError.SKIP, embed=options.embed_images)
-    if options.votes is None:
-        return policy
-    return replace(policy, is_easy=easy_by_votes(options.votes, source.dataset, classes))
+def easy_by_votes(path: Path, dataset: str, classes: Classes) -> Callable[[str, Example], bool]:
+    """A function that says of a data source and an example whether it is easy by its votes in a votes file.
 
+    Raises:
+        SetupError: the file holds no votes on this data set, or votes that another class list counted.
+    """
+    file = read_votes_file(path)
+    by_key = {mined.key: mined for mined in file.votes if parse_data_source(mined.data_source)[0] == dataset}
+    if not by_key:
+        raise SetupError(f"{path} holds no votes on {dataset}: give the votes mined on this data set.")
+    for source, digest in file.origin.class_lists.items():
+        name, side = parse_data_source(source)
+        if name == dataset and digest != class_list_hash(classes.of(side)):
+            raise SetupError(f"The votes of {path} on {source} were counted by another class list: mine them again.")
+    if file.torn or not file.complete:
+        print(f"{path} was cut short: {file.torn} torn lines; images without votes are kept")
+    rules = QuestionRules()
 
-def _facts(source: Source, options: Options) -> dict[str, object]:
-    """What set.json says of how a set was made."""
-    facts: dict[str, object] = {
-        "setting": options.setting.value,
-        "eval_split": options.eval_split.value,
-        "seed": options.seed,
-        "division": source.division,
-    }
-    if options.setting is Setting.FEW_SHOT:
-        facts["shots"] = options.shots
-    if "val" not in source.parts:
-        facts["val_fraction"] = options.val_fraction
-    if options.votes is not None:
-        facts["votes"] = options.votes.name
-    return facts
+    def is_easy(data_source: str, example: Example) -> bool:
+        mined = by_key.get((data_source, example.image_id))
+        names = classes.of(parse_data_source(data_source)[1])
+        return mined is not None and rules.is_easy(mined.votes, names, example.truth)
 
-
-def _remove_images(folder: Path) -> None:
-    """The images that a reader wrote are in the parquet files now."""
-    shutil.rmtree(folder / IMAGES_FOLDER)
+    return is_easy

@@ -1,18 +1,70 @@
-"""What a reader of an official folder brings: classes, images and the parts that they are divided into."""
+"""A data set as a reader finds it: class names, labelled images, and the parts that they are divided into."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from divek_verl.prepare.classes import Classes
+from divek_verl.labels import ClassNames, canonical
 
 Part = Literal["train", "val", "test"]
 
 
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set in label order, split into base (trained on) and new (held out)."""
+
+    all: tuple[str, ...]
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> tuple[str, ...]:
+        """The first half, rounded up: the split of the base-to-novel literature (CoOp and after)."""
+        return self.all[: (len(self.all) + 1) // 2]
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        return self.all[len(self.base) :]
+
+    def of(self, side: str) -> ClassNames:
+        """The class list of "base", "new" or "all", with the aliases of its classes."""
+        names = {"base": self.base, "new": self.new, "all": self.all}[side]
+        return ClassNames(names, aliases={name: self.aliases[name] for name in names if name in self.aliases})
+
+    def only(self, labels: Iterable[int]) -> "Classes":
+        """Some of the classes, by their index."""
+        names = tuple(self.all[label] for label in labels)
+        return Classes(names, {name: self.aliases[name] for name in names if name in self.aliases})
+
+    def with_aliases(self, *groups: Sequence[str]) -> "Classes":
+        """The classes with more spellings: if one name of a group is a class, the others become its aliases.
+
+        A spelling is left out if it is itself a class, or if two classes would claim it.
+        """
+        class_of = {canonical(name): name for name in self.all}
+        spellings = {name: list(others) for name, others in self.aliases.items()}
+        for group in groups:
+            found = {class_of[key] for key in map(canonical, group) if key in class_of}
+            if len(found) == 1:
+                spellings.setdefault(found.pop(), []).extend(name for name in group if canonical(name) not in class_of)
+        # One spelling for each canonical form of a class, the first.
+        unique = {name: {canonical(other): other for other in reversed(others)} for name, others in spellings.items()}
+        claims = Counter(key for forms in unique.values() for key in forms)
+        aliases = {
+            name: [other for key, other in reversed(unique.get(name, {}).items()) if claims[key] == 1]
+            for name in self.all
+        }
+        return Classes(self.all, {name: others for name, others in aliases.items() if others})
+
+    def to_json(self) -> dict[str, object]:
+        aliases = {name: list(spellings) for name, spellings in self.aliases.items()}
+        return {"base": list(self.base), "new": list(self.new), "all": list(self.all), "aliases": aliases}
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One labelled image: its path from the image root, and the place of its class in label order."""
+    """One labelled image: its path from the image root, and the index of its class in label order."""
 
     image: str
     label: int
@@ -24,12 +76,11 @@ class Source:
 
     Attributes:
         dataset: the key in `data_source`.
-        root: the folder that image paths start from; None for images that were written into the set itself.
+        root: the folder that image paths start from; None if the images were written into the set itself.
         classes: all classes in label order.
-        parts: the images of each part; a part that the data set does not have is missing, "val" being taken from
-            "train" then.
+        parts: the images of each part. Without a "val" part, a share of "train" validates.
         division: who divided the images into parts, in words.
-        new_part: the part that held-out classes are validated on, where validation follows the reference.
+        new_part: the part that validates held-out classes where validation follows the reference.
     """
 
     dataset: str
@@ -38,3 +89,8 @@ class Source:
     parts: Mapping[Part, Sequence[Item]]
     division: str
     new_part: Part = "val"
+
+
+def tidy(name: str) -> str:
+    """A class name as people write it: underscores become spaces, and a full stop at the end goes."""
+    return " ".join(name.replace("_", " ").split()).rstrip(". ")

@@ -1,16 +1,21 @@
 """From a source to the parquet files of a setting: base-to-novel, few-shot, or all classes."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import fsum
+from typing import Annotated, TypeVar
+
+import typer
 
 from divek_verl.errors import SetupError
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.division import at_most, divide, few_shots
-from divek_verl.prepare.examples import Example, Split
-from divek_verl.prepare.source import Item, Part, Source
+from divek_verl.prepare.rows import Example, Split
+from divek_verl.prepare.source import Classes, Item, Part, Source
 
 VAL_FRACTION = 0.2
+
+T = TypeVar("T")
 
 
 class Setting(str, Enum):
@@ -22,7 +27,7 @@ class Setting(str, Enum):
 
 
 class EvalSplit(str, Enum):
-    """Which images validate: those that the published results of the method used, or the official test images."""
+    """Which images validate: those of the method's published results, or the official test images."""
 
     REFERENCE = "reference"
     TEST = "test"
@@ -30,14 +35,20 @@ class EvalSplit(str, Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a source becomes a set. `val_fraction` and `shots` act where the source or the setting needs them."""
+    """How a source becomes a set. Each field is an option of every command."""
 
-    setting: Setting = Setting.BASE_TO_NOVEL
-    eval_split: EvalSplit = EvalSplit.REFERENCE
-    shots: int = 4
-    seed: int = 0
-    val_fraction: float = VAL_FRACTION
-    limit: int | None = None
+    setting: Annotated[Setting, typer.Option(help="Classes to train on: half, all with few images, or all.")] = (
+        Setting.BASE_TO_NOVEL
+    )
+    eval_split: Annotated[EvalSplit, typer.Option(help="Validate on the reference's images or on the test part.")] = (
+        EvalSplit.REFERENCE
+    )
+    shots: Annotated[int, typer.Option(min=1, help="Training images of each class with --setting few-shot.")] = 4
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
+    val_fraction: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of training images that validates if there is no val part.")
+    ] = VAL_FRACTION
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of images per file, for a trial.")] = None
 
 
 @dataclass(frozen=True)
@@ -57,33 +68,41 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     Raises:
         SetupError: there are too few classes, or the part that validates is missing.
     """
-    parts = with_validation(source, plan)
+    seed = f"{plan.seed}-{source.dataset}"
+    parts = dict(source.parts)
+    if "val" not in parts:
+        parts |= divide(parts["train"], {"val": plan.val_fraction}, "train", f"{seed}-val")
     labels = sorted({item.label for item in parts["train"]})
     _check_number(source.dataset, len(labels), plan.setting)
-    classes = _only(source.classes, labels)
-    base = frozenset(labels[: len(classes.base)])
-    new = frozenset(labels[len(classes.base) :])
-    validating = _validating_parts(source, parts, plan)
-    seed = f"{plan.seed}-{source.dataset}"
+    classes = source.classes.only(labels)
+    base, new = frozenset(labels[: len(classes.base)]), frozenset(labels[len(classes.base) :])
+    base_part, new_part = _validating_parts(source.dataset, parts, plan.eval_split, source.new_part)
     if plan.setting is Setting.BASE_TO_NOVEL:
+        held_out = new
         wanted = [
             ("train", "base", _of(parts["train"], base)),
-            ("val_base", "base", _of(parts[validating[0]], base)),
-            ("val_new", "new", _of(parts[validating[1]], new)),
+            ("val_base", "base", _of(parts[base_part], base)),
+            ("val_new", "new", _of(parts[new_part], new)),
         ]
     else:
-        few = plan.setting is Setting.FEW_SHOT
-        train = few_shots(parts["train"], plan.shots, f"{seed}-shots") if few else parts["train"]
-        wanted = [("train", "all", list(train)), ("val", "all", _of(parts[validating[0]], base | new))]
-    splits = [_split(source, name, side, at_most(items, plan.limit, f"{seed}-{name}")) for name, side, items in wanted]
+        held_out = frozenset()
+        train = list(parts["train"])
+        if plan.setting is Setting.FEW_SHOT:
+            train = few_shots(train, plan.shots, f"{seed}-shots")
+        wanted = [("train", "all", train), ("val", "all", _of(parts[base_part], base | new))]
+    splits = []
+    for name, side, items in wanted:
+        # In label order, so that the files do not depend on the order in which a folder was listed.
+        chosen = sorted(at_most(items, plan.limit, f"{seed}-{name}"), key=lambda item: (item.label, item.image))
+        examples = [Example(item.image, source.classes.all[item.label], item.image) for item in chosen]
+        splits.append(Split(name, side, examples))
     shown = {example.image for split in splits for example in split.examples}
-    held_out = new if plan.setting is Setting.BASE_TO_NOVEL else frozenset[int]()
     unseen = {item.image for items in parts.values() for item in items if item.label in held_out} - shown
     return Planned(classes, splits, sorted(unseen))
 
 
 def _check_number(dataset: str, classes: int, setting: Setting) -> None:
-    """There must be something to choose between, in each half where there are halves."""
+    """There must be a choice between classes, in each half if there are halves."""
     if setting is Setting.BASE_TO_NOVEL and 2 <= classes < 4:
         raise SetupError(
             f"{dataset} has {classes} classes with training images, of which one half would hold a single one: "
@@ -93,38 +112,60 @@ def _check_number(dataset: str, classes: int, setting: Setting) -> None:
         raise SetupError(f"{dataset} has {classes} classes with training images: a question needs two or more.")
 
 
-def with_validation(source: Source, plan: Plan) -> dict[Part, Sequence[Item]]:
-    """The source's parts; where none is for validation, a part of the training images of each class is."""
-    if "val" in source.parts:
-        return dict(source.parts)
-    seed = f"{plan.seed}-{source.dataset}-val"
-    return {**source.parts, **divide(source.parts["train"], {"val": plan.val_fraction}, "train", seed)}
-
-
-def _validating_parts(source: Source, parts: dict[Part, Sequence[Item]], plan: Plan) -> tuple[Part, Part]:
-    """The parts that validate base (or all) and new classes."""
-    chosen: tuple[Part, Part] = ("test", "test") if plan.eval_split is EvalSplit.TEST else ("val", source.new_part)
+def _validating_parts(
+    dataset: str, parts: Mapping[Part, Sequence[Item]], eval_split: EvalSplit, new_part: Part
+) -> tuple[Part, Part]:
+    """The parts that validate base (or all) classes and new classes."""
+    chosen: tuple[Part, Part] = ("test", "test") if eval_split is EvalSplit.TEST else ("val", new_part)
     for part in chosen:
         if not parts.get(part):
-            raise SetupError(f"{source.dataset} has no {part} part: use --eval-split {_other(plan.eval_split)}.")
+            other = EvalSplit.REFERENCE if eval_split is EvalSplit.TEST else EvalSplit.TEST
+            raise SetupError(f"{dataset} has no {part} part: use --eval-split {other.value}.")
     return chosen
-
-
-def _other(eval_split: EvalSplit) -> str:
-    return (EvalSplit.REFERENCE if eval_split is EvalSplit.TEST else EvalSplit.TEST).value
-
-
-def _only(classes: Classes, labels: Sequence[int]) -> Classes:
-    names = tuple(classes.all[label] for label in labels)
-    return Classes(names, {name: classes.aliases[name] for name in names if name in classes.aliases})
 
 
 def _of(items: Sequence[Item], labels: frozenset[int]) -> list[Item]:
     return [item for item in items if item.label in labels]
 
 
-def _split(source: Source, name: str, side: str, items: Sequence[Item]) -> Split:
-    """Rows in label order, so that the files do not depend on the order in which a folder was listed."""
-    names = source.classes.all
-    ordered = sorted(items, key=lambda item: (item.label, item.image))
-    return Split(name, side, [Example(item.image, names[item.label], item.image) for item in ordered])
+def divide(items: Sequence[Item], shares: Mapping[Part, float], rest: Part, seed: str) -> dict[Part, list[Item]]:
+    """Parts by share of each class; `rest` takes what the others leave.
+
+    Sizes are rounded half to even, as those of the literature are (24.5 becomes 24). A class of two or more images
+    gives at least one to each part with a share, as long as one is left for `rest`.
+    """
+    if not all(0 < share < 1 for share in shares.values()) or fsum(shares.values()) >= 1:
+        raise SetupError(f"The shares {dict(shares)} do not divide a whole: give fractions between 0 and 1.")
+    parts: dict[Part, list[Item]] = {part: [] for part in (*shares, rest)}
+    for label, group in by_label(items).items():
+        left = random.Random(f"{seed}-{label}").sample(group, len(group))
+        for part, share in shares.items():
+            size = min(max(1, round(len(group) * share)), len(left) - 1)
+            parts[part] += left[:size]
+            left = left[size:]
+        parts[rest] += left
+    return parts
+
+
+def few_shots(items: Sequence[Item], shots: int, seed: str) -> list[Item]:
+    """At most `shots` images of each class."""
+    return [
+        item
+        for label, group in by_label(items).items()
+        for item in random.Random(f"{seed}-{label}").sample(group, min(shots, len(group)))
+    ]
+
+
+def at_most(elements: Sequence[T], limit: int | None, seed: str) -> list[T]:
+    """`limit` elements in their order, drawn from the whole sequence so that a trial sees many classes."""
+    if limit is None or limit >= len(elements):
+        return list(elements)
+    return [elements[index] for index in sorted(random.Random(seed).sample(range(len(elements)), limit))]
+
+
+def by_label(items: Sequence[Item]) -> dict[int, list[Item]]:
+    """The images of each class, ordered: the order in which a folder was listed must not matter."""
+    groups: dict[int, list[Item]] = {}
+    for item in sorted(items, key=lambda item: (item.label, item.image)):
+        groups.setdefault(item.label, []).append(item)
+    return groups

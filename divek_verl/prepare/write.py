@@ -1,50 +1,41 @@
-"""Writes a prepared set: every row checked, streamed into parquet, counted and reported."""
+"""Writes a prepared set: each row checked, streamed into parquet, counted and reported."""
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import PIL
-import pyarrow as pa
-import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
 from tqdm import tqdm
 
-from divek_verl import __version__
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE
 from divek_verl.errors import SetupError
-from divek_verl.labels import ClassNames
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.contents import Contents
-from divek_verl.prepare.examples import Example, Split
-from divek_verl.prepare.grading import check_row
+from divek_verl.prepare.folder import printable, recorded_root, versions, write_json
 from divek_verl.prepare.pictures import Picture, check_picture, hash_file, in_threads
-from divek_verl.prepare.report import print_report
-from divek_verl.prepare.rows import EMBEDDED_SCHEMA, SCHEMA, Row, RowBuilder
-from divek_verl.prompts import Wording
+from divek_verl.prepare.rows import (
+    EMBEDDED_SCHEMA,
+    ROWS_PER_GROUP,
+    SCHEMA,
+    Example,
+    Row,
+    Split,
+    build_row,
+    check_row,
+    write_rows,
+)
+from divek_verl.prepare.source import Classes
+from divek_verl.progress import progress
+from divek_verl.prompts import Wording, open_question, user_prompt
 
-ROWS_PER_GROUP = 512
 EMBEDDED_ROWS_PER_GROUP = 64
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What to do with a picture that cannot be used (stop or leave it out), and whether rows hold the pictures.
-
-    `is_easy` says of a data source and a training example whether it is dropped because every vote is right already.
-    """
-
-    skip_bad: bool = False
-    embed: bool = False
-    is_easy: Callable[[str, Example], bool] = lambda data_source, example: False
+NAMED_DUPLICATES = 5
 
 
 @dataclass
 class Written:
-    """One parquet file: rows a class, and what was left out of it by reason."""
+    """One parquet file: rows per class, and what was left out of it by reason."""
 
     name: str
     rows: Counter[str] = field(default_factory=Counter)
@@ -66,73 +57,90 @@ def write_set(
     root: Path | None = None,
     place: Path | None = None,
     held_out: Sequence[str] = (),
-    policy: Policy | None = None,
+    skip_bad: bool = False,
+    embed: bool = False,
+    is_easy: Callable[[str, Example], bool] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks every row and writes the parquet file of each split, classes.json, set.json and a report on the screen.
+    """Check every row and write the parquet file of each split, classes.json, set.json and a report on the screen.
 
     Args:
-        folder: where to write, usually of `new_folder`.
+        folder: where to write, usually from `new_folder`.
         wording: nouns of the questions.
-        root: folder that image paths start from; `folder` itself where it is None.
-        place: where the folder will lie in the end, if not here.
-        held_out: images of held-out classes that are in no split; their content may not be in training either.
+        root: folder that image paths start from; by default `folder` itself.
+        place: where the folder will lie in the end; by default where it is.
+        held_out: images of held-out classes that are in no split; training may not hold their content either.
+        skip_bad: leave out a picture that cannot be used, instead of stopping.
+        embed: put the pictures into the rows.
+        is_easy: whether a training example of a data source is left out because its votes are all right.
         facts: how the set was made, for set.json.
 
     Raises:
-        SetupError: a row fails its self-check, or a training image is held out elsewhere (unless bad ones are skipped).
+        SetupError: a row fails its check, or a training image is also held out (unless `skip_bad`).
     """
-    classes.of("all")  # refuses two classes of one name, also where they are on different sides
-    writer = _SetWriter(folder, dataset, classes, wording, root or folder, policy or Policy())
-    writer.hold_out(held_out)
-    # Validation first: only then is it known what may not be in training.
+    classes.of("all")  # refuses two classes of one name, also if they are on different sides
+    writer = _SetWriter(folder, dataset, classes, wording, root or folder, skip_bad, embed, is_easy)
+    hashes = in_threads(lambda image: hash_file(writer.root / image), held_out)
+    for image, digest in progress(hashes, "hash held-out classes", len(held_out), unit="image", disable=not held_out):
+        writer.hold_out(image, digest)
+    # Validation first: it decides what may not be in training.
     written = {split.name: writer.write(split) for split in sorted(splits, key=lambda split: split.stage == "train")}
     files = [written[split.name] for split in splits]
     write_json(folder / CLASSES_FILE, {**classes.to_json(), "wording": asdict(wording)})
-    elsewhere = None if writer.policy.embed else root
-    roots = {} if elsewhere is None else {"image_roots": {dataset: recorded_root(elsewhere, place or folder)}}
-    counts = {"files": {file.name: file.to_json() for file in files}, "versions": versions()}
-    write_json(folder / SET_FILE, {"dataset": dataset, **roots, **(facts or {}), **counts})
-    print_report(files, writer.contents)
+    roots = {} if embed or root is None else {"image_roots": {dataset: recorded_root(root, place or folder)}}
+    made = {"files": {file.name: file.to_json() for file in files}, "versions": versions()}
+    write_json(folder / SET_FILE, {"dataset": dataset, **roots, **(facts or {}), **made})
+    writer.report(files)
 
 
+@dataclass
 class _SetWriter:
-    """Writes splits one after another, with one memory of the pictures met."""
+    """Writes splits one after another and remembers the pictures of all of them."""
 
-    def __init__(
-        self, folder: Path, dataset: str, classes: Classes, wording: Wording, root: Path, policy: Policy
-    ) -> None:
-        self.folder = folder
-        self.wording = wording
-        self.dataset = dataset
-        self.classes = classes
-        self.root = root
-        self.policy = policy
-        self.contents = Contents()
+    folder: Path
+    dataset: str
+    classes: Classes
+    wording: Wording
+    root: Path
+    skip_bad: bool
+    embed: bool
+    is_easy: Callable[[str, Example], bool] | None
+    # (example, an earlier one with the same content)
+    duplicates: list[tuple[Example, Example]] = field(default_factory=list)
+    _written: dict[bytes, Example] = field(default_factory=dict)
+    _held_out: dict[bytes, str] = field(default_factory=dict)
+    _held_out_paths: set[str] = field(default_factory=set)
 
-    def hold_out(self, images: Sequence[str]) -> None:
-        hashes = in_threads(lambda image: hash_file(self.root / image), images)
-        for image, digest in tqdm(hashes, "hash held-out classes", len(images), unit="image", disable=not images):
-            self.contents.hold_out(image, digest)
+    def hold_out(self, image: str, digest: bytes | None) -> None:
+        """Training may hold neither this path nor this content."""
+        self._held_out_paths.add(image)
+        if digest:
+            self._held_out.setdefault(digest, image)
 
     def write(self, split: Split) -> Written:
         written = Written(split.name)
-        names = self.classes.of(split.side)
         if not split.examples:
-            raise SetupError(f"{split.name} of {self.dataset} would hold no image: give it some, or another setting.")
-        schema, size = (EMBEDDED_SCHEMA, EMBEDDED_ROWS_PER_GROUP) if self.policy.embed else (SCHEMA, ROWS_PER_GROUP)
-        write_rows(self.folder / f"{split.name}.parquet", schema, self._rows(split, names, written), size)
+            raise SetupError(f"{split.name} of {self.dataset} would hold no image: add some, or change the setting.")
+        schema, size = (EMBEDDED_SCHEMA, EMBEDDED_ROWS_PER_GROUP) if self.embed else (SCHEMA, ROWS_PER_GROUP)
+        write_rows(self.folder / f"{split.name}.parquet", schema, self._rows(split, written), size)
         if not written.rows:
-            raise SetupError(f"No image of {split.name} of {self.dataset} can be used: mend or replace them.")
+            raise SetupError(f"No image of {split.name} of {self.dataset} can be used: fix or replace them.")
         return written
 
-    def _rows(self, split: Split, names: ClassNames, written: Written) -> Iterator[Row]:
-        builder = RowBuilder(self.dataset, split, names, self.wording)
+    def _rows(self, split: Split, written: Written) -> Iterator[Row]:
+        names = self.classes.of(split.side)
+        prompt = user_prompt(open_question(self.wording, names.names))
         checked = in_threads(self._check, split.examples)
-        for example, picture in tqdm(checked, f"check {split.name}", len(split.examples), unit="image"):
-            if not self._accept(split, example, picture, written):
+        for example, picture in progress(checked, f"check {split.name}", len(split.examples), unit="image"):
+            reason = self._reason_to_leave_out(split, example, picture)
+            if reason is not None:
+                written.left_out[reason] += 1
                 continue
-            row = builder.build(example, written.rows.total(), picture.content)
+            first = self._written.setdefault(picture.digest, example)
+            if first is not example:
+                self.duplicates.append((example, first))
+                written.duplicates += 1
+            row = build_row(self.dataset, split, prompt, example, written.rows.total(), picture.content)
             check_row(row, names)
             written.rows[example.truth] += 1
             yield row
@@ -140,63 +148,50 @@ class _SetWriter:
     def _check(self, example: Example) -> Picture:
         if any("\ud800" <= character <= "\udfff" for character in example.image):
             return Picture("has a name that is not UTF-8")
-        return check_picture(self.root / example.image, keep_content=self.policy.embed)
+        return check_picture(self.root / example.image, keep_content=self.embed)
 
-    def _accept(self, split: Split, example: Example, picture: Picture, written: Written) -> bool:
-        """Whether the example goes into the file; where not, it is counted, and unless it is easy, named."""
+    def _reason_to_leave_out(self, split: Split, example: Example, picture: Picture) -> str | None:
+        """Why an example does not go into its file, in the words of the report; None to keep it."""
         problem, reason = picture.problem, "bad image"
         if split.stage == "val":
-            self.contents.hold_out(example.image, picture.digest or None)
-        elif problem is None:
-            problem, reason = self.contents.why_not_in_training(example, picture.digest), "held out"
+            self.hold_out(example.image, picture.digest)
+        elif problem is None and example.image in self._held_out_paths:
+            problem, reason = "is held out too", "held out"
+        elif problem is None and picture.digest in self._held_out:
+            twin = self._held_out[picture.digest]
+            problem, reason = f"has the same content as {twin}, which is held out", "held out"
         if problem is not None:
-            self._refuse(example, problem)
-            written.left_out[reason] += 1
-            return False
-        if split.stage == "train" and self.policy.is_easy(f"divek/{self.dataset}/{split.side}", example):
-            written.left_out["easy"] += 1
-            return False
-        before = len(self.contents.duplicates)
-        self.contents.add(example, picture.digest)
-        written.duplicates += len(self.contents.duplicates) - before
-        return True
+            sentence = f"{printable(self.root / example.image)} {problem}"
+            if not self.skip_bad:
+                raise SetupError(f"{sentence}: fix or remove it, or leave such images out with --on-error skip.")
+            tqdm.write(f"left out: {sentence}")
+            return reason
+        easy = split.stage == "train" and self.is_easy and self.is_easy(f"divek/{self.dataset}/{split.side}", example)
+        return "easy" if easy else None
 
-    def _refuse(self, example: Example, problem: str) -> None:
-        sentence = f"{printable(self.root / example.image)} {problem}"
-        if not self.policy.skip_bad:
-            raise SetupError(f"{sentence}: mend or remove it, or leave such images out with --on-error skip.")
-        tqdm.write(f"left out: {sentence}")
-
-
-def write_rows(path: Path, schema: pa.Schema, rows: Iterator[Row], rows_per_group: int) -> None:
-    """Streams rows into a parquet file, so that memory does not grow with their number."""
-    with pq.ParquetWriter(path, schema) as writer:
-        group: list[Row] = []
-        for row in rows:
-            group.append(row)
-            if len(group) == rows_per_group:
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                group = []
-        if group:
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def versions() -> dict[str, str]:
-    """What the bytes of the files depend on."""
-    return {"divek_verl": __version__, "pillow": PIL.__version__, "pyarrow": pa.__version__}
-
-
-def printable(path: Path) -> str:
-    """A path as one line of text for any screen: line breaks and bytes that are not UTF-8 as escapes."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def recorded_root(root: Path, place: Path) -> dict[str, str]:
-    """A folder of images as set.json holds it, for a set that lies in `place`."""
-    root, place = root.resolve(), place.expanduser().resolve()
-    return {"absolute": str(root), "relative": Path(os.path.relpath(root, place)).as_posix()}
+    def report(self, files: Sequence[Written]) -> None:
+        """Show the counts of each file, the duplicates, and what was compared to keep held-out images out."""
+        console = Console(soft_wrap=True)
+        table = Table("file", "images", "classes", "duplicates", "left out")
+        for file in files:
+            left_out = ", ".join(f"{count} {reason}" for reason, count in file.left_out.items()) or "0"
+            table.add_row(file.name, str(file.rows.total()), str(len(file.rows)), str(file.duplicates), left_out)
+        console.print(table)
+        lines = [
+            f"duplicate: {example.image} ({example.truth}) has the content of {first.image} ({first.truth})"
+            for example, first in self.duplicates[:NAMED_DUPLICATES]
+        ]
+        if len(self.duplicates) > NAMED_DUPLICATES:
+            lines.append(f"duplicate: {len(self.duplicates) - NAMED_DUPLICATES} more")
+        if self.duplicates:
+            conflicts = sum(example.truth != first.truth for example, first in self.duplicates)
+            lines.append(f"{len(self.duplicates)} duplicates, {conflicts} of them under another class")
+        lines.append(
+            f"train holds none of the {len(self._held_out_paths)} images of validation files and held-out classes: "
+            "compared by path and by content"
+        )
+        total = sum(file.left_out["bad image"] + file.left_out["held out"] for file in files)
+        if total:
+            lines.append(f"left out {total} images in all, each is named above")
+        for line in lines:
+            console.print(line, markup=False, highlight=False)

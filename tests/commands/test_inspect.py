@@ -54,7 +54,7 @@ def test_prompts_are_counted_as_training_counts_them(
     out = prepare("cub", "--data-root", cub(tmp_path / "raw"), out=tmp_path / "out")
     paint(tmp_path / "raw/images" / images(out, "train")[0], 1, (300, 200))
     processor.save_pretrained(tmp_path / "model")
-    from divek_verl.prepare.stored import rows_of
+    from divek_verl.prepare.rows import rows_of
 
     row = next(rows_of(out, "train"))
     text = row["prompt"][0]["content"].removeprefix("<image>")

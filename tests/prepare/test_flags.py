@@ -1,6 +1,5 @@
 """The demo's flags: classes, drawings, augmentation and the prepared set."""
 
-import importlib.util
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import stat
 import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,50 +17,24 @@ from PIL import Image
 from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes
 from divek_verl.prepare import flag_drawings as flags
-from divek_verl.prepare.sets.flags import render
+from divek_verl.prepare.sets.flags import main, render
 
-ROOT = Path(__file__).parents[2]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><rect width="4" height="3" fill="{}"/></svg>'
 # Codes that a package may hold and whose flag is that of another country.
-SAME_FLAG_AS_ANOTHER = {
-    "bl",
-    "gf",
-    "gp",
-    "mf",
-    "mq",
-    "pm",
-    "re",
-    "wf",
-    "yt",
-    "hm",
-    "bq",
-    "bv",
-    "sj",
-    "sh",
-    "um",
-}
-
-
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("flags_script", ROOT / "data_prep" / "flags.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SAME_FLAG_AS_ANOTHER = set(["bl", "gf", "gp", "mf", "mq", "pm", "re", "wf", "yt", "hm", "bq", "bv", "sj", "sh", "um"])
 
 
 def make_package(cache: Path, name: str, files: dict[str, bytes]) -> flags.Package:
     """A package like those of the registry, lying in the cache."""
     cache.mkdir(parents=True, exist_ok=True)
-    unpinned = flags.Package(name, "1.0.0", integrity="", licence="MIT")
+    unpinned = flags.Package(name, "1.0.0", integrity="")
     archive = cache / unpinned.archive_name
     with tarfile.open(archive, "w:gz") as tar:
         for path, content in files.items():
             member = tarfile.TarInfo(f"package/{path}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return flags.Package(name, "1.0.0", flags.integrity_of(archive), licence="MIT")
+    return flags.Package(name, "1.0.0", flags.integrity_of(archive))
 
 
 def striped(code: str, style: str) -> flags.Drawing:
@@ -159,7 +131,7 @@ def test_a_package_is_fetched_by_npm_and_kept(tmp_path: Path, monkeypatch: pytes
 def test_a_package_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = make_package(tmp_path / "other", "pictures", {"a.txt": b"tampered"})
     fake_npm(tmp_path / "bin", monkeypatch, tmp_path / "other" / package.archive_name)
-    pinned = flags.Package("pictures", "1.0.0", "sha512-abc", "MIT")
+    pinned = flags.Package("pictures", "1.0.0", "sha512-abc")
     with pytest.raises(SetupError, match="not the archive with hash sha512-abc"):
         flags.fetch(pinned, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -255,16 +227,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, script: ModuleType) -> None:
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
-        script.main(tmp_path / name, seed=seed, cache=tmp_path, train_per_class=2, val_per_class=1)
+        main(tmp_path / name, seed=seed, cache=tmp_path, train_per_class=2, val_per_class=1)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert contents(tmp_path / "one") != contents(tmp_path / "three")
 
 
 @pytest.mark.usefixtures("no_network")
-def test_training_sees_base_classes_in_training_styles_only(tmp_path: Path, script: ModuleType) -> None:
-    script.main(tmp_path / "out", seed=0, cache=tmp_path, train_per_class=5, val_per_class=2)
+def test_training_sees_base_classes_in_training_styles_only(tmp_path: Path) -> None:
+    main(tmp_path / "out", seed=0, cache=tmp_path, train_per_class=5, val_per_class=2)
     classes = json.loads((tmp_path / "out/classes.json").read_text())
     held_out = {style.name for style in flags.VALIDATION_STYLES}
     for split, side, per_class in (("train", "base", 5), ("val_base", "base", 2), ("val_new", "new", 2)):

@@ -1,33 +1,66 @@
-"""Rows in verl's schema."""
+"""Rows in verl's schema, and their check: the truth is a class, and full marks go to the right letter only."""
 
+import pytest
+
+from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
-from divek_verl.prepare import Example, Split
-from divek_verl.prepare.rows import SCHEMA, RowBuilder
-from divek_verl.prompts import Wording
+from divek_verl.prepare import rows
+from divek_verl.prepare.rows import SCHEMA, Example, Row, Split, build_row, check_row
+from divek_verl.prompts import user_prompt
 
-BIRDS = ("Sooty Albatross", "Mew Gull")
-BUILDER = RowBuilder("cub", Split("train", "base", []), ClassNames(BIRDS), Wording("bird", "species"))
+BIRDS = ("Brandt's Cormorant", "Sooty Albatross", "Mew Gull", "Ovenbird", "Black-footed Albatross", "Mallard")
+PROMPT = user_prompt("Which bird?")
+
+
+def row(truth: str, index: int = 0, content: bytes | None = None) -> Row:
+    return build_row("cub", Split("train", "base", []), PROMPT, Example("images/a.png", truth, "a"), index, content)
 
 
 def test_a_row_has_verls_columns() -> None:
-    row = BUILDER.build(Example("images/a.png", BIRDS[0], "0"), 7)
-    assert list(row) == SCHEMA.names
-    assert row["data_source"] == "divek/cub/base"
-    assert row["images"] == [{"image": "images/a.png"}]
-    assert row["reward_model"] == {"style": "rule", "ground_truth": BIRDS[0]}
-    assert row["extra_info"] == {"index": 7, "split": "train", "image_id": "0", "dataset": "cub"}
+    made = row(BIRDS[0], 7)
+    assert list(made) == SCHEMA.names
+    assert made["data_source"] == "divek/cub/base"
+    assert made["prompt"] == [{"role": "user", "content": "<image>Which bird?"}]
+    assert made["images"] == [{"image": "images/a.png"}]
+    assert made["reward_model"] == {"style": "rule", "ground_truth": BIRDS[0]}
+    assert made["extra_info"] == {"index": 7, "split": "train", "image_id": "a", "dataset": "cub"}
 
 
 def test_a_row_can_hold_its_picture() -> None:
-    assert BUILDER.build(Example("a.png", BIRDS[0], "0"), 0, b"x")["images"] == [{"bytes": b"x"}]
-
-
-def test_the_prompt_shows_the_picture_before_the_class_list() -> None:
-    (message,) = BUILDER.build(Example("a.png", BIRDS[0], "0"), 0)["prompt"]
-    assert message["role"] == "user"
-    assert message["content"].startswith("<image>Look at the bird in the image")
-    assert all(name in message["content"] for name in BIRDS)
+    assert row(BIRDS[0], content=b"x")["images"] == [{"bytes": b"x"}]
 
 
 def test_every_validation_file_is_of_stage_val() -> None:
     assert [Split(name, "all", []).stage for name in ("train", "val", "val_base", "val_new")] == ["train"] + ["val"] * 3
+
+
+# The check
+
+
+@pytest.mark.parametrize("truth", BIRDS)
+def test_a_good_row_passes(truth: str) -> None:
+    for index in range(5):
+        check_row(row(truth, index), ClassNames(BIRDS))
+
+
+def test_two_classes_are_enough() -> None:
+    check_row(row("Ovenbird"), ClassNames(("Ovenbird", "Mallard")))
+
+
+@pytest.mark.parametrize("truth", ["Roc", "mew gull"])
+def test_the_truth_must_be_a_display_name_of_the_class_list(truth: str) -> None:
+    with pytest.raises(SetupError, match=f"a is labelled '{truth}', no class of divek/cub/base"):
+        check_row(row(truth), ClassNames(BIRDS))
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_a_row_that_the_reward_cannot_grade_is_refused(monkeypatch: pytest.MonkeyPatch, constant: float) -> None:
+    monkeypatch.setattr(rows, "compute_score", lambda *_: {"acc": constant})
+    with pytest.raises(SetupError, match="graded wrongly"):
+        check_row(row(BIRDS[0]), ClassNames(BIRDS))
+
+
+def test_a_class_that_no_answer_can_name_is_refused() -> None:
+    names = ClassNames(("Mew</answer> Gull", "Ovenbird"))
+    with pytest.raises(SetupError, match="rename the class"):
+        check_row(row("Mew</answer> Gull"), names)

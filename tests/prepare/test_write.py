@@ -8,12 +8,11 @@ import pytest
 
 from divek_verl.class_lists import image_root
 from divek_verl.errors import SetupError
-from divek_verl.prepare import Classes, Example, Policy, Split, new_folder, write, write_set
+from divek_verl.prepare import Classes, Example, Split, new_folder, write, write_set
 
 from .layouts import paint
 
 BIRDS = ("Brandt's Cormorant", "Sooty Albatross", "Mew Gull", "Ovenbird", "Black-footed Albatross")
-SKIP = Policy(skip_bad=True)
 
 
 def birds(folder: Path, per_class: int = 1) -> list[Split]:
@@ -33,9 +32,9 @@ def birds(folder: Path, per_class: int = 1) -> list[Split]:
     return splits
 
 
-def write_birds(target: Path, policy: Policy | None = None) -> Path:
+def write_birds(target: Path, embed: bool = False) -> Path:
     with new_folder(target) as folder:
-        write_set(folder, "cub", Classes(BIRDS), birds(folder), policy=policy)
+        write_set(folder, "cub", Classes(BIRDS), birds(folder), embed=embed)
     return target
 
 
@@ -83,7 +82,7 @@ def test_rows_are_streamed_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_pictures_can_be_in_the_rows(tmp_path: Path) -> None:
-    out = write_birds(tmp_path / "birds", Policy(embed=True))
+    out = write_birds(tmp_path / "birds", embed=True)
     for row in rows(out, "train"):
         assert row["images"] == [{"bytes": (out / row["extra_info"]["image_id"]).read_bytes()}]
 
@@ -106,7 +105,7 @@ def test_an_image_of_training_may_not_be_in_validation(tmp_path: Path, name: str
     splits = birds(tmp_path)
     twin = next(split for split in splits if split.name == name).examples[0].image
     (tmp_path / twin).write_bytes((tmp_path / splits[0].examples[0].image).read_bytes())
-    with pytest.raises(SetupError, match=rf"train-1\.png has the same content as {twin}, which is held out: mend"):
+    with pytest.raises(SetupError, match=rf"train-1\.png has the same content as {twin}, which is held out: fix"):
         write_set(tmp_path, "cub", Classes(BIRDS), splits)
 
 
@@ -114,7 +113,7 @@ def test_where_bad_images_are_skipped_training_gives_way(tmp_path: Path, capsys:
     """The validation file is the measure; it stays whole."""
     splits = birds(tmp_path)
     (tmp_path / splits[1].examples[0].image).write_bytes((tmp_path / splits[0].examples[0].image).read_bytes())
-    write_set(tmp_path, "cub", Classes(BIRDS), splits, policy=SKIP)
+    write_set(tmp_path, "cub", Classes(BIRDS), splits, skip_bad=True)
     assert len(rows(tmp_path, "train")) == 2
     assert len(rows(tmp_path, "val_base")) == 3
     assert json.loads((tmp_path / "set.json").read_text())["files"]["train"]["left_out"] == {"held out": 1}
@@ -185,7 +184,7 @@ def test_or_each_is_a_line_and_they_are_counted(
     broken: tuple[Path, list[Split]], capsys: pytest.CaptureFixture
 ) -> None:
     folder, splits = broken
-    write_set(folder, "cub", Classes(BIRDS), splits, policy=SKIP)
+    write_set(folder, "cub", Classes(BIRDS), splits, skip_bad=True)
     shown = capsys.readouterr().out.splitlines()
     assert f"left out: {folder}/images/train-1.png is empty" in shown
     assert any(line.startswith(f"left out: {folder}/images/train-3.png cannot be read (No such file") for line in shown)
@@ -212,14 +211,16 @@ def test_a_file_without_a_usable_image_is_refused(tmp_path: Path) -> None:
     for example in splits[2].examples:
         (tmp_path / example.image).write_bytes(b"")
     with pytest.raises(SetupError, match="No image of val_new of cub can be used"):
-        write_set(tmp_path, "cub", Classes(BIRDS), splits, policy=SKIP)
+        write_set(tmp_path, "cub", Classes(BIRDS), splits, skip_bad=True)
     with pytest.raises(SetupError, match="val_new of cub would hold no image"):
         write_set(tmp_path, "cub", Classes(BIRDS), [*splits[:2], Split("val_new", "new", [])])
 
 
 def test_easy_images_leave_training_only(tmp_path: Path) -> None:
-    policy = Policy(is_easy=lambda source, example: source == "divek/cub/base" and example.truth == BIRDS[1])
-    write_set(tmp_path, "cub", Classes(BIRDS), birds(tmp_path), policy=policy)
+    def is_easy(source: str, example: Example) -> bool:
+        return source == "divek/cub/base" and example.truth == BIRDS[1]
+
+    write_set(tmp_path, "cub", Classes(BIRDS), birds(tmp_path), is_easy=is_easy)
     assert [row["reward_model"]["ground_truth"] for row in rows(tmp_path, "train")] == [BIRDS[0], BIRDS[2]]
     assert len(rows(tmp_path, "val_base")) == 3
     assert json.loads((tmp_path / "set.json").read_text())["files"]["train"]["left_out"] == {"easy": 1}

@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.locate import Official, checked_path
-from divek_verl.prepare.source import Item, Part, Source
-from divek_verl.prepare.zhou import PARTS, read_zhou
+from divek_verl.prepare.official import PARTS, Official, checked_path, read_coop_split
+from divek_verl.prepare.source import Classes, Item, Part, Source
 from divek_verl.prompts import Wording
 
-DATASET = "aircraft"
 AIRCRAFT = Official(
-    "FGVC-Aircraft",
-    Wording("aircraft", "make and model"),
-    "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
-    ("fgvc-aircraft-2013b", "fgvc_aircraft", "data"),
+    name="aircraft",
+    title="FGVC-Aircraft",
+    topic="Aircraft by variant",
+    wording=Wording("aircraft", "make and model"),
+    url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+    folders=("fgvc-aircraft-2013b", "fgvc_aircraft", "data"),
     markers=("variants.txt",),
 )
 
@@ -22,7 +21,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     """The official folder: `images/`, `variants.txt` and `images_variant_{train,val,test}.txt`."""
     folder = AIRCRAFT.find(data_root)
     root = AIRCRAFT.need(folder / "images")
-    followed = read_zhou(AIRCRAFT, folder, DATASET, root)
+    followed = read_coop_split(AIRCRAFT, folder, root)
     if followed is not None:
         return followed
     names = [line for _, line in AIRCRAFT.lines(folder / "variants.txt")]
@@ -30,7 +29,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     if len(labels) < len(names):
         raise AIRCRAFT.damaged(folder / "variants.txt", "names a variant twice")
     parts: dict[Part, list[Item]] = {part: _read_list(folder / f"images_variant_{part}.txt", labels) for part in PARTS}
-    return Source(DATASET, root, Classes(tuple(names)), parts, "the official parts")
+    return Source(AIRCRAFT.name, root, Classes(tuple(names)), parts, "the official parts")
 
 
 def _read_list(path: Path, labels: dict[str, int]) -> list[Item]:

@@ -4,19 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.locate import Official, checked_path
-from divek_verl.prepare.names import year_first
-from divek_verl.prepare.source import Item, Part, Source
-from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prepare.official import Official, checked_path, read_coop_split
+from divek_verl.prepare.source import Classes, Item, Part, Source
 from divek_verl.prompts import Wording
 
-DATASET = "cars"
 CARS = Official(
-    "Stanford Cars",
-    Wording("car", "make and model"),
-    "https://ai.stanford.edu/~jkrause/cars/car_dataset.html (its files moved: see the DATASETS.md of CoOp)",
-    ("stanford_cars", "StanfordCars", "cars"),
+    name="cars",
+    title="Stanford Cars",
+    topic="Cars",
+    wording=Wording("car", "make and model"),
+    url="https://ai.stanford.edu/~jkrause/cars/car_dataset.html (its files moved: see the DATASETS.md of CoOp)",
+    folders=("stanford_cars", "StanfordCars", "cars"),
     markers=("cars_train",),
 )
 
@@ -24,19 +22,25 @@ CARS = Official(
 def read(data_root: Path, seed: int = 0) -> Source:
     """The official folder: `cars_train/`, `cars_test/`, `devkit/` and `cars_test_annos_withlabels.mat`."""
     folder = CARS.find(data_root)
-    followed = read_zhou(CARS, folder, DATASET, folder, display=year_first)
+    followed = read_coop_split(CARS, folder, folder, display=year_first)
     if followed is not None:
         return followed
     devkit = folder / "devkit"
     classes = _classes(devkit / "cars_meta.mat")
-    # The labels of the test images are given away apart from the devkit.
+    # The labels of the test images are published apart from the devkit.
     test = folder / "cars_test_annos_withlabels.mat"
     parts: dict[Part, list[Item]] = {
         "train": _items(devkit / "cars_train_annos.mat", "cars_train", len(classes.all)),
         "test": _items(test, "cars_test", len(classes.all)),
     }
     CARS.need(folder / "cars_test")
-    return Source(DATASET, folder, classes, parts, "the official training and test images")
+    return Source(CARS.name, folder, classes, parts, "the official training and test images")
+
+
+def year_first(name: str) -> str:
+    """`AM General Hummer SUV 2000` as `2000 AM General Hummer SUV`; a name without a year at its end stays."""
+    *words, last = name.split()
+    return " ".join([last, *words]) if len(last) == 4 and last.isdigit() and words else " ".join(name.split())
 
 
 def _classes(path: Path) -> Classes:

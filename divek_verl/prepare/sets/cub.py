@@ -1,27 +1,25 @@
-"""CUB-200-2011: 200 kinds of birds, with an official division into training and test."""
+"""CUB-200-2011: 200 bird species, with an official division into training and test."""
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from divek_verl.errors import SetupError
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.locate import Official, checked_path
-from divek_verl.prepare.names import tidy, with_aliases
-from divek_verl.prepare.source import Item, Source
-from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prepare.official import Official, checked_path, read_coop_split
+from divek_verl.prepare.source import Classes, Item, Source, tidy
 from divek_verl.prompts import Wording
 
-DATASET = "cub"
 CUB = Official(
-    "CUB-200-2011",
-    Wording("bird", "species"),
-    "https://www.vision.caltech.edu/datasets/cub_200_2011/",
-    ("CUB_200_2011", "cub", "CUB"),
+    name="cub",
+    title="CUB-200-2011",
+    topic="Birds",
+    wording=Wording("bird", "species"),
+    url="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    folders=("CUB_200_2011", "cub", "CUB"),
     markers=("images.txt", "split_zhou_*.json"),
 )
 
-# Names that the set itself misspells or shortens, as people write them.
+# Names that the set misspells or shortens, and the names that people write.
 VARIANTS = (
     ("Artic Tern", "Arctic Tern"),
     ("Forsters Tern", "Forster Tern"),
@@ -36,9 +34,9 @@ def read(data_root: Path, seed: int = 0) -> Source:
     """The official folder: `images.txt`, `image_class_labels.txt`, `train_test_split.txt`, `classes.txt`, `images/`."""
     folder = CUB.find(data_root)
     root = CUB.need(folder / "images")
-    followed = read_zhou(CUB, folder, DATASET, root, display=class_name)
+    followed = read_coop_split(CUB, folder, root, display=class_name)
     if followed is not None:
-        return replace(followed, classes=with_aliases(followed.classes, *VARIANTS))
+        return replace(followed, classes=followed.classes.with_aliases(*VARIANTS))
     names = {int(number): class_name(name) for number, name in _table(folder / "classes.txt").items()}
     labels, trained = _table(folder / "image_class_labels.txt"), _table(folder / "train_test_split.txt")
     if sorted(names) != list(range(1, len(names) + 1)):
@@ -53,8 +51,8 @@ def read(data_root: Path, seed: int = 0) -> Source:
         except (KeyError, ValueError):
             raise CUB.damaged(where, "has no class or no side in the other files") from None
         part.append(Item(checked_path(where, image), label - 1))
-    classes = with_aliases(Classes(tuple(names[number] for number in sorted(names))), *VARIANTS)
-    return Source(DATASET, root, classes, {"train": train, "test": test}, "the official training and test images")
+    classes = Classes(tuple(names[number] for number in sorted(names))).with_aliases(*VARIANTS)
+    return Source(CUB.name, root, classes, {"train": train, "test": test}, "the official training and test images")
 
 
 def class_name(folder: str) -> str:

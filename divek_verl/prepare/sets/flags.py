@@ -16,13 +16,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
 from divek_verl.prepare import flag_drawings as flags
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.examples import Example, Split
 from divek_verl.prepare.folder import new_folder
+from divek_verl.prepare.rows import Example, Split
+from divek_verl.prepare.source import Classes
 from divek_verl.prepare.write import write_set
+from divek_verl.progress import progress
 from divek_verl.prompts import Wording
 
 WORDING = Wording("flag", "country or region")
@@ -35,7 +35,7 @@ Point = tuple[float, float]
 
 
 def draw(folder: Path, name: str, drawings: Drawings, count: int, seed: int) -> Iterator[Example]:
-    """Writes `count` augmented pictures of one class for the split `name`, its drawings in turn."""
+    """Write `count` augmented pictures of one class for the split `name`, from its drawings in turn."""
     for index, drawing in enumerate(islice(cycle(drawings), count)):
         image_id = f"{name}/{drawing.country.replace(' ', '_')}-{index:03d}-{drawing.style}"
         image = Path("images", f"{image_id}.png")
@@ -47,8 +47,8 @@ def draw(folder: Path, name: str, drawings: Drawings, count: int, seed: int) -> 
 
 def draw_split(folder: Path, name: str, side: str, drawings: Sequence[Drawings], per_class: int, seed: int) -> Split:
     """The split `name` with `per_class` pictures of each class."""
-    progress = tqdm(drawings, desc=f"draw {name}", unit="class")
-    examples = [example for each in progress for example in draw(folder, name, each, per_class, seed)]
+    classes = progress(drawings, desc=f"draw {name}", unit="class")
+    examples = [example for each in classes for example in draw(folder, name, each, per_class, seed)]
     return Split(name, side, examples)
 
 

@@ -1,4 +1,4 @@
-"""Oxford Flowers 102: 102 kinds of flowers, in CoOp's split, the official one or a seeded one."""
+"""Oxford Flowers 102: 102 flower species, in CoOp's split, the official one or a seeded one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,23 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.division import divide
-from divek_verl.prepare.locate import Official
-from divek_verl.prepare.names import tidy, with_aliases
-from divek_verl.prepare.source import Item, Part, Source
-from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prepare.official import Official, read_coop_split
+from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
+from divek_verl.prepare.splits import divide
 from divek_verl.prompts import Wording
 
-DATASET = "flowers"
 FLOWERS = Official(
-    "Oxford Flowers 102",
-    Wording("flower", "species"),
-    "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (class names and split: the DATASETS.md of CoOp)",
-    ("oxford_flowers", "flowers-102", "flowers102"),
+    name="flowers",
+    title="Oxford Flowers 102",
+    topic="Flowers",
+    wording=Wording("flower", "species"),
+    url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (class names and split: the DATASETS.md of CoOp)",
+    folders=("oxford_flowers", "flowers-102", "flowers102"),
     markers=("jpg",),
 )
-# Names under which one flower of the set goes in one list or another.
+# Other names of a flower in one list or another.
 VARIANTS = (
     ("prince of wales feathers", "plumed celosia"),
     ("cape flower", "guernsey lily"),
@@ -31,7 +29,7 @@ VARIANTS = (
     ("barbeton daisy", "barberton daisy"),
     ("lotus lotus", "lotus"),
 )
-# CoOp's shares where it makes a split itself; the test part takes the rest.
+# The shares of CoOp's split; the test part takes the rest.
 SHARES: dict[Part, float] = {"train": 0.5, "val": 0.2}
 OFFICIAL_PARTS: dict[Part, str] = {"train": "trnid", "val": "valid", "test": "tstid"}
 
@@ -40,9 +38,9 @@ def read(data_root: Path, seed: int = 0) -> Source:
     """The official folder: `jpg/`, `imagelabels.mat`, `setid.mat`, and from CoOp `cat_to_name.json` and a split."""
     folder = FLOWERS.find(data_root)
     root = FLOWERS.need(folder / "jpg")
-    source = read_zhou(FLOWERS, folder, DATASET, root, new_part="test") or _official(folder, root, seed)
-    # As the reference does: its new classes are validated on the test images.
-    return replace(source, classes=with_aliases(source.classes, *VARIANTS), new_part="test")
+    source = read_coop_split(FLOWERS, folder, root) or _official(folder, root, seed)
+    # The reference validates new classes on the test images.
+    return replace(source, classes=source.classes.with_aliases(*VARIANTS), new_part="test")
 
 
 def _official(folder: Path, root: Path, seed: int) -> Source:
@@ -56,9 +54,9 @@ def _official(folder: Path, root: Path, seed: int) -> Source:
             part: [_item(folder, items, number) for number in _numbers(folder / "setid.mat", key)]
             for part, key in OFFICIAL_PARTS.items()
         }
-        return Source(DATASET, root, classes, parts, "the official parts of setid.mat")
-    parts = divide(items, SHARES, "test", f"{seed}-{DATASET}")
-    return Source(DATASET, root, classes, parts, f"half, a fifth and the rest of each class by seed {seed}")
+        return Source(FLOWERS.name, root, classes, parts, "the official parts of setid.mat")
+    parts = divide(items, SHARES, "test", f"{seed}-{FLOWERS.name}")
+    return Source(FLOWERS.name, root, classes, parts, f"half, a fifth and the rest of each class by seed {seed}")
 
 
 def _classes(folder: Path) -> Classes:

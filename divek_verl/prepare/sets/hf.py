@@ -4,16 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from divek_verl.errors import SetupError
-from divek_verl.images import open_picture
-from divek_verl.prepare.classes import Classes
+from divek_verl.images import UnreadableImage, open_picture, read_picture_file
 from divek_verl.prepare.folder import IMAGES_FOLDER
-from divek_verl.prepare.names import tidy
-from divek_verl.prepare.pictures import read_file
 from divek_verl.prepare.sets.image_folder import key_of
-from divek_verl.prepare.source import Item, Part, Source
+from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
+from divek_verl.progress import progress
 
 
 def read(
@@ -27,10 +23,10 @@ def read(
     splits: dict[Part, str],
     class_names: Path | None = None,
 ) -> Source:
-    """Writes the images into `folder` as they are and lists them.
+    """Write the images into `folder` as they are and list them.
 
-    `splits` says which split of the set is which part; `class_names` is a file with a name on each line, for labels
-    that are bare numbers.
+    `splits` gives the split of each part; `class_names` is a file with a name on each line, for labels that are
+    numbers without names.
     """
     loaded = load(path, config)
     parts: dict[Part, Any] = {}
@@ -92,11 +88,11 @@ def _names(path: str, rows: Any, column: str, file: Path | None) -> dict[Any, st
 def _export(rows: Any, part: Part, folder: Path, image: str, label: str, labels: dict[Any, int]) -> Sequence[Item]:
     items = []
     (folder / IMAGES_FOLDER / part).mkdir(parents=True, exist_ok=True)
-    for index, row in enumerate(tqdm(rows, desc=f"read {part}", unit="image")):
+    for index, row in enumerate(progress(rows, desc=f"read {part}", unit="image")):
         content = _content(row[image])
         path = f"{IMAGES_FOLDER}/{part}/{index:06d}.{_suffix(content)}"
         if row[label] not in labels:
-            raise SetupError(f"Row {index} of {part} has the label {row[label]!r}, which no class has: mend it.")
+            raise SetupError(f"Row {index} of {part} has the label {row[label]!r}, which no class has: fix it.")
         (folder / path).write_bytes(content)
         items.append(Item(path, labels[row[label]]))
     return items
@@ -106,10 +102,12 @@ def _content(image: Mapping[str, Any] | None) -> bytes:
     """The encoded bytes; none for a missing image, which the check of the rows then finds empty."""
     if image is None:
         return b""
-    content = read_file(Path(image["path"])) if image["bytes"] is None else image["bytes"]
-    if isinstance(content, str):
-        raise SetupError(f"{image['path']} {content}: mend the data set.")
-    return content
+    if image["bytes"] is not None:
+        return image["bytes"]
+    try:
+        return read_picture_file(Path(image["path"]))
+    except UnreadableImage as error:
+        raise SetupError(f"{image['path']} {error.problem}: fix the data set.") from None
 
 
 def _suffix(content: bytes) -> str:

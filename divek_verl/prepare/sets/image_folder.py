@@ -9,10 +9,8 @@ from PIL import Image
 from divek_verl.errors import SetupError
 from divek_verl.images import FORMATS
 from divek_verl.labels import canonical
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.names import tidy
-from divek_verl.prepare.source import Item, Part, Source
-from divek_verl.prepare.write import printable
+from divek_verl.prepare.folder import printable
+from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
 
 # Sub-folders that hold parts instead of classes, where "train" is among them.
 PART_FOLDERS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-from divek_verl.prepare.classes import Classes
-from divek_verl.prepare.locate import Official, checked_path
-from divek_verl.prepare.names import tidy
-from divek_verl.prepare.source import Item, Part, Source
-from divek_verl.prepare.zhou import read_zhou
+from divek_verl.prepare.official import Official, checked_path, read_coop_split
+from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
 from divek_verl.prompts import Wording
 
-DATASET = "pets"
 PETS = Official(
-    "Oxford-IIIT Pet",
-    Wording("pet", "breed"),
-    "https://www.robots.ox.ac.uk/~vgg/data/pets/",
-    ("oxford-iiit-pet", "oxford_pets", "oxford-iiit-pets"),
+    name="pets",
+    title="Oxford-IIIT Pet",
+    topic="Cats and dogs",
+    wording=Wording("pet", "breed"),
+    url="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    folders=("oxford-iiit-pet", "oxford_pets", "oxford-iiit-pets"),
     markers=("annotations", "split_zhou_*.json"),
 )
 LISTS: dict[Part, str] = {"train": "trainval.txt", "test": "test.txt"}
@@ -24,7 +22,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     """The official folder: `images/` and `annotations/` with `trainval.txt` and `test.txt`."""
     folder = PETS.find(data_root)
     root = PETS.need(folder / "images")
-    followed = read_zhou(PETS, folder, DATASET, root, display=lambda name: tidy(name).lower())
+    followed = read_coop_split(PETS, folder, root, display=lambda name: tidy(name).lower())
     if followed is not None:
         return followed
     names: dict[int, str] = {}
@@ -33,7 +31,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     if labels != list(range(len(labels))):
         raise PETS.damaged(folder / "annotations", "does not number its classes 1, 2, 3, ...")
     classes = Classes(tuple(names[label] for label in labels))
-    return Source(DATASET, root, classes, parts, "the official training and test images")
+    return Source(PETS.name, root, classes, parts, "the official training and test images")
 
 
 def _read_list(path: Path, names: dict[int, str]) -> list[Item]:

@@ -4,8 +4,23 @@ from pathlib import Path
 
 import pytest
 
+from divek_verl.prepare.sets.cars import year_first
+
 from ..layouts import CARS, cars, zhou
 from ..running import classes, counts, images, prepare, truths
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("Acura RL Sedan 2012", "2012 Acura RL Sedan"),
+        ("2012 Acura RL Sedan", "2012 Acura RL Sedan"),
+        ("Ram C/V Cargo Van Minivan 2012", "2012 Ram C/V Cargo Van Minivan"),
+        ("Peugeot 208", "Peugeot 208"),
+    ],
+)
+def test_the_year_of_a_name_comes_first(raw: str, name: str) -> None:
+    assert year_first(raw) == name
 
 
 def test_the_year_comes_first(tmp_path: Path) -> None:

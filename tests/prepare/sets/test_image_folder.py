@@ -76,7 +76,7 @@ def test_an_image_that_is_not_utf8_is_one_of_the_bad_ones(tmp_path: Path, capsys
     root = fill(tmp_path / "raw")
     os.rename(root / "morel/0.png", os.fsencode(root) + b"/morel/\xe8.png")
     prepare("image_folder", "--data-root", root, "--setting", "all", out=tmp_path / "out", status=2)
-    assert r"morel/\xe8.png has a name that is not UTF-8: mend or remove it" in capsys.readouterr().err
+    assert r"morel/\xe8.png has a name that is not UTF-8: fix or remove it" in capsys.readouterr().err
     out = prepare("image_folder", "--data-root", root, "--setting", "all", "--on-error", "skip", out=tmp_path / "out")
     assert sum(counts(out).values()) == 39
 

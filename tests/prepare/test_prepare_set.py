@@ -1,11 +1,16 @@
-"""Training images that offline votes show to be easy are dropped."""
+"""From options to a set: the same options for every command, and --votes leaves out easy training images."""
 
+import inspect
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from divek_verl.class_lists import load_classes
+from divek_verl.commands.prepare import COMMANDS, app
+from divek_verl.prepare.prepare_set import Options
 from divek_verl.votes import MinedVotes, Votes
 from divek_verl.votes_file import Origin, class_list_hash, write_votes_file
 
@@ -78,3 +83,18 @@ def test_a_file_cut_short_is_said_to_be_and_keeps_the_rest(
     after = prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out")
     assert counts(after)["train"] == 23
     assert "was cut short: 1 torn lines" in capsys.readouterr().out
+
+
+# The options
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("mix", "flags")])
+def test_every_set_has_them(name: str) -> None:
+    assert set(inspect.signature(COMMANDS[name]).parameters) >= {field.name for field in fields(Options)}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    assert COMMANDS[name].__doc__ and COMMANDS[name].__doc__.strip().splitlines()[0][:20] in result.output
