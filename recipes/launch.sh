@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the recipe and starts verl: launch.sh [vlm=...] [task=...] [method=...] [variant=...] [--toy] [HYDRA OVERRIDES...]
+# Checks a recipe and starts verl: launch.sh [vlm=...] [task=...] [method=...] [variant=...] [--toy] [OVERRIDES...]
 #
 # From the environment: NNODES, N_GPUS_PER_NODE, MODEL_PATH, DATA_DIR, CKPT_DIR (each only where it differs from the
 # recipe's own value) and PYTHON. --toy runs two steps on this machine's CPU with a small untrained model.

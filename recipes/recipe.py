@@ -6,7 +6,7 @@ python recipes/recipe.py check|steps|memory [vlm=...] [task=...] [method=...] [v
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -60,11 +60,11 @@ def compose_recipe(*overrides: str) -> DictConfig:
             raise SetupError(f"The recipe does not compose with {shlex.join(overrides)}: {reason}") from error
 
 
-def compose_launch(given: Sequence[str], environment: Mapping[str, str]) -> tuple[DictConfig, list[str]]:
-    """The configuration that run_*.sh start with the overrides ``given``, and what the environment adds before them."""
+def compose_launch(given: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """The configuration of run_*.sh with the overrides ``given``, and the environment's overrides, which come first."""
     settings = []
     for name, option in ENVIRONMENT.items():
-        if value := environment.get(name, ""):
+        if value := os.environ.get(name, ""):
             # Numbers stay numbers; a path may hold characters that Hydra's grammar reads.
             escaped = value.replace("'", "\\'")
             settings.append(f"{option}={value}" if value.isdecimal() else f"{option}='{escaped}'")
@@ -95,7 +95,7 @@ def mining_command(config: DictConfig, *options: str) -> tuple[str, ...]:
 
 
 def missing(config: DictConfig, *, votes: bool = True) -> Iterator[tuple[str, str]]:
-    """What is missing of model, data and ``votes``, each with its command, in the order in which to run them."""
+    """The missing model, data and ``votes``, each with the command that makes it, in the order to run them."""
     model = config.actor_rollout_ref.model.path
     if not (Path(model) / "config.json").is_file():
         yield f"the model in {model}", shlex.join(("hf", "download", config.recipe.hub_name, "--local-dir", model))
@@ -205,7 +205,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="vlm=, task=, method
 @app.command("check")
 def check_command(overrides: Overrides = None) -> None:
     """Say what is missing, with the command that makes it; or print the overrides of the environment and the data."""
-    config, settings = compose_launch(overrides or [], os.environ)
+    config, settings = compose_launch(overrides or [])
     check_division(config)
     if found := list(missing(config)):
         print_missing(found)
@@ -216,13 +216,13 @@ def check_command(overrides: Overrides = None) -> None:
 @app.command("steps")
 def steps_command(overrides: Overrides = None) -> None:
     """Print the number of steps that the recipe's epochs are."""
-    print(counted_steps(compose_launch(overrides or [], os.environ)[0]))
+    print(counted_steps(compose_launch(overrides or [])[0]))
 
 
 @app.command("memory")
 def memory_command(overrides: Overrides = None) -> None:
     """Print the estimated memory of each GPU while it generates and while it trains."""
-    config, _ = compose_launch(overrides or [], os.environ)
+    config, _ = compose_launch(overrides or [])
     table = Table("GB on each GPU", "", title=f"{config.trainer.experiment_name}: arithmetic, not measured")
     for name, value in memory(config).items():
         table.add_row(name, f"{value:.1f}")

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Qwen2.5-VL-7B on Oxford Flowers 102. Overrides make every other recipe of it: vlm=, task=, method=, variant= (see launch.sh).
+# Qwen2.5-VL-7B on Oxford Flowers 102. Every other recipe is an override (see launch.sh).
 set -xeuo pipefail
 exec bash "$(dirname "$0")/launch.sh" vlm=qwen25vl_7b task=flowers "$@"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Qwen2.5-VL-7B on all five sets together. Overrides make every other recipe of it: vlm=, task=, method=, variant= (see launch.sh).
+# Qwen2.5-VL-7B on all five sets together. Every other recipe is an override (see launch.sh).
 set -xeuo pipefail
 exec bash "$(dirname "$0")/launch.sh" vlm=qwen25vl_7b task=mixed "$@"

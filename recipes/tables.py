@@ -131,7 +131,7 @@ def cells_of(table: str, given: Sequence[str], tasks: Sequence[str], methods: Se
     for task in tasks or TABLES[table][0]:
         for method in methods or TABLES[table][1]:
             overrides = [f"task={task}", *([] if method == "base" else [f"method={method}"]), *given]
-            config, settings = recipe.compose_launch(overrides, os.environ)
+            config, settings = recipe.compose_launch(overrides)
             yield method, config, [*settings, *overrides]
 
 

@@ -35,8 +35,7 @@ NAMES = {
 }
 IMAGES = 12
 STEPS = 2
-# A run that takes longer than this hangs.
-TIMEOUT_S = 900
+TIMEOUT_S = 900  # a run that takes longer hangs
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
