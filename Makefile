@@ -29,6 +29,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 browser:
 ifneq ($(BROWSER),)
@@ -47,7 +48,7 @@ test: lint browser
 test-recipes: setup
 	$(BIN)/python -m pytest -m recipes tests/recipes
 
-# The parts of docs/ that are made from the source; a test says when they are out of date.
+# docs/configuration.md from divek_verl/settings.py; a test fails when it is out of date.
 docs: setup
 	$(BIN)/python docs/generate.py
 

@@ -56,7 +56,7 @@ class FailureReason(str, Enum):
     UNEXPECTED_ERROR = "unexpected_error", "An error that nobody expected; the detail and the log say more."
 
     def __str__(self) -> str:
-        return self.value
+        return str(self.value)
 
 
 def sentence_of(reason: str) -> str:
