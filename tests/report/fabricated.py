@@ -14,25 +14,16 @@ from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, FailureReason, Ques
 from divek_verl.trainer.recorder import MetricsFile, RunRecorder
 from divek_verl.votes import MinedVotes, count_votes
 
+# Class -> the class that it is confused with, and the colours of its bands.
 FLAGS = {
-    "Chad": ("#002664", "#fecb00", "#c60c30"),
-    "Romania": ("#002b7f", "#fcd116", "#ce1126"),
-    "Ireland": ("#169b62", "#ffffff", "#ff883e"),
-    "Ivory Coast": ("#f77f00", "#ffffff", "#009e60"),
-    "Italy": ("#009246", "#ffffff", "#ce2b37"),
-    "Mali": ("#14b53a", "#fcd116", "#ce1126"),
-    "Guinea": ("#ce1126", "#fcd116", "#009460"),
-    "France": ("#0055a4", "#ffffff", "#ef4135"),
-}
-LOOK_ALIKE = {
-    "Chad": "Romania",
-    "Romania": "Chad",
-    "Ireland": "Ivory Coast",
-    "Ivory Coast": "Ireland",
-    "Italy": "Ireland",
-    "Mali": "Guinea",
-    "Guinea": "Mali",
-    "France": "Italy",
+    "Chad": ("Romania", "#002664", "#fecb00", "#c60c30"),
+    "Romania": ("Chad", "#002b7f", "#fcd116", "#ce1126"),
+    "Ireland": ("Ivory Coast", "#169b62", "#ffffff", "#ff883e"),
+    "Ivory Coast": ("Ireland", "#f77f00", "#ffffff", "#009e60"),
+    "Italy": ("Ireland", "#009246", "#ffffff", "#ce2b37"),
+    "Mali": ("Guinea", "#14b53a", "#fcd116", "#ce1126"),
+    "Guinea": ("Mali", "#ce1126", "#fcd116", "#009460"),
+    "France": ("Italy", "#0055a4", "#ffffff", "#ef4135"),
 }
 CLASSES = ClassNames(list(FLAGS))
 SIDES = {"base": ("Chad", "Romania", "Ireland", "Ivory Coast"), "new": ("Italy", "Mali", "Guinea", "France")}
@@ -53,7 +44,7 @@ def fabricate_run(folder: Path, seed: str = "fabricated run") -> Path:
     """Draw the flags and write both record files; one seed gives the same files every time."""
     rng = random.Random(seed)
     folder.mkdir(parents=True)
-    for name, colours in FLAGS.items():
+    for name, (_, *colours) in FLAGS.items():
         picture = Image.new("RGB", (240, 160))
         for band, colour in enumerate(colours):
             ImageDraw.Draw(picture).rectangle((band * 80, 0, band * 80 + 79, 159), fill=colour)
@@ -97,7 +88,7 @@ def _answered(
         skill = 0.0
     if training and step % 6 == 0:
         skill = 1.0
-    wrong = [LOOK_ALIKE[truth], LOOK_ALIKE[truth], "Andorra", ""]
+    wrong = [FLAGS[truth][0], FLAGS[truth][0], "Andorra", ""]
     answers = [truth if rng.random() < skill else rng.choice(wrong) for _ in range(SAMPLES)]
     votes = count_votes((f"<answer>{answer}</answer>" for answer in answers), CLASSES)
     record = make_record(
@@ -174,3 +165,18 @@ def write_logged(folder: Path, logged: Logged) -> None:
     file = MetricsFile(str(folder))
     for step, data in logged:
         file.log(data, step)
+
+
+def make_hostile(folder: Path, text: str) -> list[QuestionRecord]:
+    """Put ``text`` into every text of ``questions.jsonl``; returns what is in it now."""
+    records = read_records(folder)
+    for record in records:
+        record.truth = record.image = record.failure = record.votes_from = record.option_source = record.num_options = (
+            text
+        )
+        record.votes, record.unknown, record.rollout_failures = {text: 3, f"{text}2": 3}, {f"{text}3": 2}, {text: 1}
+        record.options, record.answer, record.completions = [text, f"{text}2"], "A", [text]
+        record.image_id, record.data_source = f"{text}{record.image_id}", f"divek/{text}/base"
+    records[1].skip = text
+    write_records(folder, records)
+    return records

@@ -13,7 +13,7 @@ import pytest
 from divek_verl.records import QuestionRecord
 from divek_verl.report import write_comparison, write_report
 
-from .fabricated import fabricate_run, read_records, write_records
+from .fabricated import fabricate_run, make_hostile, read_records
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
@@ -256,14 +256,7 @@ def test_a_cell_of_the_matrix_leads_to_its_questions(
 
 def test_hostile_names_and_texts_are_inert(tmp_path: Path, open_page: Any) -> None:
     folder = fabricate_run(tmp_path / "hostile")
-    records = read_records(folder)
-    for record in records:
-        record.truth, record.completions, record.failure = HOSTILE, [HOSTILE], HOSTILE
-        record.votes, record.unknown = {HOSTILE: 3, f"{HOSTILE}2": 3}, {f"{HOSTILE}3": 2}
-        record.options, record.answer = [HOSTILE, f"{HOSTILE}2"], "A"
-        record.image_id, record.data_source = f"{HOSTILE}{record.image_id}", f"divek/{HOSTILE}/base"
-        record.votes_from = record.option_source = record.num_options = HOSTILE
-    write_records(folder, records)
+    make_hostile(folder, HOSTILE)
     opened = open_page(write_report(folder))
     opened.page.locator("#detail pre").wait_for()
     shown = opened.page.locator("#detail").inner_text()

@@ -11,7 +11,7 @@ from divek_verl.records import FailureReason
 from divek_verl.report.page import csp_hash, problems, write_report
 from divek_verl.report.reading import read_run
 
-from .fabricated import read_logged, read_records, write_logged, write_records
+from .fabricated import make_hostile, read_logged, read_records, write_logged, write_records
 from .parsing import page_of
 
 MARKUP = "<script>alert(1)</script></template><img src=x onerror=alert(1)>"
@@ -106,15 +106,7 @@ def test_the_summary_of_the_run_is_shown_if_it_can_be_read(run_dir: Path) -> Non
 @pytest.fixture
 def hostile_dir(run_dir: Path) -> Path:
     """Every text of the records is hostile, including the names of metrics."""
-    records = read_records(run_dir)
-    for record in records:
-        record.truth, record.image, record.completions = HOSTILE, HOSTILE, [HOSTILE]
-        record.votes, record.unknown = {HOSTILE: 3, f"{HOSTILE}2": 3}, {f"{HOSTILE}3": 2}
-        record.options, record.answer = [HOSTILE, f"{HOSTILE}2"], "A"
-        record.image_id, record.data_source = f"{HOSTILE}{record.image_id}", f"divek/{HOSTILE}/base"
-        record.rollout_failures, record.num_options = {HOSTILE: 1}, HOSTILE
-    records[1].skip = records[1].failure = HOSTILE
-    write_records(run_dir, records)
+    records = make_hostile(run_dir, HOSTILE)
     with (run_dir / "questions.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(records[0].to_json() | {"schema": HOSTILE}) + "\n")
     logged = read_logged(run_dir)
