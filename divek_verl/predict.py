@@ -2,14 +2,13 @@
 
     from divek_verl.predict import TwoStepClassifier
     from divek_verl.prompts import Wording
-from divek_verl.records import FailureReason
 
     flags = Wording("flag", "country or region")
     with TwoStepClassifier.from_model("runs/demo/model", ["Chad", "Romania", "Moldova"], wording=flags) as classifier:
         prediction = classifier.classify("flag.png")
         print(prediction.answer, prediction.votes, prediction.reasoning)
 
-In a program that has an event loop of its own, ``AsyncTwoStepClassifier`` does the same with ``await``.
+In a program with its own event loop, ``AsyncTwoStepClassifier`` does the same with ``await``.
 """
 
 import asyncio
@@ -20,14 +19,15 @@ from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from PIL import Image
+from typing_extensions import Unpack
 
 from divek_verl import prompts
 from divek_verl.engines.base import Engine
 from divek_verl.engines.rows import PreparedRow
-from divek_verl.engines.two_step import TwoStepAnswer, TwoStepSettings, ask_two_steps
+from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.images import PictureLimits, PictureSource, UnreadableImage, load_picture
 from divek_verl.labels import ClassNames
@@ -47,16 +47,16 @@ class Prediction:
     """What both steps say about one picture.
 
     Attributes:
-        source: the picture, as a person would name it.
-        answer: the class chosen; None where the second completion names no option, or something failed.
-        votes: answers of the K samples per class, most frequent first.
-        unknown: those that name no class of the list.
+        source: path or description of the picture.
+        answer: the chosen class; None if the second completion names no option, or a step failed.
+        votes: class -> number of samples that answer it, most frequent first.
+        unknown: the same for answers outside the class list.
         unanswered: samples without an answer.
         options: classes of the multiple-choice question, in the order of their letters.
-        letter: the letter chosen.
-        reasoning: what stands in the ``<think>`` element of the second completion.
-        completion: the second completion, whole.
-        failure: a named reason why there is no answer; ``detail`` says more.
+        letter: the chosen letter.
+        reasoning: content of the ``<think>`` element of the second completion.
+        completion: the whole second completion.
+        failure: name of the ``FailureReason`` if there is no answer; ``detail`` says more.
     """
 
     source: str
@@ -72,20 +72,30 @@ class Prediction:
     detail: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """Plain types for JSON."""
         return {**asdict(self), "options": list(self.options)}
+
+
+class ClassifierOptions(TypedDict, total=False):
+    """The optional arguments of ``AsyncTwoStepClassifier``."""
+
+    wording: Wording
+    settings: TwoStepSettings
+    limits: PictureLimits
+    min_pixels: int
+    max_pixels: int
 
 
 class AsyncTwoStepClassifier:
     """Names the class of pictures: K open answers, their votes, one multiple-choice question.
 
     Args:
-        engine: what answers; closing it stays with who opened it.
-        classes: the class list: names, or ``ClassNames`` with aliases.
-        wording: the nouns of the prompts, such as ``Wording("bird", "species")``.
+        engine: answers the questions; the caller closes it.
+        classes: the class list, as names or as ``ClassNames`` with aliases.
+        wording: nouns of the prompts, such as ``Wording("bird", "species")``.
         settings: how both questions are asked.
         limits: which pictures are accepted.
-        min_pixels, max_pixels: bounds in which the model is shown a picture.
+        min_pixels, max_pixels: bounds of the picture that the model sees.
 
     Raises:
         SetupError: fewer than two classes, or names that cannot be told apart.
@@ -112,21 +122,44 @@ class AsyncTwoStepClassifier:
     async def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
         """The two-step answer for a path, encoded bytes, a data URL or a Pillow image.
 
-        A picture that cannot be read and a request that fails are named in ``failure``; nothing is raised for them.
-        ``name`` stands for the picture in the prediction.
+        An unreadable picture or a failed request raises nothing: the prediction has a ``failure``. ``name`` becomes
+        the prediction's ``source``.
         """
-        source = name or _name(picture)
+        if isinstance(picture, bytes):
+            source = name or f"<{len(picture)} bytes>"
+        elif isinstance(picture, Image.Image):
+            source = name or f"<image {picture.width}x{picture.height}>"
+        else:
+            source = name or str(picture)
         try:
             image = await asyncio.to_thread(load_picture, picture, self.limits)
         except UnreadableImage as error:
             return Prediction(source, failure=str(FailureReason.UNREADABLE_IMAGE), detail=str(error))
         answer = await ask_two_steps(self.engine, self.row(image), self.settings)
-        return _prediction(source, answer)
+        completion = answer.choice_reply.texts[0] if answer.choice_reply and answer.choice_reply.texts else None
+        thinking = _THINKING.search(completion) if completion else None
+        failed = answer.failed_reply
+        failure = None if answer.chosen is not None else str(FailureReason.NO_OPTION_NAMED)
+        if failed is not None:
+            failure = str(failed.failure or FailureReason.NO_COMPLETION)
+        return Prediction(
+            source=source,
+            answer=answer.chosen,
+            votes=dict(answer.votes.counts),
+            unknown=dict(answer.votes.unknown),
+            unanswered=answer.votes.unanswered,
+            options=answer.question.options if answer.question is not None else (),
+            letter=answer.letter,
+            reasoning=thinking[1].strip() if thinking else None,
+            completion=completion,
+            failure=failure,
+            detail=failed.detail if failed else None,
+        )
 
     async def classify_all(self, pictures: Iterable[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
-        """The predictions in the order of ``pictures``, ``in_flight`` of them at work at a time."""
+        """The predictions in the order of ``pictures``; at most ``in_flight`` pictures are processed at a time."""
         if in_flight < 1:
-            raise SetupError(f"in_flight is {in_flight}: let at least 1 picture be at work.")
+            raise SetupError(f"in_flight is {in_flight}: it must be at least 1.")
         slots = asyncio.Semaphore(in_flight)
 
         async def one(picture: PictureSource) -> Prediction:
@@ -147,8 +180,8 @@ class AsyncTwoStepClassifier:
 class TwoStepClassifier:
     """``AsyncTwoStepClassifier`` for programs without an event loop, and for notebooks.
 
-    Make it with ``from_model`` or ``from_server``, and close it, or use it as a context manager: the model's processes
-    end with it. It may be called from several threads.
+    Make it with ``from_model`` or ``from_server``. Close it, or use it as a context manager, to end the model's
+    processes. It may be called from several threads.
     """
 
     def __init__(
@@ -157,19 +190,17 @@ class TwoStepClassifier:
         classes: ClassNames | Iterable[str],
         *,
         _loop: "_LoopThread | None" = None,
-        _closing: AsyncExitStack | None = None,
-        **options: Any,
+        **options: Unpack[ClassifierOptions],
     ) -> None:
-        """Args as of ``AsyncTwoStepClassifier``; ``engine`` must not be bound to an event loop of the caller."""
+        """As for ``AsyncTwoStepClassifier``; ``engine`` must not be bound to an event loop of the caller."""
         self._classifier = AsyncTwoStepClassifier(engine, classes, **options)
         self._loop = _loop or _LoopThread()
-        self._closing = _closing or AsyncExitStack()
 
     @classmethod
-    def from_model(cls, model: str | Path, classes: ClassNames | Iterable[str], **options: Any) -> "TwoStepClassifier":
-        """Load a model here: a Hugging Face folder, or a verl checkpoint, which is merged first.
-
-        ``options`` are those of ``AsyncTwoStepClassifier``.
+    def from_model(
+        cls, model: str | Path, classes: ClassNames | Iterable[str], **options: Unpack[ClassifierOptions]
+    ) -> "TwoStepClassifier":
+        """Load a model into this process: a Hugging Face folder, or a verl checkpoint, which is merged first.
 
         Raises:
             SetupError: there is no model, or it does not start.
@@ -181,9 +212,9 @@ class TwoStepClassifier:
 
     @classmethod
     def from_server(
-        cls, base_url: str, model: str, classes: ClassNames | Iterable[str], **options: Any
+        cls, base_url: str, model: str, classes: ClassNames | Iterable[str], **options: Unpack[ClassifierOptions]
     ) -> "TwoStepClassifier":
-        """Ask a running OpenAI-compatible server, whose name of the model is ``model``; its key is ``OPENAI_API_KEY``.
+        """Ask the model named ``model`` on an OpenAI-compatible server, with the key in ``OPENAI_API_KEY``.
 
         Raises:
             SetupError: nothing answers at ``base_url``, or the key is refused.
@@ -195,36 +226,36 @@ class TwoStepClassifier:
 
     @classmethod
     def from_options(
-        cls, engine: "EngineOptions", classes: ClassNames | Iterable[str], **options: Any
+        cls, engine: "EngineOptions", classes: ClassNames | Iterable[str], **options: Unpack[ClassifierOptions]
     ) -> "TwoStepClassifier":
         """Open the engine that ``engine`` describes; it is closed with the classifier.
 
         Raises:
-            SetupError: it cannot be started or reached, or the class list cannot work.
+            SetupError: the engine cannot be started or reached, or the class list is too short.
         """
         from divek_verl.engines.opening import open_engine
 
-        # Before the model is loaded, which may take minutes.
+        # Check the list before loading the model, which may take minutes.
         names = _two_or_more(classes)
-        loop, closing = _LoopThread(), AsyncExitStack()
+        loop = _LoopThread()
         try:
-            opened = loop.run(closing.enter_async_context(open_engine(engine)))
-            return cls(opened, names, _loop=loop, _closing=closing, **options)
+            opened = loop.run(loop.closing.enter_async_context(open_engine(engine)))
+            return cls(opened, names, _loop=loop, **options)
         except BaseException:
-            _close(loop, closing)
+            loop.close()
             raise
 
     def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
-        """As ``AsyncTwoStepClassifier.classify``."""
+        """See ``AsyncTwoStepClassifier.classify``."""
         return self._loop.run(self._classifier.classify(picture, name=name))
 
     def classify_all(self, pictures: Sequence[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
-        """As ``AsyncTwoStepClassifier.classify_all``."""
+        """See ``AsyncTwoStepClassifier.classify_all``."""
         return self._loop.run(self._classifier.classify_all(pictures, in_flight=in_flight))
 
     def close(self) -> None:
-        """End what was started; a second call does nothing."""
-        _close(self._loop, self._closing)
+        """Close the engine that this object opened; a second call does nothing."""
+        self._loop.close()
 
     def __enter__(self) -> "TwoStepClassifier":
         return self
@@ -241,19 +272,19 @@ def _two_or_more(classes: ClassNames | Iterable[str]) -> ClassNames:
 
 
 class _LoopThread:
-    """An event loop in a thread of its own: engines stay bound to it, whoever calls."""
+    """An event loop in its own thread, because an engine is bound to the loop that opened it.
+
+    ``closing`` holds what was opened in the loop.
+    """
 
     def __init__(self) -> None:
+        self.closing = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="divek-classifier", daemon=True)
         self._thread.start()
 
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; on Ctrl-C it is cancelled."""
+        """The result of ``work``, which Ctrl-C cancels."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -261,43 +292,10 @@ class _LoopThread:
             future.cancel()
             raise
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self.run(self.closing.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def _close(loop: _LoopThread, closing: AsyncExitStack) -> None:
-    if loop.is_running:
-        loop.run(closing.aclose())
-        loop.stop()
-
-
-def _name(picture: PictureSource) -> str:
-    if isinstance(picture, bytes):
-        return f"<{len(picture)} bytes>"
-    if isinstance(picture, Image.Image):
-        return f"<image {picture.width}x{picture.height}>"
-    return str(picture)
-
-
-def _prediction(source: str, answer: TwoStepAnswer) -> Prediction:
-    completion = answer.choice_reply.texts[0] if answer.choice_reply and answer.choice_reply.texts else None
-    thinking = _THINKING.search(completion) if completion else None
-    failed = answer.failed_reply
-    failure = None if answer.chosen is not None else str(FailureReason.NO_OPTION_NAMED)
-    if failed is not None:
-        failure = str(failed.failure or FailureReason.NO_COMPLETION)
-    return Prediction(
-        source=source,
-        answer=answer.chosen,
-        votes=dict(answer.votes.counts),
-        unknown=dict(answer.votes.unknown),
-        unanswered=answer.votes.unanswered,
-        options=answer.question.options if answer.question is not None else (),
-        letter=answer.letter,
-        reasoning=thinking[1].strip() if thinking else None,
-        completion=completion,
-        failure=failure,
-        detail=failed.detail if failed else None,
-    )

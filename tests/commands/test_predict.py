@@ -85,7 +85,7 @@ def test_files_that_hold_no_class_names(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot be read"):
         read_class_file(tmp_path / "none")
     (tmp_path / "list").write_text('["Chad", ')
-    with pytest.raises(SetupError, match="is no JSON list"):
+    with pytest.raises(SetupError, match="is not a JSON list"):
         read_class_file(tmp_path / "list")
     (tmp_path / "classes.json").write_text('{"base": ["Chad", "Romania"]}')
     with pytest.raises(SetupError, match="JSON object: give --data the folder"):
@@ -107,7 +107,7 @@ def test_a_list_of_one_class_is_refused_before_a_model_is_loaded(
 @pytest.mark.parametrize("given", [[], ["--classes", "a", "--data", "b"]])
 def test_there_is_one_class_list(given: list[str], flag: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["predict", str(flag), "--model", "m", *given]) == 2
-    assert "Give either --classes FILE or --data DIR" in capsys.readouterr().err
+    assert "give either --classes FILE or --data DIR" in capsys.readouterr().err
 
 
 def shown(prediction: Prediction) -> str:
