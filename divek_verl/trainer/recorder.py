@@ -87,13 +87,14 @@ class RunRecorder:
         if record.split == "train" and record.reason is None:
             self._rolled_out.append(record)
 
-    def skip_reasons(self) -> dict[str, tuple[int, str]]:
-        """Reason -> (count, one example's detail) of the training visits since the last ``drain``."""
+    def refill_reasons(self) -> dict[str, tuple[int, str]]:
+        """Why training images were replaced since the last ``drain``: reason -> (images, one example's detail)."""
         found: dict[str, tuple[int, str]] = {}
-        for record in self._mined:
-            if record.reason is not None:
-                count, detail = found.get(record.reason, (0, record.detail or record.image_id))
-                found[record.reason] = (count + 1, detail)
+        skipped = [(record.reason, record) for record in self._mined if record.reason is not None]
+        failed = [(reason, record) for record in self._rolled_out for reason in record.rollout_failures]
+        for reason, record in (*skipped, *failed):
+            count, detail = found.get(reason, (0, record.detail or record.image_id))
+            found[reason] = (count + 1, detail)
         return found
 
     def drain(self) -> dict[str, float]:

@@ -23,7 +23,8 @@ class NoProgress(RuntimeError):
 class DivekReplayBuffer(ReplayBuffer):
     """verl's replay buffer for DiVE-k (``trainer.v1.sampler.custom_sampler``) with ``trainer_mode=sync``.
 
-    verl gives a custom sampler neither ``sync_refill_failed_groups`` nor its poll interval, so both are set here.
+    ``trainer/configure.py`` passes on what verl does not give to a custom sampler: the refill of failed groups, the
+    poll interval and ``algorithm.filter_groups``.
 
     Raises:
         NoProgress: from ``sample``, instead of waiting for ever.
@@ -43,6 +44,9 @@ class DivekReplayBuffer(ReplayBuffer):
             sampler_kwargs=sampler_kwargs,
             refill_fn=self._refill_within_cap,
             poll_interval=self.settings.poll_interval,
+            # verl gives these to its own samplers only (verl/trainer/ppo/v1/trainer_base.py: _build_replay_buffer).
+            filter_groups_metric=sampler_kwargs.get("filter_groups_metric"),
+            max_inflight_gen_batches=int(sampler_kwargs.get("max_inflight_gen_batches") or 1),
             sync_refill_failed_groups=True,
             gen_batch_size=1,
             train_batch_size=int(sampler_kwargs.train_batch_size),
@@ -69,16 +73,15 @@ class DivekReplayBuffer(ReplayBuffer):
         self._refill(count)
 
     def _why_refilled(self) -> str:
-        reasons = ray.get(self.recorder.skip_reasons.remote(), timeout=RECORDER_TIMEOUT)
+        reasons = ray.get(self.recorder.refill_reasons.remote(), timeout=RECORDER_TIMEOUT)
         listed = ", ".join(f"{count} x {reason} (e.g. {detail})" for reason, (count, detail) in reasons.items())
         advice = (
             "every image is easy for this policy: train on harder data, or set divek.skip_easy=false"
             if set(reasons) == {"easy"}
             else "fix what the reasons name, or raise divek.max_refills_per_step"
         )
-        return (
-            f"More than {self.max_refills} images of one step were skipped ({listed or 'failed rollouts'}): {advice}."
-        )
+        causes = listed or "groups without variance"
+        return f"More than {self.max_refills} images of one step were replaced ({causes}): {advice}."
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         self._watch(partition_id)

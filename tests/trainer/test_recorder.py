@@ -128,9 +128,18 @@ def test_reasons_come_with_their_count_and_one_example(tmp_path: Path) -> None:
         recorder.record_votes(record(skip="easy", image_id=image_id))
     recorder.record_votes(record(failure="unreadable_image", detail="OSError: cut off", image_id="c"))
     recorder.record_votes(asked())
-    assert recorder.skip_reasons() == {"easy": (2, "a"), "unreadable_image": (1, "OSError: cut off")}
+    assert recorder.refill_reasons() == {"easy": (2, "a"), "unreadable_image": (1, "OSError: cut off")}
     recorder.drain()
-    assert recorder.skip_reasons() == {}
+    assert recorder.refill_reasons() == {}
+
+
+def test_groups_whose_rollouts_failed_are_reasons_too(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    late = asked(rollout_failures={"rollout_timeout": 4}, detail="TimeoutError: ", image_id="a")
+    for each in (late, asked(rollout_failures={"rollout_timeout": 1}, image_id="b"), asked()):
+        recorder.record_votes(each)
+        recorder.write(each)
+    assert recorder.refill_reasons() == {"rollout_timeout": (2, "TimeoutError: ")}
 
 
 def test_workers_are_remembered(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from verl.trainer.ppo.v1 import replay_buffer
@@ -20,6 +21,7 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.partitions: dict[str, dict[str, dict]] = {"train": {}, "val": {}}
+        self.rewards: dict[str, torch.Tensor] = {}
 
     def kv_list(self) -> dict[str, dict[str, dict]]:
         return self.partitions
@@ -27,6 +29,15 @@ class FakeQueue:
     def kv_clear(self, partition_id: str, keys: list[str]) -> None:
         for key in keys:
             del self.partitions[partition_id][key]
+
+    def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, list]:
+        assert select_fields == ["rm_scores"]
+        return {"rm_scores": [self.rewards[key] for key in keys]}
+
+    def rewarded(self, uid: str, *rewards: float) -> None:
+        """A finished group whose rollouts got these rewards."""
+        self.prompt(uid, "finished", rollouts=len(rewards))
+        self.rewards |= {f"{uid}_{index}_0": torch.tensor([0.0, each]) for index, each in enumerate(rewards)}
 
     def prompt(self, uid: str, status: str, rollouts: int = 0, partition: str = "train") -> None:
         """A group in this state, with its trajectories."""
@@ -44,7 +55,7 @@ class FakeRecorder:
         self.handles: list[Any] = []
         self.drained = 0
         self.drain = SimpleNamespace(remote=self._drain)
-        self.skip_reasons = SimpleNamespace(remote=lambda: self.reasons)
+        self.refill_reasons = SimpleNamespace(remote=lambda: self.reasons)
         self.workers = SimpleNamespace(remote=lambda: self.handles)
 
     def _drain(self) -> dict[str, float]:
@@ -103,8 +114,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def build(queue: FakeQueue, recorder: FakeRecorder, clock: SimpleNamespace) -> Callable[..., DivekReplayBuffer]:
     """A buffer as verl's trainer builds it (trainer_base.py: _build_replay_buffer, with a custom sampler)."""
 
-    def build_buffer(refill: Callable[[int], Any] = lambda count: count, **divek: Any) -> DivekReplayBuffer:
-        kwargs = {"divek": {"poll_interval": 0.001, **divek}, "train_batch_size": BATCH}
+    def build_buffer(
+        refill: Callable[[int], Any] = lambda count: count, filtered: dict[str, Any] | None = None, **divek: Any
+    ) -> DivekReplayBuffer:
+        kwargs = {"divek": {"poll_interval": 0.001, **divek}, "train_batch_size": BATCH, **(filtered or {})}
         return DivekReplayBuffer(
             trainer_mode="sync",
             trainer_config=OmegaConf.create({}),
@@ -145,6 +158,35 @@ def test_verl_is_told_what_it_does_not_hand_a_sampler_of_ours(build: Any) -> Non
     assert buffer.sync_refill_failed_groups is True
     assert buffer.poll_interval == 0.5
     assert buffer.filter_groups_metric is None
+
+
+# ------------------------------------------------------------------------------------------ algorithm.filter_groups
+
+
+def test_groups_without_variance_are_replaced_where_verl_is_to_filter_them(build: Any, queue: FakeQueue) -> None:
+    queue.rewarded("same", 1.0, 1.0, 1.0)
+    queue.rewarded("mixed", 1.0, 2.0, 1.0)
+    asked: list[int] = []
+
+    def refill(count: int) -> None:
+        asked.append(count)
+        for index in range(count):
+            queue.rewarded(f"new{len(asked)}{index}", 2.0, 0.0)
+
+    buffer = build(refill, filtered={"filter_groups_metric": "reward", "max_inflight_gen_batches": 1})
+    batch, metrics = take(buffer)
+    groups = {key.partition("_")[0] for key in batch.keys}
+    assert len(groups) == BATCH and "mixed" in groups and "same" not in groups
+    assert asked == [2], "verl asks for two groups in the place of one"
+    assert metrics["training/filter_groups/evicted_samples"] == 1
+    assert metrics["divek/refills"] == 2
+
+
+def test_without_the_filter_they_are_trained_on(build: Any, queue: FakeQueue) -> None:
+    queue.rewarded("same", 1.0, 1.0)
+    queue.rewarded("mixed", 1.0, 2.0)
+    batch, _ = take(build())
+    assert {key.partition("_")[0] for key in batch.keys} == {"same", "mixed"}
 
 
 # ------------------------------------------------------------------------------------------ skipped images
@@ -189,7 +231,7 @@ def test_endless_skipping_ends_with_the_reasons(build: Any, queue: FakeQueue, re
     with pytest.raises(NoProgress) as error:
         take(build(always_skipped(queue), max_refills_per_step=5))
     message = str(error.value)
-    assert message.startswith("More than 5 images of one step were skipped")
+    assert message.startswith("More than 5 images of one step were replaced")
     assert "30 x easy (e.g. chad-1), 2 x unreadable_image (e.g. OSError: cut off)" in message
     assert "raise divek.max_refills_per_step" in message
 
@@ -206,7 +248,7 @@ def test_the_cap_is_ten_batches_unless_it_is_given(build: Any, queue: FakeQueue,
     refilled: list[int] = []
     endless = always_skipped(queue)
     queue.prompt("a", "failure")
-    with pytest.raises(NoProgress, match=f"More than {cap} images .*failed rollouts"):
+    with pytest.raises(NoProgress, match=f"More than {cap} images .*groups without variance"):
         take(build(lambda count: (refilled.append(count), endless(count)), max_refills_per_step=given))
     assert sum(refilled) == cap
 
