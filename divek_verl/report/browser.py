@@ -47,7 +47,7 @@ class Browser:
 
 
 def browser(runs: Mapping[str, Run], limit: int) -> Browser | None:
-    """What the browser shows of ``runs``, in about ``limit`` bytes; None if no question was recorded."""
+    """Build the browser data of ``runs`` in about ``limit`` bytes; None if no question was recorded."""
     recorded = []
     for index, run in enumerate(runs.values()):
         # In the order of the run: the training of a step, then its validation.

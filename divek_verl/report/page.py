@@ -150,7 +150,7 @@ def points_changed(change: float | None) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """How often something ended with ``reason``; None where that part of the records is missing."""
+    """Counts of one reason; None where that part of the records is missing."""
 
     kind: str
     reason: str

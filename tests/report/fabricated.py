@@ -133,7 +133,7 @@ def _verl_metrics(rng: random.Random, step: int) -> dict[str, float]:
 
 
 def _averages(records: list[QuestionRecord]) -> dict[str, float]:
-    """What verl logs about a validation."""
+    """The metrics that verl logs for a validation."""
     logged: dict[str, float] = {}
     for source in sorted({record.data_source for record in records}):
         own = [record for record in records if record.data_source == source]

@@ -1,4 +1,4 @@
-"""What is read of a run directory, including torn, repeated and older lines."""
+"""Reading a run directory, including torn, repeated and older lines."""
 
 import json
 import math
