@@ -111,7 +111,7 @@ async def measure(
     evaluation: "Evaluation", options: EngineOptions, rounds: int, on_cpu: bool, console: Console
 ) -> list[Round]:
     """``rounds`` of both arms in turn, after one round that only warms up."""
-    from divek_verl.engines.opening import open_engine
+    from divek_verl.engines import open_engine
 
     found = []
     async with open_engine(options) as engine:

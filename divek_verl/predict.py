@@ -233,7 +233,7 @@ class TwoStepClassifier:
         Raises:
             SetupError: the engine cannot be started or reached, or the class list is too short.
         """
-        from divek_verl.engines.opening import open_engine
+        from divek_verl.engines import open_engine
 
         # Check the list before loading the model, which may take minutes.
         names = _two_or_more(classes)

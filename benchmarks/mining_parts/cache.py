@@ -43,12 +43,12 @@ async def _mine(workload: Workload, section: Section) -> None:
     try:
         rows = read_rows(workload.data, workload.images)
         sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed).sampling()
-        await engine.llms[0].collective_rpc("watch_encoder")
+        await engine.llm.collective_rpc("watch_encoder")
         PrefixCacheLog.total.update(dict.fromkeys(PrefixCacheLog.total, 0))
         requests = [Request("/".join(key), rows[key].messages, workload.samples) for key in rows.keys]
         replies = await asyncio.gather(*(engine.generate(request, sampling) for request in requests))
-        encoded = (await engine.llms[0].collective_rpc("encoded"))[0]
-        block = engine.llms[0].vllm_config.cache_config.block_size
+        encoded = (await engine.llm.collective_rpc("encoded"))[0]
+        block = engine.llm.vllm_config.cache_config.block_size
     finally:
         await engine.close()
     _judge(section, workload, encoded, replies, block)

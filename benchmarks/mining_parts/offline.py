@@ -13,11 +13,9 @@ from typing import Any
 
 from divek_verl.commands.mine import mine
 from divek_verl.cpu.machine import prepare_machine, share_cores
-from divek_verl.engines.base import Request
-from divek_verl.engines.copies import copies_on_a_cpu
+from divek_verl.engines.base import Request, seed_of
 from divek_verl.engines.options import SamplingOptions
 from divek_verl.engines.pictures import PromptBuilder
-from divek_verl.engines.requests import seed_of
 from divek_verl.engines.rows import PreparedRows
 from divek_verl.engines.vllm_engine import VllmEngine, engine_arguments, sampling_parameters
 from divek_verl.errors import SetupError
@@ -43,9 +41,8 @@ class DivekMine:
         self.sampling = sampling_options(workload.samples, workload.max_new_tokens, workload.seed)
         self.options = engine_options(workload.model, **options)
         self.loop = asyncio.new_event_loop()
-        images = min(workload.images, len(rows))
-        with threads(self.options.data_parallel or copies_on_a_cpu(self.options, images)):
-            self.engine = self.loop.run_until_complete(VllmEngine.start(self.options, images))
+        with threads(self.options.data_parallel):
+            self.engine = self.loop.run_until_complete(VllmEngine.start(self.options))
 
     def rate(self, images: int, seeded: bool = True, every: int = 1) -> float:
         """Images a second, with empty caches at the start; of each so many rows one is asked about."""
@@ -53,10 +50,9 @@ class DivekMine:
         return self.loop.run_until_complete(self._rate(images, sampling, every))
 
     async def _rate(self, images: int, sampling: SamplingOptions, every: int) -> float:
-        for llm in self.engine.llms:
-            await llm.reset_prefix_cache()
-            await llm.reset_mm_cache()
-            await llm.reset_encoder_cache()
+        await self.engine.llm.reset_prefix_cache()
+        await self.engine.llm.reset_mm_cache()
+        await self.engine.llm.reset_encoder_cache()
         rows = dataclasses.replace(self.rows, keys=self.rows.keys[::every][:images])
         with tempfile.TemporaryDirectory() as folder:
             log = VotesLog(Path(folder) / "votes.jsonl", Origin("benchmark"))

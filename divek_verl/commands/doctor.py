@@ -219,8 +219,8 @@ def check_generation(model: str) -> Line:
 async def _generate(model: str) -> tuple[int, float]:
     from PIL import Image
 
+    from divek_verl.engines import open_engine
     from divek_verl.engines.base import Request, Sampling
-    from divek_verl.engines.opening import open_engine
     from divek_verl.engines.options import EngineOptions
     from divek_verl.errors import SetupError
 

@@ -69,8 +69,8 @@ def evaluate_model(
     from divek_verl.cpu.machine import prepare_machine
 
     prepare_machine()
+    from divek_verl.engines import open_engine
     from divek_verl.engines.checkpoints import model_folder
-    from divek_verl.engines.opening import open_engine
     from divek_verl.evaluation.display import show
     from divek_verl.evaluation.evaluating import Evaluation, Mode, evaluate
 
@@ -91,7 +91,7 @@ def evaluate_model(
     started = time.monotonic()
     work = evaluate(
         evaluation,
-        lambda images: open_engine(model, images),
+        lambda: open_engine(model),
         out,
         compare=compare,
         retry_failures=retry_failures,

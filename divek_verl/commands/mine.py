@@ -13,10 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from divek_verl.cpu.machine import prepare_machine
-from divek_verl.engines.base import Engine, Reply, Request, Sampling
-from divek_verl.engines.opening import open_engine
+from divek_verl.engines import open_engine
+from divek_verl.engines.base import Engine, Reply, Request, Sampling, for_each
 from divek_verl.engines.options import EngineOptions, SamplingOptions, with_options
-from divek_verl.engines.requests import for_each
 from divek_verl.engines.rows import Key, PreparedRows, read_rows
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
@@ -130,7 +129,7 @@ async def _mine_with_progress(
     done = sum(key in log.done for key in rows.keys)
     if done == len(rows):
         return Summary(before=done)
-    async with open_engine(engine_options, len(rows) - done) as engine:
+    async with open_engine(engine_options) as engine:
         with progress(
             total=len(rows), initial=done, desc="mining", bar_format=BAR, unit=" images", smoothing=0.05
         ) as bar:

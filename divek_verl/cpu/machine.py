@@ -1,11 +1,11 @@
-"""What verl and vLLM have to be told on a machine with no GPU, before either is imported."""
+"""Environment variables that verl and vLLM need on a machine with no GPU, set before either is imported."""
 
 import importlib.metadata
 import os
 
 from divek_verl.cpu import is_chosen
 
-# Variables of the environment, where the user has set no other value.
+# Used unless the user has set another value.
 CPU_PLATFORM = {
     "VERL_PLATFORM": "cpu",
     # GiB of key-value cache; vLLM's own default is half of the machine's memory.
@@ -15,11 +15,11 @@ CPU_PLATFORM = {
 }
 CPU_ENVIRONMENT = {
     **CPU_PLATFORM,
-    # Its warnings at start are about what every such engine lacks (Triton, graphs).
+    # vLLM warns at its start that Triton and graphs are missing, as they are on every CPU.
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 QUIET_ENVIRONMENT = {
-    # The progress bar is to be seen; warnings and errors still are.
+    # Only warnings and errors, so that the progress bar can be seen.
     "VLLM_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -41,10 +41,9 @@ def has_cpu_engine() -> bool:
 
 
 def prepare_machine() -> bool:
-    """Set what is not set, once and before verl is imported; whether the engine runs on the CPU.
+    """Set the variables that are not set, before verl is imported; returns whether the engine runs on the CPU.
 
-    Without an accelerator, and where vLLM's CPU build is installed, the CPU settings apply by themselves: nothing else
-    could run.
+    The CPU settings apply by themselves without an accelerator and with vLLM's CPU build: nothing else could run.
     """
     asked = is_chosen()
     on_cpu = asked or (not has_accelerator() and has_cpu_engine())
@@ -60,5 +59,5 @@ def prepare_machine() -> bool:
 
 
 def share_cores(copies: int) -> None:
-    """Give each copy of the model, in a process of its own, as many threads as there are cores for it."""
+    """Give each copy of the model, which is a process of its own, its share of the cores as threads."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // copies)))

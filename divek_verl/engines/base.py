@@ -1,20 +1,27 @@
-"""What answers a question about a picture: one interface for a local engine and for a server.
+"""The interface of a local engine and of a server, and what both do around a request.
 
-Mining, evaluation and prediction are written against it. All of it is asynchronous, so that every image can be in
-flight at once and the second step of one image does not wait for the first step of another.
+Mining, evaluation and prediction are written against it. It is asynchronous, so that many images can be in flight and
+the second step of one image does not wait for the first step of another.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+# Engines take 63 bits. The seeds of a request's K samples are consecutive.
+SEED_BITS = 48
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn; the defaults are those of the K answers (the paper's mining).
+    """How completions are sampled; the defaults are those of the K answers (the paper's mining).
 
-    ``max_new_tokens`` bounds one completion. ``seed``: None draws anew each time; with a number, a request's own seed
-    is derived from it and from the request's key, so that it does not depend on the order of requests.
+    ``max_new_tokens`` bounds one completion. With a ``seed``, each request's own seed is derived from it and from the
+    request's key, so that it does not depend on the order of requests; without one, every draw is new.
     """
 
     temperature: float = 1.0
@@ -33,7 +40,7 @@ class Request:
         key: unique in a run; names the request in errors, seeds and caches.
         messages: chat messages as ``DiveKDataset`` builds them: a picture is
             ``{"type": "image", "image": path or PIL image, "min_pixels": ..., "max_pixels": ...}`` before the text.
-        count: completions, n.
+        count: number of completions.
     """
 
     key: str
@@ -43,12 +50,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back for one request: completions, or the named reason why there are none.
+    """The completions of one request, or the named reason why there are none.
 
-    ``prompt_tokens`` are those of the one prompt; ``cached_tokens`` is what the last of the completions found of them
-    in the cache, None where an engine does not say. ``truncated`` completions ended at the token limit. An expected
-    failure (unreadable image, overlong prompt, time-out, refused by a server) is data: ``failure`` names it, ``detail``
-    says more. A failure beside completions means that only these came.
+    An expected failure (unreadable image, overlong prompt, time-out, refused by a server) is data: ``failure`` names
+    it, ``detail`` says more. A failure beside completions means that the other completions are missing.
+
+    Attributes:
+        truncated: completions that ended at the token limit.
+        prompt_tokens: tokens of the one prompt.
+        cached_tokens: how many of them the last completion found in the cache; None if the engine does not say.
     """
 
     key: str
@@ -73,3 +83,51 @@ class Engine(Protocol):
     async def close(self) -> None:
         """End what the engine started."""
         ...
+
+
+def seed_of(sampling: Sampling, key: str) -> int | None:
+    """The request's own seed, whatever is asked before it; None if every draw is to be new."""
+    if sampling.seed is None:
+        return None
+    return random.Random(f"{sampling.seed}-{key}").getrandbits(SEED_BITS)
+
+
+def says_overlong(message: str) -> bool:
+    """Whether an error is about a prompt that does not fit; engines and servers say so in words only."""
+    return any(phrase in message.lower() for phrase in ("maximum context length", "maximum model length"))
+
+
+class Slots:
+    """Runs at most ``limit`` requests at a time, each for at most ``timeout`` seconds."""
+
+    def __init__(self, limit: int, timeout: float) -> None:
+        self._free = asyncio.Semaphore(limit)
+        self._timeout = timeout
+
+    async def run(self, request: Request, reply: Awaitable[Reply]) -> Reply:
+        """The reply, or the failure "timeout"; waiting for a slot does not count."""
+        async with self._free:
+            try:
+                return await asyncio.wait_for(reply, self._timeout)
+            except asyncio.TimeoutError:
+                return Reply(request.key, failure="timeout", detail=f"no reply after {self._timeout:g} s")
+
+
+async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]], limit: int) -> None:
+    """``work`` on every item, at most ``limit`` at a time; the first error ends all.
+
+    Items are drawn when there is room for them, so that a long list costs no memory.
+    """
+    left = iter(items)
+
+    async def take_turns() -> None:
+        for item in left:
+            await work(item)
+
+    tasks = [asyncio.create_task(take_turns()) for _ in range(limit)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

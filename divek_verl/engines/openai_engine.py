@@ -5,10 +5,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from divek_verl.engines.base import Reply, Request, Sampling
+from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlong, seed_of
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import to_chat
-from divek_verl.engines.requests import Slots, says_overlong, seed_of
 from divek_verl.errors import SetupError
 from divek_verl.images import UnreadableImage
 

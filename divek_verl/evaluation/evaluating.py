@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from divek_verl.engines.base import Engine
-from divek_verl.engines.requests import for_each
+from divek_verl.engines.base import Engine, for_each
 from divek_verl.engines.rows import Key, PreparedRows, read_rows
 from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
@@ -37,8 +36,7 @@ from divek_verl.votes_file import class_list_hash
 Mode = Literal["one-step", "two-step", "both"]
 ASKED_FILE = "evaluation.json"
 PAGE_FILE = "results.html"
-# Called with the number of images to ask about.
-OpenEngine = Callable[[int], AbstractAsyncContextManager[Engine]]
+OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ async def evaluate(
             with progress(
                 total=len(keys), initial=counts.kept, desc="ask", unit="image", disable=not show_progress
             ) as bar:
-                async with open_engine(len(left)) as engine:
+                async with open_engine() as engine:
 
                     async def ask(key: Key) -> None:
                         row = rows[key]

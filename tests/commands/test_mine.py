@@ -13,8 +13,8 @@ from engines.server import Answer, completion, refusal, serving
 
 from divek_verl import cli
 from divek_verl.commands.mine import mine, votes_of
+from divek_verl.engines import open_engine
 from divek_verl.engines.base import Reply
-from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
 from divek_verl.engines.rows import PreparedRows
 from divek_verl.labels import ClassNames

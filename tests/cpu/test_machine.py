@@ -51,15 +51,12 @@ def test_without_the_cpu_build_nothing_is_taken_for_granted(monkeypatch: pytest.
     assert not machine.prepare_machine()
 
 
-def test_copies_of_a_model_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    machine.share_cores(3)
-    assert os.environ["OMP_NUM_THREADS"] == "2"
+@pytest.mark.parametrize(("cores", "copies", "threads"), [(8, 3, "2"), (2, 4, "1")])
+def test_copies_of_a_model_share_the_cores(
+    cores: int, copies: int, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    machine.share_cores(copies)
+    assert os.environ["OMP_NUM_THREADS"] == threads
     machine.share_cores(1)
-    assert os.environ["OMP_NUM_THREADS"] == "2", "what is set stays"
-
-
-def test_each_copy_has_a_thread_even_where_cores_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    machine.share_cores(4)
-    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == threads, "what is set stays"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from divek_verl.engines import open_engine
 from divek_verl.engines.base import Reply, Request, Sampling
-from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import Backend, EngineOptions
 from divek_verl.errors import SetupError
 

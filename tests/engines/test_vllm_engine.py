@@ -1,7 +1,6 @@
 """The engine in this process: real vLLM on the CPU with a small untrained model, and a run of it that is killed."""
 
 import asyncio
-import gc
 import json
 import socket
 import subprocess
@@ -21,16 +20,14 @@ from omegaconf import OmegaConf
 
 from divek_verl import prompts
 from divek_verl.commands.mine import mine
-from divek_verl.cpu.executor import IN_PROCESS
 from divek_verl.cpu.machine import prepare_machine
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import running
+from divek_verl.engines import open_engine
 from divek_verl.engines.base import Reply, Request, Sampling
-from divek_verl.engines.copies import IMAGES_OF_A_COPY
-from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
 from divek_verl.engines.rows import read_rows
-from divek_verl.engines.vllm_engine import PROMPT_ENDS, VllmEngine, _copies, _start_llms, engine_arguments
+from divek_verl.engines.vllm_engine import CPU_EXECUTOR, VllmEngine, engine_arguments
 from divek_verl.errors import SetupError
 from divek_verl.prepare import write_set
 from divek_verl.votes_file import VotesLog, read_votes_file
@@ -64,50 +61,10 @@ def test_what_vllm_refuses_before_it_starts_is_one_sentence(
 
 def test_our_options_become_vllms() -> None:
     options = EngineOptions("m", tensor_parallel=2, data_parallel=4, dtype="bfloat16", max_model_len=900)
-    arguments = engine_arguments(options, on_cpu=False)
-    assert arguments["tensor_parallel_size"] == 2 and arguments["data_parallel_size"] == 4
-    assert arguments["dtype"] == "bfloat16" and arguments["max_model_len"] == 900
-
-
-def test_copies_on_gpus_are_one_engines_and_on_a_cpu_engines_of_their_own() -> None:
-    options = EngineOptions("m", data_parallel=2, max_model_len=900)
-    assert engine_arguments(options, on_cpu=True)["data_parallel_size"] == 1
-    assert _copies(["one"], 1) == [("one", None)]
-    assert _copies(["one", "other"], 2) == [("one", None), ("other", None)]
-    assert _copies(["all"], 2) == [("all", 0), ("all", 1)]
-
-
-def test_vllms_own_copies_still_keep_no_pictures(home: Path) -> None:
-    """Where they do, a copy on a CPU needs no engine of its own any more."""
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.multimodal import MULTIMODAL_REGISTRY
-
-    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
-    kept = [
-        MULTIMODAL_REGISTRY._get_cache_type(
-            EngineArgs(**{**arguments, "data_parallel_size": copies}).create_engine_config()
-        )
-        for copies in (1, 2)
-    ]
-    assert kept == ["lru", "processor_only"]
-
-
-def test_a_copy_that_does_not_start_ends_those_that_have(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    class Started:
-        running = True
-
-        def shutdown(self) -> None:
-            self.running = False
-
-    first = Started()
-    outcomes = iter([first])
-    monkeypatch.setattr(AsyncLLM, "from_vllm_config", lambda *_, **__: next(outcomes))
-    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
-    with pytest.raises(StopIteration):
-        _start_llms(arguments, 2, {})
-    assert not first.running
+    for on_cpu in (False, True):
+        arguments = engine_arguments(options, on_cpu)
+        assert arguments["tensor_parallel_size"] == 2 and arguments["data_parallel_size"] == 4
+        assert arguments["dtype"] == "bfloat16" and arguments["max_model_len"] == 900
 
 
 @pytest.mark.parametrize("on_cpu", [False, True])
@@ -129,41 +86,31 @@ def test_the_cpu_engine_shares_blocks_of_small_prompts_and_splits_no_prompt() ->
 
 
 def test_one_process_runs_and_schedules_the_model_on_the_cpu(home: Path) -> None:
-    """Where the name is kept too, divek_verl.cpu.executor can name it."""
-    arguments = engine_arguments(EngineOptions(str(home / "model")), on_cpu=True)
-    assert _executor_of({**arguments, "distributed_executor_backend": "uni"}) == "mp"
-    assert _executor_of(arguments) == arguments["distributed_executor_backend"]
-
-
-def test_processes_that_share_a_model_are_several(home: Path) -> None:
-    arguments = engine_arguments(EngineOptions(str(home / "model"), tensor_parallel=2), on_cpu=True)
-    assert arguments["distributed_executor_backend"] == "mp"
-
-
-def test_verls_rollouts_run_in_the_same_executor_and_copy_ends_of_prompts_too() -> None:
-    """The YAML file cannot import the names."""
-    rollout = OmegaConf.load(resources.files("divek_verl") / "config" / "divek_cpu.yaml").actor_rollout_ref.rollout
-    assert rollout.engine_kwargs.vllm.distributed_executor_backend == IN_PROCESS
-    assert rollout.engine_kwargs.vllm.kv_transfer_config == PROMPT_ENDS and not rollout.enable_chunked_prefill
-
-
-def _executor_of(arguments: dict[str, Any]) -> Any:
+    """If vLLM keeps the short name too, CPU_EXECUTOR can be that."""
     from vllm.engine.arg_utils import EngineArgs
 
-    return EngineArgs(**arguments).create_engine_config().parallel_config.distributed_executor_backend
+    def executor(**changes: Any) -> Any:
+        arguments = {**engine_arguments(EngineOptions(str(home / "model")), on_cpu=True), **changes}
+        return EngineArgs(**arguments).create_engine_config().parallel_config.distributed_executor_backend
+
+    assert executor() == CPU_EXECUTOR and executor(distributed_executor_backend="uni") == "mp"
+    several = engine_arguments(EngineOptions(str(home / "model"), tensor_parallel=2), on_cpu=True)
+    assert several["distributed_executor_backend"] == "mp"
+    # The YAML file cannot import the name.
+    rollout = OmegaConf.load(resources.files("divek_verl") / "config" / "divek_cpu.yaml").actor_rollout_ref.rollout
+    assert rollout.engine_kwargs.vllm.distributed_executor_backend == CPU_EXECUTOR
+    assert not rollout.enable_chunked_prefill
 
 
 class Running:
     """A started engine, and the event loop that it lives on."""
 
-    def __init__(self, home: Path, copies: int | None = 1, max_model_len: int | None = None, **start: Any) -> None:
+    def __init__(self, home: Path, copies: int = 1) -> None:
         self.home = home
         self.rows = read_rows([home / "train.parquet"], min_pixels=3136, max_pixels=401408)
-        self.options = EngineOptions(
-            str(home / "model"), max_images_in_flight=8, data_parallel=copies, max_model_len=max_model_len
-        )
         self.loop = asyncio.new_event_loop()
-        self.engine = self.wait_for(VllmEngine.start(self.options, **start))
+        options = EngineOptions(str(home / "model"), max_images_in_flight=8, data_parallel=copies)
+        self.engine = self.wait_for(VllmEngine.start(options))
 
     def wait_for(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(awaitable)
@@ -303,81 +250,21 @@ def test_two_copies_share_the_images_and_answer_as_one_does(engine: Running, mon
     requests = [engine.request(index) for index in range(12)]
     greedy = replace(SAMPLING, temperature=0.0)
     expected = [*engine.ask(*requests), *engine.ask(replace(requests[0], key="greedy", count=1), sampling=greedy)]
-    gc.unfreeze()
-    # As many as it starts by itself for that many images.
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    copies = Running(engine.home, copies=None, images=2 * IMAGES_OF_A_COPY)
-    assert len(copies.engine.llms) == 2
-    assert gc.get_freeze_count() > 0
-    asked: list[int] = []
-    for index, llm in enumerate(copies.engine.llms):
-        monkeypatch.setattr(llm, "generate", noting(llm.generate, asked, index))
+    copies = Running(engine.home, copies=2)
+    ranks: list[int] = []
+    generate = copies.engine.llm.generate
+
+    def noted(*args: Any, data_parallel_rank: int, **kwargs: Any) -> Any:
+        ranks.append(data_parallel_rank)
+        return generate(*args, data_parallel_rank=data_parallel_rank, **kwargs)
+
+    monkeypatch.setattr(copies.engine.llm, "generate", noted)
     found = copies.ask_all(
         *((request, SAMPLING) for request in requests), (replace(requests[0], key="greedy", count=1), greedy)
     )
     copies.close()
-    assert gc.get_freeze_count() == 0
     assert [reply.texts for reply in found] == [reply.texts for reply in expected]
-    assert min(asked.count(0), asked.count(1)) >= 4
-
-
-class PreemptionLog:
-    """A stat logger of vLLM's that counts requests that had to give their blocks back."""
-
-    seen = 0
-
-    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None: ...
-
-    def record(self, scheduler_stats: Any = None, iteration_stats: Any = None, *_: Any, **__: Any) -> None:
-        if iteration_stats is not None:
-            type(self).seen += iteration_stats.num_preempted_reqs
-
-    def log_engine_initialized(self) -> None: ...
-
-    def log(self) -> None: ...
-
-    def record_sleep_state(self, *_: Any, **__: Any) -> None: ...
-
-
-@slow
-@pytest.mark.timeout(900)
-def test_ends_of_prompts_are_copied_and_the_answers_stay_the_same(engine: Running) -> None:
-    """Where vLLM finds all but the last token without our connector, divek_verl.cpu.prompt_ends is not needed."""
-    requests = [engine.request(index) for index in range(12)]
-    copied = engine.ask(*requests)
-    plain = Running(engine.home, more_arguments={"kv_transfer_config": None})
-    computed = plain.ask(*requests)
-    plain.close()
-    assert {reply.prompt_tokens - reply.cached_tokens for reply in copied} == {1}
-    assert all((reply.prompt_tokens - 1) % 16 > 0 for reply in computed), "the prompts end with a block"
-    assert {reply.cached_tokens % 16 for reply in computed} == {0}
-    assert [reply.texts for reply in copied] == [reply.texts for reply in computed]
-
-
-@slow
-@pytest.mark.timeout(900)
-def test_answers_stay_the_same_where_requests_give_their_blocks_back(engine: Running) -> None:
-    sampling = replace(SAMPLING, max_new_tokens=48)
-    requests = [engine.request(index, count=16) for index in range(8)]
-    expected = engine.ask(*requests, sampling=sampling)
-    small = Running(
-        engine.home,
-        max_model_len=512,
-        more_arguments={"num_gpu_blocks_override": 160},
-        stat_loggers=[PreemptionLog],
-    )
-    found = small.ask(*requests, sampling=sampling)
-    small.close()
-    assert PreemptionLog.seen > 0
-    assert [reply.texts for reply in found] == [reply.texts for reply in expected]
-
-
-def noting(generate: Any, asked: list[int], index: int) -> Any:
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        asked.append(index)
-        return generate(*args, **kwargs)
-
-    return noted
+    assert min(ranks.count(0), ranks.count(1)) >= 4
 
 
 @slow

@@ -56,7 +56,7 @@ class Run:
         self._policy = policy
 
     @asynccontextmanager
-    async def open(self, images: int) -> AsyncIterator[Engine]:
+    async def open(self) -> AsyncIterator[Engine]:
         self.engines.append(ScriptedEngine(self._policy))
         yield self.engines[-1]
 

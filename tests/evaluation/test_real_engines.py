@@ -22,8 +22,8 @@ from divek_verl import cli
 from divek_verl.cpu.machine import CPU_ENVIRONMENT
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import running
+from divek_verl.engines import open_engine
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
-from divek_verl.engines.opening import open_engine
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from divek_verl.engines.base import Reply, Request, Sampling
-from divek_verl.engines.requests import Slots, for_each, says_overlong, seed_of
+from divek_verl.engines.base import Reply, Request, Sampling, Slots, for_each, says_overlong, seed_of
 
 REQUEST = Request("k", [])
 
