@@ -4,8 +4,8 @@
 
 ROOT is the folder with cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat, or holds it as
 stanford_cars. It writes train.parquet, val_base.parquet and val_new.parquet (with --setting few-shot or all:
-train.parquet and val.parquet), classes.json and set.json. CoOp's split_zhou_StanfordCars.json is followed where
-it is there.
+train.parquet and val.parquet), classes.json and set.json. If CoOp's split_zhou_StanfordCars.json
+lies there, it is followed.
 `divek prepare cars` is the same command; its code is divek_verl/prepare/.
 """
 

@@ -2,7 +2,7 @@
 
     python data_prep/flags.py --out data/flags
 
-writes train.parquet (base classes, training drawings), val_base.parquet and val_new.parquet (the held-out
+It writes train.parquet (base classes, training drawings), val_base.parquet and val_new.parquet (the held-out
 drawing style) and classes.json. The drawings are npm packages:
 divek_verl/prepare/flag_drawings.py names their versions and licences.
 `divek prepare flags` is the same command; its code is divek_verl/prepare/.

@@ -1,9 +1,10 @@
 """Any image-classification set of the library datasets: a folder, a parquet file, or a name on the hub.
 
-    python data_prep/hf.py PATH --out data/mine
+    python data_prep/hf.py PATH --thing mushroom --kind species --out data/mine
 
 It writes train.parquet, val_base.parquet and val_new.parquet (with --setting few-shot or all: train.parquet and
-val.parquet), classes.json and set.json. The images are copied into the set.
+val.parquet), classes.json and set.json. The images are copied into the set. --thing and --kind say what the
+questions ask about and for.
 `divek prepare hf` is the same command; its code is divek_verl/prepare/.
 """
 

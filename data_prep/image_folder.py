@@ -1,10 +1,10 @@
 """Your own images: each sub-folder is a class.
 
-    python data_prep/image_folder.py --data-root ROOT --out data/mine
+    python data_prep/image_folder.py --data-root ROOT --thing mushroom --kind species --out data/mine
 
-ROOT holds a folder of images for each class; or train, val and test folders with a folder for each class, which
-are followed. It writes train.parquet, val_base.parquet and val_new.parquet (with --setting few-shot or all:
-train.parquet and val.parquet), classes.json and set.json.
+ROOT holds a folder of images for each class, or train, val and test folders that do. --thing and --kind say what
+the questions ask about and for. It writes train.parquet, val_base.parquet and val_new.parquet (with --setting
+few-shot or all: train.parquet and val.parquet), classes.json and set.json.
 `divek prepare image_folder` is the same command; its code is divek_verl/prepare/.
 """
 

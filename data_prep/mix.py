@@ -2,8 +2,8 @@
 
     python data_prep/mix.py data/cub data/cars --per-class 4 --out data/mixed
 
-writes the parquet files that the sets have, classes.json by data set and set.json. Each row keeps its own set's
-class list, wording and prompt; validation files are merged whole.
+It writes the parquet files that the sets have, and classes.json and set.json with a part for each data set. Each row
+keeps its own set's class list, wording and prompt; validation files are merged whole.
 `divek prepare mix` is the same command; its code is divek_verl/prepare/.
 """
 

@@ -4,8 +4,8 @@
 
 ROOT is the folder with images/ and annotations/ (trainval.txt, test.txt), or holds it as oxford-iiit-pet or
 oxford_pets. It writes train.parquet, val_base.parquet and val_new.parquet (with --setting few-shot or all:
-train.parquet and val.parquet), classes.json and set.json. CoOp's split_zhou_OxfordPets.json is followed where
-it is there.
+train.parquet and val.parquet), classes.json and set.json. If CoOp's split_zhou_OxfordPets.json
+lies there, it is followed.
 `divek prepare pets` is the same command; its code is divek_verl/prepare/.
 """
 

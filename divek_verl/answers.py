@@ -1,6 +1,6 @@
-"""What a completion says: its answer element, the option letter in it, and whether it keeps the format.
+"""Parses a completion: its answer element, the option letter in it, and whether it keeps the format.
 
-Completions are untrusted and may be very long, so everything here takes time linear in their length.
+Completions are untrusted and may be very long, so all functions take time linear in their length.
 """
 
 import re
@@ -21,9 +21,9 @@ _BARE_MARK = re.compile(r"[.):]+|\s+[-\u2013\u2014](?=\s)")
 _BRACKET_MARK = re.compile(r"[.:]+|\s+[-\u2013\u2014](?=\s)|(?=\s)")
 # `a.k.a. gull` and `e.g. a gull` begin as `A. name` does.
 _ABBREVIATION = re.compile(r"\.[a-z]\.", re.IGNORECASE)
-# A letter that starts a further option, as in `B. Sooty Albatross C. Laysan Albatross`.
+# A letter that starts another option, as in `B. Sooty Albatross C. Laysan Albatross`.
 _FURTHER_OPTION = re.compile(r"(?<![\w/'\u2019-])\(?([a-z])[.):\]]+(?=\s*\w)", re.IGNORECASE | re.ASCII)
-# A letter set against the first, as in `B. or C` and `B. Not C`; a small `a` before more text is an article.
+# A letter that competes with the first, as in `B. or C` and `B. Not C`; `a` before more text is an article.
 _OTHER_CHOICE = re.compile(
     r"(?:\b(?i:or|and|not|nor|is|maybe|perhaps)\b|[,;&|+])\s*[(\[]?"
     r"([A-Zb-z]|a(?=\W*\Z))(?![\w'\u2019/-])",
@@ -33,13 +33,13 @@ _ONLY_LETTER = re.compile(r"\W*[a-z]\W*", re.IGNORECASE | re.ASCII)
 
 
 def parse_answer(completion: str) -> str | None:
-    """The content of the last complete ``<answer>`` element, stripped; None where there is none.
+    """The content of the last complete ``<answer>`` element, stripped; None if there is none.
 
-    Tags count in any case. An element is an opening tag and the next closing tag with no answer tag between
-    them: of nested elements the innermost counts, and an element cut off before its closing tag does not.
-    An empty element gives the empty string.
+    Tags may be in any case. An element is an opening tag and the next closing tag with no answer tag between
+    them: the innermost of nested elements counts, and one cut off before its closing tag does not. An empty
+    element gives the empty string.
     """
-    # Text, tag, text, tag, ..., text; a tag is given by its slash or by nothing.
+    # Text, tag, text, tag, ..., text; a tag appears as its slash or as the empty string.
     parts = _ANSWER_TAG.split(completion)
     for closing in range(len(parts) - 2, 2, -2):
         if parts[closing] and not parts[closing - 2]:
@@ -50,10 +50,10 @@ def parse_answer(completion: str) -> str | None:
 def parse_option(completion: str, num_options: int) -> int | None:
     """The zero-based option that the answer element names.
 
-    Accepted are one letter in either case, bare or in brackets, with or without a full stop, colon or
-    closing bracket; the same followed by the option's name; either after ``option``, ``choice`` or
-    ``answer``; and all of these in bold or quotes. None for no element or letter, several letters, a letter
-    beyond ``num_options``, and prose such as ``A bird``.
+    A letter is accepted in either case, bare or in brackets, with or without a full stop, colon or closing
+    bracket; followed by the option's name; after ``option``, ``choice`` or ``answer``; and all of these in bold
+    or quotes. None for no element, no letter, several letters, a letter beyond ``num_options``, and prose such
+    as ``A bird``.
     """
     answer = parse_answer(completion)
     if answer is None:
@@ -70,7 +70,7 @@ def parse_option(completion: str, num_options: int) -> int | None:
 def has_format(completion: str) -> bool:
     """Whether the completion is exactly ``<think>...</think>``, any white space, ``<answer>...</answer>``.
 
-    Nothing may stand around it, not even white space; tags are in lower case; no further such tag is inside.
+    Nothing may surround it, not even white space; tags are in lower case, and each occurs once.
     """
     if not completion.startswith(_FORMAT[0]) or not completion.endswith(_FORMAT[3]):
         return False
@@ -81,7 +81,7 @@ def has_format(completion: str) -> bool:
 
 
 def _is_name_or_nothing(rest: str, mark: re.Pattern[str], option: int | None, num_options: int) -> bool:
-    """Whether nothing follows the letter, or a mark and a name that brings no other option into play."""
+    """Whether the letter is followed by nothing, or by a mark and a name that names no other option."""
     if not rest:
         return True
     marked = mark.match(rest)

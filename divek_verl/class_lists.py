@@ -1,7 +1,8 @@
-"""Reading a prepared set: its class lists, and where its pictures lie. Light: no verl, no pyarrow.
+"""Reads the JSON files of a prepared set: class lists, wording, and the folder of its pictures.
 
-A prepared set is a folder of parquet files with ``classes.json`` (the class list of each side) and ``set.json`` (the
-folder that its picture paths start from, and how it was made). A mixed set has both by the name of each data set.
+A prepared set is a folder of parquet files with ``classes.json`` (the class list of each side, aliases and the wording
+of its questions) and ``set.json`` (the folder that picture paths start from, and how the set was made). A mixed set has
+these for each data set by name.
 """
 
 import json
@@ -85,7 +86,7 @@ def wording_of(folder: str, data_source: str) -> Wording:
 
 
 def dataset_names(folder: Path) -> list[str]:
-    """The data sets that a mixed set holds; empty for a set of one."""
+    """The names of the data sets in a mixed set; empty for any other set."""
     try:
         return list(json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8")).get("sets", {}))
     except (OSError, ValueError, AttributeError):
@@ -94,12 +95,12 @@ def dataset_names(folder: Path) -> list[str]:
 
 @lru_cache(maxsize=64)
 def image_root(folder: str, dataset: str) -> Path:
-    """The folder that picture paths of ``dataset`` start from; the set's own folder where none is recorded.
+    """The folder that picture paths of ``dataset`` start from; the set's own folder if none is recorded.
 
-    It is recorded twice, absolute and relative to the set, so that a set can be moved alone or with its pictures.
+    It is recorded as an absolute and as a relative path, so that a set can be moved alone or with its pictures.
 
     Raises:
-        SetupError: ``set.json`` is no JSON or not of the known form, or neither folder is there.
+        SetupError: ``set.json`` is damaged, or neither folder exists.
     """
     roots = read_set_file(Path(folder)).get("image_roots", {})
     if not isinstance(roots, Mapping) or not isinstance(recorded := roots.get(dataset, {}), Mapping):
@@ -117,7 +118,7 @@ def image_root(folder: str, dataset: str) -> Path:
 
 
 def read_set_file(folder: Path) -> dict[str, Any]:
-    """What ``set.json`` says; empty where there is none, as beside rows that other programs wrote.
+    """The content of ``set.json``; empty if there is none, as beside rows that other programs wrote.
 
     Raises:
         SetupError: the file is not a JSON object.

@@ -1,4 +1,4 @@
-"""Class names: the form in which two spellings are equal, and the names of one class list."""
+"""Class names: the canonical form by which spellings are compared, and the names of one class list."""
 
 import re
 import unicodedata
@@ -14,35 +14,34 @@ _SEPARATORS = "/\u2044\u2215\u29f8\u2212\u2043\u02d7"
 _TO_ASCII = str.maketrans(
     dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_QUOTES, '"') | dict.fromkeys(_SEPARATORS, " ")
 )
-# Letters whose stroke or ligature Unicode does not decompose, so that dropping marks alone misses them.
+# Unicode does not decompose these strokes and ligatures, so dropping marks alone misses them.
 _PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe"})
-# Only the blocks of accents: marks of other scripts (vowel signs, voicing marks) tell words apart.
+# The blocks of accents only: marks of other scripts (vowel signs, voicing marks) tell words apart.
 _ACCENTS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
 _POSSESSIVE = re.compile(r"(?<=\S)'s(?!\w)")
-# Names come back again and again; answers may be of any length, and only short ones are worth keeping.
-_LONGEST_KEPT = 200
-_NAMES_KEPT = 8192
+# Only short texts are cached: class names recur, long answers do not.
+_LONGEST_CACHED = 200
 
 
 def canonical(name: str) -> str:
-    """The one normal form in which two spellings of a class are equal.
+    """The normal form in which all spellings of a class are equal.
 
-    Case, accents, white space, ``_``, dashes, ``/``, quotes, trailing full stops and the possessive ``'s`` do
-    not count. Separators become one space, so that digits on either side of them stay apart; other
-    punctuation and a plain plural ``s`` are kept. Idempotent; the empty string when nothing is left.
+    It ignores case, accents, white space, ``_``, dashes, ``/``, quotes, trailing full stops and the possessive
+    ``'s``. Separators become one space, so that digits on either side of them stay apart; other punctuation and a
+    plain plural ``s`` are kept. Idempotent; the empty string if nothing is left.
     """
-    return _canonical_of_short(name) if len(name) <= _LONGEST_KEPT else _canonical(name)
+    return _canonical_of_short(name) if len(name) <= _LONGEST_CACHED else _canonical(name)
 
 
 def _canonical(name: str) -> str:
     text = _fold(name).translate(_SPACE_OR_NOTHING)
     text = _POSSESSIVE.sub("", text).replace("'", "").replace('"', "")
     text = " ".join(text.split()).rstrip(". ")
-    # Once more, because a quote may have stood between two marks that now need an order.
+    # Again, because a removed quote may leave two marks side by side that need an order.
     return unicodedata.normalize("NFKD", text)
 
 
-_canonical_of_short = lru_cache(maxsize=_NAMES_KEPT)(_canonical)
+_canonical_of_short = lru_cache(maxsize=8192)(_canonical)
 
 
 def _fold(text: str) -> str:
@@ -53,7 +52,7 @@ def _fold(text: str) -> str:
 
 
 class _SpaceOrNothing(dict[int, str | int | None]):
-    """For ``str.translate``: dashes and connectors as a space, invisible format characters dropped, all else kept."""
+    """For ``str.translate``: dashes and connectors become a space, invisible format characters go, the rest stays."""
 
     def __missing__(self, code: int) -> str | int | None:
         category = unicodedata.category(chr(code))
@@ -66,14 +65,14 @@ _SPACE_OR_NOTHING = _SpaceOrNothing()
 
 
 class ClassNames:
-    """The class list of one data set side, with other spellings that stand for its classes.
+    """The class list of one side of a data set, with other spellings of its classes.
 
     ``aliases`` maps a class to its other spellings, ``{"Common Gull": ["Mew Gull"]}``, or a spelling to its
     class, ``{"Mew Gull": "Common Gull"}``.
 
     Raises:
-        SetupError: for an empty list or name, a name with a line break, two classes or an alias and another
-            class with one canonical form, and an alias of a class that is not in the list.
+        SetupError: the list or a name is empty, a name holds a line break, two classes or an alias and another
+            class have the same canonical form, or an alias belongs to no class of the list.
     """
 
     def __init__(self, names: Iterable[str], aliases: Mapping[str, str | Sequence[str]] | None = None) -> None:
@@ -91,8 +90,8 @@ class ClassNames:
             self._add_alias(alias, name)
 
     def match(self, text: str) -> str | None:
-        """The display name of the class that ``text`` names exactly, by canonical form or by alias."""
-        # Most answers spell the class as the list does.
+        """The display name of the class that ``text`` names, by canonical form or alias; None if it names none."""
+        # Fast path: most answers spell the class as the list does.
         return self._names[text] if text in self._names else self._class_of.get(canonical(text))
 
     def __len__(self) -> int:
@@ -124,7 +123,7 @@ class ClassNames:
 
 
 def _checked_key(name: str) -> str:
-    """The canonical form of a name that can be shown on one line and told from nothing."""
+    """The canonical form of a name, which must be text on one line with a letter or digit."""
     if not isinstance(name, str):
         raise SetupError(f"The class name {name!r} is not text; write it as a string.")
     key = canonical(name)

@@ -60,29 +60,10 @@ def test_whatever_comes_before_the_last_element_counts(before: str, answer: str)
     "answer",
     [
         *["B", "b", "(B)", "[B]", "(b)", "B.", "B)", "B:", "**B**", "*B*", "__B__", "`B`", '"B"', " B\n"],
-        *[
-            "B. Sooty Albatross",
-            "B: Sooty Albatross",
-            "B) Sooty Albatross",
-            "B.Sooty Albatross",
-            "b. sooty albatross",
-        ],
+        *["B. Sooty Albatross", "B: Sooty Albatross", "B) Sooty Albatross", "B.Sooty Albatross", "b. sooty albatross"],
         *["(B) Sooty Albatross", "[B] Sooty Albatross", "(B). Sooty Albatross", "B - Sooty Albatross"],
-        *[
-            "**B. Sooty Albatross**",
-            "**B.** Sooty Albatross",
-            "**B**. Sooty Albatross",
-            "**(B)** Sooty Albatross",
-        ],
-        *[
-            "option B",
-            "Option B",
-            "OPTION (B)",
-            "option [b]",
-            "Option: B",
-            "Option B. Sooty Albatross",
-            "**Option B**",
-        ],
+        *["**B. Sooty Albatross**", "**B.** Sooty Albatross", "**B**. Sooty Albatross", "**(B)** Sooty Albatross"],
+        *["option B", "Option B", "OPTION (B)", "option [b]", "Option: B", "Option B. Sooty Albatross", "**Option B**"],
         *["Answer: B", "answer B", "choice B"],
     ],
 )
@@ -103,19 +84,8 @@ def test_accepted_forms_of_an_option(answer: str) -> None:
             "Model C",
             "Class A.",
         ],
-        *[
-            "Infiniti G Coupe IPL 2012",
-            "Mercedes-Benz C-Class Sedan 2012",
-            "Brandt's Cormorant",
-            "D'Arcy's Bird",
-        ],
-        *[
-            "Antigua and Barbuda",
-            "Trinidad & Tobago",
-            "U.S. Virgin Islands",
-            "St. Kitts and Nevis",
-            "Congo, Republic",
-        ],
+        *["Infiniti G Coupe IPL 2012", "Mercedes-Benz C-Class Sedan 2012", "Brandt's Cormorant", "D'Arcy's Bird"],
+        *["Antigua and Barbuda", "Trinidad & Tobago", "U.S. Virgin Islands", "St. Kitts and Nevis", "Congo, Republic"],
         *["Sooty Albatross, a seabird", "Sooty Albatross (the dark one)", "Albatross, not a gull"],
     ],
 )
@@ -126,16 +96,7 @@ def test_letters_within_the_name_of_an_option_are_no_second_option(name: str) ->
 @pytest.mark.parametrize(
     "answer",
     [
-        *[
-            "A bird",
-            "a bird",
-            "I can't say",
-            "It's D, not B.",
-            "The answer is B",
-            "Neither",
-            "Boeing",
-            "a.k.a. gull",
-        ],
+        *["A bird", "a bird", "I can't say", "It's D, not B.", "The answer is B", "Neither", "Boeing", "a.k.a. gull"],
         *[
             "e.g. a gull",
             "B or C",
@@ -161,18 +122,8 @@ def test_letters_within_the_name_of_an_option_are_no_second_option(name: str) ->
             "option A or B",
             "options A and B",
         ],
-        *[
-            "A. Sooty Albatross B. Laysan Albatross",
-            "A. Sooty Albatross\nB. Laysan Albatross",
-            "B. Sooty, not C",
-        ],
-        *[
-            "A. Sooty Albatross or B. Laysan Albatross",
-            "(A) Sooty (B) Laysan",
-            "F",
-            "(Z)",
-            "F. Sooty Albatross",
-        ],
+        *["A. Sooty Albatross B. Laysan Albatross", "A. Sooty Albatross\nB. Laysan Albatross", "B. Sooty, not C"],
+        *["A. Sooty Albatross or B. Laysan Albatross", "(A) Sooty (B) Laysan", "F", "(Z)", "F. Sooty Albatross"],
         *["B-52", "C-130", "B 52", "1", "2.", "B?", "", " ", ".", "**", "\u0412", "\uff22"],
     ],
 )
@@ -280,11 +231,7 @@ def test_a_completion_in_format_has_an_answer(completion: str) -> None:
 def test_long_completions_are_read_in_linear_time(unit: str) -> None:
     """A regular expression that backtracks would not return within the timeout of the suite."""
     body = unit * (LONG // len(unit))
-    for completion in (
-        body,
-        f"<think>{body}</think><answer>B. {body}</answer>",
-        f"<answer>option {body}</answer>",
-    ):
+    for completion in (body, f"<think>{body}</think><answer>B. {body}</answer>", f"<answer>option {body}</answer>"):
         parse_answer(completion)
         parse_option(completion, 5)
         has_format(completion)

@@ -11,19 +11,8 @@ from divek_verl.labels import ClassNames, canonical
 @pytest.mark.parametrize(
     "spellings",
     [
-        [
-            "Black-footed Albatross",
-            "black_footed albatross",
-            "Black footed  Albatross.",
-            "BLACK\tFOOTED\nALBATROSS",
-        ],
-        [
-            "Black\u2010footed",
-            "Black\u2011footed",
-            "Black\u2013footed",
-            "Black \u2014 footed",
-            "Black\u2212footed",
-        ],
+        ["Black-footed Albatross", "black_footed albatross", "Black footed  Albatross.", "BLACK\tFOOTED\nALBATROSS"],
+        ["Black\u2010footed", "Black\u2011footed", "Black\u2013footed", "Black \u2014 footed", "Black\u2212footed"],
         [
             "Brandt's Cormorant",
             "Brandt\u2019s Cormorant",
@@ -32,13 +21,7 @@ from divek_verl.labels import ClassNames, canonical
             "Brandt`s Cormorant",
         ],
         ["Brandt\u00b4s_Cormorant", "Brandt\u02bcs Cormorant", "Brandt Cormorant"],
-        [
-            "James's Flamingo",
-            "James\u2019s Flamingo",
-            "James' Flamingo",
-            "James\u2019 Flamingo",
-            "James Flamingo",
-        ],
+        ["James's Flamingo", "James\u2019s Flamingo", "James' Flamingo", "James\u2019 Flamingo", "James Flamingo"],
         ["Chuck-will's-widow", "Chuck will Widow", "chuck_will_widow"],
         ["F/A-18", "f a 18", "F/A\u201318", "F_A_18"],
         ["Ram C/V Cargo Van", "ram c-v cargo van"],
@@ -46,13 +29,7 @@ from divek_verl.labels import ClassNames, canonical
         ["São Tomé", "sao tome"],
         ["Smørrebrød", "smorrebrod"],
         ["Straße", "STRASSE"],
-        [
-            '"Green Globe"',
-            "\u201cGreen Globe\u201d",
-            "'Green Globe'",
-            "\u00abGreen Globe\u00bb",
-            "green globe",
-        ],
+        ['"Green Globe"', "\u201cGreen Globe\u201d", "'Green Globe'", "\u00abGreen Globe\u00bb", "green globe"],
         [
             "  Sooty Albatross . ",
             "Sooty Albatross",

@@ -74,16 +74,7 @@ def test_a_data_source_names_data_set_and_side(side: str) -> None:
 
 @pytest.mark.parametrize(
     "data_source",
-    [
-        "",
-        "divek",
-        "divek/flags",
-        "divek//base",
-        "divek/flags/novel",
-        "divek/a/b/base",
-        "flags/base",
-        "x/y/all",
-    ],
+    ["", "divek", "divek/flags", "divek//base", "divek/flags/novel", "divek/a/b/base", "flags/base", "x/y/all"],
 )
 def test_any_other_data_source_is_refused(data_source: str) -> None:
     with pytest.raises(SetupError, match="data source"):

@@ -1,4 +1,4 @@
-"""``divek inspect``: what a prepared set holds, and a page of its pictures to look at."""
+"""``divek inspect``: the counts of a prepared set, and a page with some of its pictures."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,14 @@ from divek_verl.settings import Settings
 
 @dataclass
 class Summary:
-    """What one parquet file holds. `widths`, `heights`: of readable pictures, upright; `tokens`: of whole prompts."""
+    """Counts of one parquet file.
+
+    Attributes:
+        classes: rows of each (data set, class).
+        widths, heights: sizes of the readable pictures, upright.
+        unreadable: image ids.
+        tokens: lengths of whole prompts.
+    """
 
     name: str
     classes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -41,8 +48,8 @@ class Summary:
 def main(
     folder: Annotated[Path, typer.Argument(help="A prepared set.")],
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a tokenizer, to count the prompts' tokens.")] = None,
-    max_prompt_length: Annotated[int, typer.Option(min=1, help="Limit that prompts are compared with.")] = 1024,
-    max_pixels: Annotated[int, typer.Option(min=784, help="Bound of a picture, as divek.max_pixels.")] = (
+    max_prompt_length: Annotated[int, typer.Option(min=1, help="Count the prompts that are longer than this.")] = 1024,
+    max_pixels: Annotated[int, typer.Option(min=784, help="Maximum pixels of a picture, as divek.max_pixels.")] = (
         Settings().max_pixels
     ),
     per_class: Annotated[int, typer.Option(min=1, help="Pictures of each class and file on the sheet.")] = 3,

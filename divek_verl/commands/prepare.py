@@ -1,4 +1,4 @@
-"""``divek prepare NAME``: one sub-command for each data set; data_prep/NAME.py runs the same function."""
+"""``divek prepare NAME``: one sub-command for each data set; data_prep/NAME.py runs it too."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +62,12 @@ def huggingface(
     thing: Thing = Wording.thing,
     kind: Kind = Wording.kind,
     name: Name = None,
-    config: Annotated[str | None, typer.Option(help="Configuration of the set, where it has several.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of the set, if it has several.")] = None,
     image_column: Annotated[str, typer.Option(help="Column of the images.")] = "image",
     label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
-    class_names: Annotated[Path | None, typer.Option(help="Class names, one a line, for bare numbers.")] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="File of class names, one per line, for labels that are numbers.")
+    ] = None,
     train_split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
     val_split: Annotated[str | None, typer.Option(help="Split to validate on [a part of the training split].")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split that --eval-split test validates on.")] = None,

@@ -1,4 +1,4 @@
-"""How many tokens the prompts of a prepared set have."""
+"""Counts the tokens of the prompts of a prepared set."""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from typing import Any
 from divek_verl.errors import SetupError
 from divek_verl.settings import Settings
 
-# Qwen2.5-VL's, where the tokenizer's folder has no processor beside it.
+# Of Qwen2.5-VL, for a folder with a tokenizer and no processor.
 _PATCH, _MERGE = 14, 2
 
 
 class PromptCounter:
-    """Counts a prompt's tokens: its text by a tokenizer with its chat template, its picture by size alone.
+    """Counts a prompt's tokens: its text with a tokenizer and its chat template, its picture by size alone.
 
     Raises:
         SetupError: the folder holds no tokenizer, or one without a chat template.
@@ -32,7 +32,7 @@ class PromptCounter:
         patch, merge = _patches(folder)
         self.side = patch * merge
         self.max_pixels = max_pixels
-        # Prompts are few, one for each class list.
+        # There are few different prompts, one for each class list.
         self._text_tokens = lru_cache(maxsize=64)(self._count_text)
 
     def count(self, prompt: Sequence[dict[str, Any]], width: int, height: int) -> int:
@@ -41,7 +41,7 @@ class PromptCounter:
 
     def _count_text(self, prompt: str) -> int:
         text = self.tokenizer.apply_chat_template(json.loads(prompt), add_generation_prompt=True, tokenize=False)
-        # Start and end of the picture, which stand where the row says <image>.
+        # The two tokens around a picture replace <image>.
         return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 2
 
     def _picture_tokens(self, width: int, height: int) -> int:
@@ -53,7 +53,7 @@ class PromptCounter:
 
 
 def _patches(folder: Path) -> tuple[int, int]:
-    """Side of a patch in pixels, and how many patches a side are merged into one token."""
+    """The side of a patch in pixels, and the number of patches per side of one token."""
     for file in ("preprocessor_config.json", "processor_config.json"):
         try:
             content = json.loads((folder / file).read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_few_shot_writes_so_many_of_each_class(name: str, tmp_path: Path) -> None:
+def test_few_shot_writes_the_same_number_of_each_class(name: str, tmp_path: Path) -> None:
     root = MAKERS[name](tmp_path / "raw")
     out = prepare(name, "--data-root", root, "--setting", "few-shot", "--shots", 3, out=tmp_path / "out")
     assert set(counts(out)) == {"train", "val"}

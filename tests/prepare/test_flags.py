@@ -21,7 +21,7 @@ from divek_verl.prepare.sets.flags import main, render
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><rect width="4" height="3" fill="{}"/></svg>'
 # Codes that a package may hold and whose flag is that of another country.
-SAME_FLAG_AS_ANOTHER = set(["bl", "gf", "gp", "mf", "mq", "pm", "re", "wf", "yt", "hm", "bq", "bv", "sj", "sh", "um"])
+SAME_FLAG_AS_ANOTHER = {"bl", "gf", "gp", "mf", "mq", "pm", "re", "wf", "yt", "hm", "bq", "bv", "sj", "sh", "um"}
 
 
 def make_package(cache: Path, name: str, files: dict[str, bytes]) -> flags.Package:
@@ -266,9 +266,7 @@ def test_every_country_has_a_held_out_and_several_training_drawings(
         assert all(min(drawing.image.size) >= 90 for drawing in drawings)
 
 
-def test_the_held_out_chad_and_romania_can_be_told_apart(
-    real_drawings: dict[str, list[flags.Drawing]],
-) -> None:
+def test_the_held_out_chad_and_romania_can_be_told_apart(real_drawings: dict[str, list[flags.Drawing]]) -> None:
     def blue(drawing: flags.Drawing) -> int:
         pixel = drawing.image.getpixel((drawing.image.width // 6, drawing.image.height // 2))
         assert isinstance(pixel, tuple)

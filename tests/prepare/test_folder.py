@@ -50,25 +50,20 @@ def test_the_earlier_set_returns_when_the_new_one_cannot_take_its_place(tmp_path
     assert contents(tmp_path) == before
 
 
-def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(SetupError, match=r"thesis\.tex"), new_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ("birds/thesis.tex", r"holds thesis\.tex, no part of a prepared set"),
+        ("birds/images/a.png", r"holds images and no classes\.json"),  # an official folder may hold nothing else
+        ("birds", "is a file"),
+    ],
+)
+def test_what_is_no_prepared_set_is_not_replaced(tmp_path: Path, made: str, sentence: str) -> None:
+    (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / made).write_text("years of work")
+    with pytest.raises(SetupError, match=sentence), new_folder(tmp_path / "birds"):
         pass
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_folder_of_somebodys_images_is_not_replaced(tmp_path: Path) -> None:
-    """An official folder may hold nothing but `images`."""
-    (tmp_path / "images").mkdir()
-    with pytest.raises(SetupError, match=r"holds images and no classes\.json"), new_folder(tmp_path):
-        pass
-    assert (tmp_path / "images").is_dir()
-
-
-def test_a_file_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "birds").touch()
-    with pytest.raises(SetupError, match="is a file"), new_folder(tmp_path / "birds"):
-        pass
+    assert (tmp_path / made).read_text() == "years of work"
 
 
 def test_a_place_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:

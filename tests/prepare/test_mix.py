@@ -33,7 +33,10 @@ def mix(*sets: object, out: Path, status: int = 0) -> Path:
 def test_each_row_keeps_its_own_question(tmp_path: Path, birds: Path, planes: Path) -> None:
     out = mix(birds, planes, out=tmp_path / "mixed")
     assert counts(out) == {name: counts(birds)[name] + counts(planes)[name] for name in counts(birds)}
+    assert [row["extra_info"]["index"] for row in rows(out, "train")] == list(range(counts(out)["train"]))
     for name in counts(out):
+        for row in rows(out, name):
+            assert (image_root(str(out), row["extra_info"]["dataset"]) / row["images"][0]["image"]).is_file()
         kept = [row["prompt"] for row in rows(out, name)]
         assert kept == [row["prompt"] for each in (birds, planes) for row in rows(each, name)]
     first, last = rows(out, "train")[0], rows(out, "train")[-1]
@@ -51,27 +54,13 @@ def test_equal_names_of_two_sets_do_not_clash(tmp_path: Path, birds: Path, plane
     assert len(classes_of(str(out), "divek/cub/base")) == 3
 
 
-def test_so_many_images_of_each_class_train_and_validation_stays_whole(
-    tmp_path: Path, birds: Path, planes: Path
-) -> None:
+def test_per_class_limits_training_and_validation_stays_whole(tmp_path: Path, birds: Path, planes: Path) -> None:
     out = mix(birds, planes, "--per-class", 2, out=tmp_path / "mixed")
     drawn = Counter((row["data_source"], row["reward_model"]["ground_truth"]) for row in rows(out, "train"))
     assert set(drawn.values()) == {2} and len(drawn) == 5
     assert counts(out)["val_new"] == counts(birds)["val_new"] + counts(planes)["val_new"]
     again = mix(birds, planes, "--per-class", 2, out=tmp_path / "again")
     assert (out / "train.parquet").read_bytes() == (again / "train.parquet").read_bytes()
-
-
-def test_rows_are_numbered_through(tmp_path: Path, birds: Path, planes: Path) -> None:
-    out = mix(birds, planes, out=tmp_path / "mixed")
-    assert [row["extra_info"]["index"] for row in rows(out, "train")] == list(range(counts(out)["train"]))
-
-
-def test_every_image_is_found_from_the_mixed_set(tmp_path: Path, birds: Path, planes: Path) -> None:
-    out = mix(birds, planes, out=tmp_path / "mixed")
-    for row in rows(out, "train") + rows(out, "val_new"):
-        root = image_root(str(out), row["extra_info"]["dataset"])
-        assert (root / row["images"][0]["image"]).is_file()
 
 
 def test_images_by_path_and_by_content_can_be_mixed(tmp_path: Path, birds: Path) -> None:

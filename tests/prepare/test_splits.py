@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
@@ -15,7 +15,6 @@ from divek_verl.prepare.splits import (
     Planned,
     Setting,
     at_most,
-    by_label,
     divide,
     few_shots,
     plan_splits,
@@ -27,7 +26,7 @@ CLASS_SIZES = st.lists(st.integers(0, 60), min_size=1, max_size=6)
 
 
 def source(new_part: Part = "val", **sizes: int) -> Source:
-    """So many images of each class in each part."""
+    """A source with `sizes[part]` images of each class."""
     parts = {
         part: [Item(f"{part}/{name}{index:02d}", label) for label, name in enumerate(NAMES) for index in range(size)]
         for part, size in sizes.items()
@@ -75,19 +74,19 @@ def test_without_a_validation_part_a_share_of_training_is_held_out() -> None:
     assert images(with_test)["train"] == images(planned)["train"]
 
 
-def test_few_shots_of_all_classes() -> None:
-    planned = plan_splits(source(train=9, val=2), Plan(Setting.FEW_SHOT, shots=4))
-    assert sizes(planned) == {"train": 20, "val": 10}
-    assert {split.side for split in planned.splits} == {"all"}
-    assert planned.held_out == []
-
-
-def test_all_images_of_all_classes() -> None:
-    assert sizes(plan_splits(source(train=9, val=2), Plan(Setting.ALL))) == {"train": 45, "val": 10}
-
-
-def test_a_trial_has_at_most_so_many_rows_a_file() -> None:
-    assert sizes(plan_splits(source(train=9, val=1), Plan(limit=5))) == {"train": 5, "val_base": 3, "val_new": 2}
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (Plan(Setting.FEW_SHOT, shots=4), {"train": 20, "val": 5}),
+        (Plan(Setting.ALL), {"train": 45, "val": 5}),
+        (Plan(limit=5), {"train": 5, "val_base": 3, "val_new": 2}),
+    ],
+)
+def test_each_setting_has_its_number_of_images(plan: Plan, expected: dict[str, int]) -> None:
+    planned = plan_splits(source(train=9, val=1), plan)
+    assert sizes(planned) == expected
+    if plan.setting is not Setting.BASE_TO_NOVEL:
+        assert ({split.side for split in planned.splits}, planned.held_out) == ({"all"}, [])
 
 
 def test_held_out_classes_are_watched_in_every_part() -> None:
@@ -159,6 +158,7 @@ def test_parts_are_disjoint_and_complete(counts: list[int], seed: int) -> None:
 
 
 @given(CLASS_SIZES)
+@example([49])
 def test_sizes_round_half_to_even(counts: list[int]) -> None:
     """Of 49 images 24 are trained on, not 25: rounding up would give another split than the published one."""
     parts = divide(items(counts), SHARES, "test", "0")
@@ -167,14 +167,6 @@ def test_sizes_round_half_to_even(counts: list[int]) -> None:
             got = {part: sum(item.label == label for item in chosen) for part, chosen in parts.items()}
             train, val = round(count * 0.5), round(count * 0.2)
             assert got == {"train": train, "val": val, "test": count - train - val}
-
-
-def test_24_and_a_half_becomes_24() -> None:
-    assert Counter(part for part, chosen in divide(items([49]), SHARES, "test", "0").items() for _ in chosen) == {
-        "train": 24,
-        "val": 10,
-        "test": 15,
-    }
 
 
 @given(st.integers(1, 4), st.floats(0.01, 0.99))
@@ -201,7 +193,7 @@ def test_shares_leave_something_to_the_rest(shares: dict[Part, float]) -> None:
 
 
 @given(CLASS_SIZES, st.integers(1, 8))
-def test_few_shots_are_so_many_of_each_class(counts: list[int], shots: int) -> None:
+def test_few_shots_are_the_same_number_of_each_class(counts: list[int], shots: int) -> None:
     chosen = few_shots(items(counts), shots, "0")
     assert len(set(chosen)) == len(chosen)
     assert Counter(item.label for item in chosen) == {
@@ -216,10 +208,3 @@ def test_a_trial_sees_many_classes_and_keeps_the_order() -> None:
     assert chosen == sorted(chosen, key=everything.index)
     assert len({item.label for item in chosen}) > 15
     assert at_most(everything, None, "0") == at_most(everything, 5000, "0") == everything
-
-
-def test_groups_are_in_label_order() -> None:
-    assert list(by_label([Item("b", 1), Item("a", 0), Item("a", 1)]).values()) == [
-        [Item("a", 0)],
-        [Item("a", 1), Item("b", 1)],
-    ]

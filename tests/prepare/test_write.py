@@ -11,6 +11,7 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes, Example, Split, new_folder, write, write_set
 
 from .layouts import paint
+from .running import rows
 
 BIRDS = ("Brandt's Cormorant", "Sooty Albatross", "Mew Gull", "Ovenbird", "Black-footed Albatross")
 
@@ -36,10 +37,6 @@ def write_birds(target: Path, embed: bool = False) -> Path:
     with new_folder(target) as folder:
         write_set(folder, "cub", Classes(BIRDS), birds(folder), embed=embed)
     return target
-
-
-def rows(folder: Path, name: str) -> list[dict]:
-    return pq.read_table(folder / f"{name}.parquet").to_pylist()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -53,13 +53,13 @@ def load(path: str, config: str | None) -> Any:
             loaded = datasets.load_dataset("parquet", data_files=path)
         else:
             loaded = datasets.load_dataset(path, config)
-    except Exception as error:  # each kind of source fails in its own way; the user needs the sentence, not the trace
+    except Exception as error:  # each kind of source fails in its own way
         raise SetupError(f"datasets cannot load {path} ({' '.join(str(error).split())[:300]}): correct it.") from error
     return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
 
 
 def _with_columns(path: str, rows: Any, image_column: str, label_column: str) -> Any:
-    """The two columns that are needed, with images as encoded bytes instead of pixels."""
+    """The image and label columns, with images as encoded bytes instead of pixels."""
     import datasets
 
     for option, column in (("image", image_column), ("label", label_column)):
@@ -99,7 +99,7 @@ def _export(rows: Any, part: Part, folder: Path, image: str, label: str, labels:
 
 
 def _content(image: Mapping[str, Any] | None) -> bytes:
-    """The encoded bytes; none for a missing image, which the check of the rows then finds empty."""
+    """The encoded bytes; none for a missing image, which the check of pictures then refuses as empty."""
     if image is None:
         return b""
     if image["bytes"] is not None:

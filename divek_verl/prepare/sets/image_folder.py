@@ -12,14 +12,14 @@ from divek_verl.labels import canonical
 from divek_verl.prepare.folder import printable
 from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
 
-# Sub-folders that hold parts instead of classes, where "train" is among them.
+# If "train" is among the sub-folders, and all others are listed here, they hold parts instead of classes.
 PART_FOLDERS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def read(data_root: Path, name: str | None = None) -> Source:
     """`ROOT/<class>/...`, or `ROOT/{train,val,test}/<class>/...`; images may lie deeper inside their class.
 
-    `name` is the data set's key; by default it is made of the folder's name.
+    `name` is the data set's key; by default it is derived from the folder's name.
     """
     root = data_root.expanduser()
     if not root.is_dir():
@@ -42,10 +42,10 @@ def read(data_root: Path, name: str | None = None) -> Source:
 
 
 def find_images(root: Path, folder: str) -> Iterator[str]:
-    """Paths from `root` of all files below a folder that are images by their suffix, links followed but no loops."""
+    """The paths from `root` of all images below a folder, by suffix. Links are followed, loops are not."""
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     inside = (root / folder).resolve()
-    # A link to a folder above would bring in other classes, and never end.
+    # A link to a folder above would bring in other classes, without end.
     met = {identity for above in (root.resolve(), inside, *inside.parents) if (identity := _identity(above))}
     for path, folders, files in os.walk(root / folder, followlinks=True):
         folders[:] = sorted(
@@ -57,7 +57,7 @@ def find_images(root: Path, folder: str) -> Iterator[str]:
 
 
 def key_of(name: str) -> str:
-    """A data set's key out of any name: `My Mushrooms (2)` becomes `my-mushrooms-2`."""
+    """A data set's key from any name: `My Mushrooms (2)` becomes `my-mushrooms-2`."""
     return "-".join(canonical("".join(c if c.isalnum() else " " for c in name)).split()) or "images"
 
 
@@ -74,7 +74,7 @@ def _class_name(root: Path, folder: str) -> str:
 
 
 def _is_first(path: Path, met: set[tuple[int, int]]) -> bool:
-    """Whether a folder that can be opened was not met before, under any name."""
+    """Whether a folder can be opened and was not met before, under any name."""
     identity = _identity(path)
     if identity is None or identity in met:
         return False

@@ -9,6 +9,8 @@ from divek_verl.prepare.sets.cars import year_first
 from ..layouts import CARS, cars, zhou
 from ..running import classes, counts, images, prepare, truths
 
+NAMES = ["2000 AM General Hummer SUV", "2012 Acura RL Sedan", "1994 Audi 100 Wagon", "2012 Ram C/V Cargo Van Minivan"]
+
 
 @pytest.mark.parametrize(
     ("raw", "name"),
@@ -25,15 +27,11 @@ def test_the_year_of_a_name_comes_first(raw: str, name: str) -> None:
 
 def test_the_year_comes_first(tmp_path: Path) -> None:
     cars(tmp_path / "stanford_cars")
-    assert classes(prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")) == {
-        "base": ["2000 AM General Hummer SUV", "2012 Acura RL Sedan"],
-        "new": ["1994 Audi 100 Wagon", "2012 Ram C/V Cargo Van Minivan"],
-        "all": [
-            "2000 AM General Hummer SUV",
-            "2012 Acura RL Sedan",
-            "1994 Audi 100 Wagon",
-            "2012 Ram C/V Cargo Van Minivan",
-        ],
+    out = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
+    assert classes(out) == {
+        "base": NAMES[:2],
+        "new": NAMES[2:],
+        "all": NAMES,
         "aliases": {},
         "wording": {"thing": "car", "kind": "make and model"},
     }
@@ -61,33 +59,19 @@ def test_a_single_annotation_is_a_list_of_one(tmp_path: Path) -> None:
 def test_a_split_of_coop_names_images_from_the_sets_folder(tmp_path: Path) -> None:
     cars(tmp_path)
     (tmp_path / "devkit").rename(tmp_path / "away")
-    names = (
-        "2000 AM General Hummer SUV",
-        "2012 Acura RL Sedan",
-        "1994 Audi 100 Wagon",
-        "2012 Ram C/V Cargo Van Minivan",
-    )
-    entries = [(f"cars_train/{n:05d}.jpg", (n - 1) % 4, names[(n - 1) % 4]) for n in range(1, 41)]
+    entries = [(f"cars_train/{n:05d}.jpg", (n - 1) % 4, NAMES[(n - 1) % 4]) for n in range(1, 41)]
     zhou(tmp_path / "split_zhou_StanfordCars.json", {"train": entries[:28], "val": entries[28:], "test": []})
     out = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
     assert counts(out) == {"train": 14, "val_base": 6, "val_new": 6}
-    assert classes(out)["all"] == list(names)
+    assert classes(out)["all"] == NAMES
 
 
-@pytest.mark.parametrize(
-    ("gone", "sentence"),
-    [
-        ("devkit/cars_meta.mat", "cars_meta.mat is missing: download Stanford Cars from"),
-        ("cars_test_annos_withlabels.mat", "cars_test_annos_withlabels.mat is missing: download Stanford Cars from"),
-        ("cars_test", "cars_test is missing: download Stanford Cars from"),
-        ("cars_train", "cars_train is missing: download Stanford Cars from"),
-    ],
-)
-def test_what_is_missing_is_named(tmp_path: Path, gone: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("gone", ["devkit/cars_meta.mat", "cars_test_annos_withlabels.mat", "cars_test", "cars_train"])
+def test_what_is_missing_is_named(tmp_path: Path, gone: str, capsys: pytest.CaptureFixture[str]) -> None:
     cars(tmp_path)
     (tmp_path / gone).rename(tmp_path / "away")
     prepare("cars", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    assert sentence in capsys.readouterr().err
+    assert f"{gone} is missing: download Stanford Cars from" in capsys.readouterr().err
 
 
 def test_annotations_of_other_fields_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl import cli
 from divek_verl.class_lists import load_classes
 from divek_verl.prepare.sets.cub import class_name
 
@@ -12,23 +11,20 @@ from ..layouts import BIRDS, cub, zhou
 from ..running import classes, counts, images, prepare, truths
 
 
-def test_a_fifth_of_the_training_images_validates(tmp_path: Path) -> None:
-    """As the reference does: 24 and 6 of the 30 of a class; the official test images stay unused."""
-    cub(tmp_path / "CUB_200_2011", trained=30)
-    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
-    assert counts(out) == {"train": 72, "val_base": 18, "val_new": 12}
-
-
-def test_a_class_of_29_gives_6_too(tmp_path: Path) -> None:
-    cub(tmp_path, trained=29)
-    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out/cub")
-    assert counts(out) == {"train": 69, "val_base": 18, "val_new": 12}
-
-
-def test_the_official_test_images_validate_on_demand(tmp_path: Path) -> None:
-    cub(tmp_path, trained=10, tested=3)
-    out = prepare("cub", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
-    assert counts(out) == {"train": 24, "val_base": 9, "val_new": 6}
+@pytest.mark.parametrize(
+    ("trained", "options", "expected"),
+    [
+        # As in the reference: 24 and 6 of the 30 images of a class; the official test images stay unused.
+        (30, [], {"train": 72, "val_base": 18, "val_new": 12}),
+        (29, [], {"train": 69, "val_base": 18, "val_new": 12}),
+        (10, ["--eval-split", "test"], {"train": 24, "val_base": 9, "val_new": 6}),
+    ],
+)
+def test_a_fifth_of_the_training_images_or_the_official_test_images_validate(
+    tmp_path: Path, trained: int, options: list[str], expected: dict[str, int]
+) -> None:
+    cub(tmp_path / "CUB_200_2011", trained=trained, tested=3)
+    assert counts(prepare("cub", "--data-root", tmp_path, *options, out=tmp_path / "out/cub")) == expected
 
 
 def test_names_are_as_people_write_them(tmp_path: Path) -> None:
@@ -41,16 +37,11 @@ def test_names_are_as_people_write_them(tmp_path: Path) -> None:
         "aliases": {},
         "wording": {"thing": "bird", "kind": "species"},
     }
+    for image, truth in zip(images(out, "val_new"), truths(out, "val_new"), strict=True):
+        assert class_name(image.split("/")[0]) == truth
     names = load_classes(str(out), "base")
     for spelling in ("Black-footed Albatross", "black_footed_albatross", "Black footed Albatross."):
         assert names.match(spelling) == "Black footed Albatross"
-
-
-def test_the_truth_is_the_class_of_the_image(tmp_path: Path) -> None:
-    cub(tmp_path)
-    out = prepare("cub", "--data-root", tmp_path, out=tmp_path / "out")
-    for image, truth in zip(images(out, "val_new"), truths(out, "val_new"), strict=True):
-        assert class_name(image.split("/")[0]) == truth
 
 
 def test_misspelt_names_have_the_right_ones_as_aliases(tmp_path: Path) -> None:
@@ -97,14 +88,12 @@ def test_damaged_lists_end_with_a_sentence(
 @pytest.mark.parametrize(
     "gone", ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"]
 )
-def test_what_is_missing_is_named_with_where_to_get_it(
+def test_what_is_missing_is_named_with_its_download_page(
     tmp_path: Path, gone: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = cub(tmp_path / "CUB_200_2011")
     (root / gone).rename(tmp_path / "away")
-    assert cli.run(["prepare", "cub", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    prepare("cub", "--data-root", tmp_path, out=tmp_path / "out", status=2)
     error = capsys.readouterr().err
-    assert error.startswith(
-        f"error: {root / gone} is missing: download CUB-200-2011 from https://www.vision.caltech.edu"
-    )
+    assert error.startswith(f"error: {root / gone} is missing: download CUB-200-2011 from https://www.vision.caltech")
     assert error.count("\n") == 1

@@ -48,32 +48,29 @@ def test_columns_and_splits_are_options(tmp_path: Path) -> None:
 def test_a_parquet_file_will_do_and_embedded_images_leave_no_files(tmp_path: Path) -> None:
     mushrooms(40).to_parquet(str(tmp_path / "fungi.parquet"))
     out = prepare("hf", tmp_path / "fungi.parquet", "--embed-images", out=tmp_path / "out")
-    assert {path.name for path in out.iterdir()} == {
-        "train.parquet",
-        "val_base.parquet",
-        "val_new.parquet",
-        "classes.json",
-        "set.json",
-    }
+    names = {"train.parquet", "val_base.parquet", "val_new.parquet", "classes.json", "set.json"}
+    assert {path.name for path in out.iterdir()} == names
     assert rows(out, "train")[0]["images"][0]["bytes"][:4] == b"\x89PNG"
 
 
+def save(folder: Path, labels: list[str] | list[int], kind: str) -> Path:
+    """40 mushrooms whose labels are plain values."""
+    entries = [{"image": {"bytes": content(n), "path": None}, "label": labels[n % 4]} for n in range(40)]
+    Dataset.from_list(entries, features=Features({"image": Image(), "label": Value(kind)})).save_to_disk(str(folder))
+    return folder
+
+
 def test_text_labels_are_sorted(tmp_path: Path) -> None:
-    entries = [{"image": {"bytes": content(n), "path": None}, "label": NAMES[n % 4]} for n in range(40)]
-    features = Features({"image": Image(), "label": Value("string")})
-    Dataset.from_list(entries, features=features).save_to_disk(str(tmp_path / "raw"))
-    out = prepare("hf", tmp_path / "raw", out=tmp_path / "out")
+    out = prepare("hf", save(tmp_path / "raw", NAMES, "string"), out=tmp_path / "out")
     assert classes(out)["all"] == ["chanterelle", "death cap", "fly agaric", "morel"]
 
 
 def test_bare_numbers_need_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    entries = [{"image": {"bytes": content(n), "path": None}, "label": n % 4} for n in range(40)]
-    features = Features({"image": Image(), "label": Value("int64")})
-    Dataset.from_list(entries, features=features).save_to_disk(str(tmp_path / "raw"))
-    prepare("hf", tmp_path / "raw", out=tmp_path / "out", status=2)
+    raw = save(tmp_path / "raw", [0, 1, 2, 3], "int64")
+    prepare("hf", raw, out=tmp_path / "out", status=2)
     assert "give --class-names a file of them" in capsys.readouterr().err
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    out = prepare("hf", tmp_path / "raw", "--class-names", tmp_path / "names.txt", out=tmp_path / "out")
+    out = prepare("hf", raw, "--class-names", tmp_path / "names.txt", out=tmp_path / "out")
     assert classes(out)["all"][0] == "morel"
 
 
