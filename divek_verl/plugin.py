@@ -1,11 +1,13 @@
 """What verl loads while it is being imported (entry point group ``verl.plugins``, or ``VERL_USE_EXTERNAL_MODULES``).
 
-It runs in every process that imports verl: driver, Ray workers, vLLM's workers. So it imports nothing heavy: it
-puts our Hydra files on the search path and leaves hooks that act when a module of verl's is imported.
+It runs in every process that imports verl: driver, Ray workers, vLLM's workers. It imports nothing heavy: it adds
+DiVE-k's Hydra files to the search path, and hooks that act when a module of verl is imported.
 """
 
 import sys
 import traceback
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import wrapt
@@ -17,26 +19,26 @@ from divek_verl import cpu
 
 
 class DivekSearchPath(SearchPathPlugin):
-    """Lets ``reward=divek`` and ``--config-name divek_trainer`` be found beside verl's own files."""
+    """Lets Hydra find ``reward=divek`` and ``--config-name divek_trainer`` beside verl's own files."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="divek_verl", path="pkg://divek_verl.config")
 
 
-def _wrap_validate_config(module: Any) -> None:
+def _wrap_validate_config(module: ModuleType) -> None:
     """Check ``divek.*`` where verl checks its own configuration: on the driver, before Ray starts."""
     from divek_verl.trainer.configure import prepare_config
 
     @wrapt.function_wrapper
-    def validated(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
+    def validated(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         prepare_config(args[0] if args else kwargs["config"])
         return wrapped(*args, **kwargs)
 
-    module.validate_config = validated(module.validate_config)
+    module.validate_config = validated(module.validate_config)  # type: ignore[attr-defined]
 
 
-def _extend_tracking(module: Any) -> None:
-    """Metrics to ``<run dir>/metrics.jsonl``, readable validation generations, and the report at the end of a run."""
+def _extend_tracking(module: ModuleType) -> None:
+    """Metrics in ``<run dir>/metrics.jsonl``, readable validation generations, and the report at the end of a run."""
     from divek_verl.trainer.tracking import extend
 
     extend(module)
@@ -61,8 +63,8 @@ def install() -> None:
 try:
     install()
 except Exception:
-    # verl swallows what an entry point raises; without this line the user would only see that Hydra
-    # knows no `reward=divek`.
+    # verl swallows what an entry point raises; without this line, the user would only read that Hydra finds no
+    # `reward=divek`.
     print("divek_verl: the plugin could not be loaded, so `reward=divek` is unknown:", file=sys.stderr)
     traceback.print_exc()
     raise

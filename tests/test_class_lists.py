@@ -36,6 +36,28 @@ def test_a_mixed_set_keeps_the_lists_of_its_data_sets_apart(tmp_path: Path) -> N
     assert dataset_names(tmp_path) == ["cub", "aircraft"]
 
 
+def test_an_alias_belongs_to_the_side_of_its_class(tmp_path: Path) -> None:
+    folder = write(tmp_path, "classes.json", PLANES)
+    assert load_classes(folder, "new").match("clobber") == "Yak-42"
+    assert load_classes(folder, "base").match("clobber") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "is missing: prepare the data again"),
+        ("{", "is no JSON object of class lists: prepare the data again"),
+        ('{"all": ["a", "b"]}', "holds no list named 'base'"),
+        ("[]", "is no JSON object of class lists"),
+    ],
+)
+def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(SetupError, match=sentence):
+        load_classes(str(tmp_path), "base")
+
+
 @pytest.mark.parametrize("dataset", [None, "pets"])
 def test_a_mixed_set_must_be_told_which(tmp_path: Path, dataset: str | None) -> None:
     folder = write(tmp_path, "classes.json", {"sets": {"cub": CUB, "aircraft": PLANES}})

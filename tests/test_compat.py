@@ -16,7 +16,7 @@ Fix = Callable[[TensorDict], None]
 
 
 def as_verl_ships_it(name: str) -> ModuleType:
-    """A module of verl's read a second time, so without the hooks that mended the first."""
+    """A module of verl's read a second time, so without the hooks that repaired the first."""
     spec = importlib.util.find_spec(name)
     assert spec and spec.origin
     again = importlib.util.spec_from_file_location(f"{name.rsplit('.', 1)[-1]}_without_repair", spec.origin)
@@ -67,7 +67,7 @@ AMBIGUOUS = [(COMPONENTS,)]
 def test_verl_7899_verls_own_function_crashes_on_batches_of_one_length(
     verls_own: Fix, lengths: tuple[int, ...]
 ) -> None:
-    """Where this fails, the installed verl is mended: take the repair out of divek_verl/compat.py."""
+    """If this fails, the installed verl is fixed: remove the repair from divek_verl/compat.py."""
     data = batch(*lengths)
     verls_own(data)
     # The words differ from one release of torch to the next.
@@ -133,14 +133,16 @@ def hooked(register: Callable[[], None], version: str, monkeypatch: pytest.Monke
     return [module for _, module in registered]
 
 
-MENDED = [
+REPAIRED = [
     "verl.utils.tensordict_utils",
     "verl.models.transformers.qwen2_vl",
     "verl.workers.rollout.vllm_rollout.vllm_async_server",
 ]
 
 
-@pytest.mark.parametrize(("version", "hooks"), [("0.9.1", MENDED), ("0.9.5", MENDED), ("0.10.0", []), ("0.8.0", [])])
+@pytest.mark.parametrize(
+    ("version", "hooks"), [("0.9.1", REPAIRED), ("0.9.5", REPAIRED), ("0.10.0", []), ("0.8.0", [])]
+)
 def test_a_repair_is_for_the_versions_that_need_it(
     version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

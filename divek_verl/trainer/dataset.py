@@ -1,4 +1,4 @@
-"""The data set that verl loads: rows with an open question, and how votes turn one into a multiple-choice row."""
+"""The data set that verl loads: rows with an open question about a picture."""
 
 import asyncio
 import os
@@ -13,16 +13,19 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from divek_verl import prompts
 from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root
-from divek_verl.class_lists import load_classes as load_classes
 from divek_verl.errors import SetupError
 from divek_verl.images import UPRIGHT, UnreadableImage, load_picture, open_picture, picture_entry, upright_size
+from divek_verl.records import FailureReason
 from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
+from divek_verl.trainer.questions import Message
 
-# The folder of a row's parquet file, where its class lists lie, under the name by which the rollout gets it.
+Row = dict[str, Any]
+
+# The column with the folder of a row's parquet file, where its class lists lie; the rollout gets it by this name.
 ROOT_COLUMN = "image_root"
 NAMED_ROWS = 5
-# What extra_info.split says of rows that are measured: none of them leaves the denominator.
+# Rows with these values of extra_info.split are measured: none of them leaves the denominator.
 VALIDATION_SPLITS = ("val", "test")
 
 
@@ -30,22 +33,23 @@ class DiveKDataset(RLHFDataset):
     """verl's ``RLHFDataset`` for rows whose pictures are paths beside the parquet file.
 
     It resolves those paths, bounds the pixels of each picture (``divek.min_pixels``, ``divek.max_pixels``), checks
-    each truth against its class list, and names and counts the rows that it leaves out: verl's own filter drops
-    unreadable and overlong rows alike, without a word. Rows of other data sources stay as verl has them.
+    each truth against its class list, and names and counts the rows that it leaves out; verl's own filter drops
+    unreadable and overlong rows silently. Rows of other data sources stay as verl reads them.
 
     Attributes:
         left_out: reason -> image ids of the training rows that cannot be asked.
-        counted_wrong: the same of validation rows, which stay: they score 0 under that reason.
+        counted_wrong: reason -> image ids of the validation rows that cannot be asked; they stay and score 0.
     """
 
     def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
-        self.settings = read_settings(config.divek)
+        settings = read_settings(config.divek)
+        self._bounds = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
         super().__init__(*args, config=config, **kwargs)
 
     def _read_files_and_tokenize(self) -> None:
-        """As verl's, but each row remembers the folder of its file, and files of other schemas can be mixed in."""
-        self.left_out: dict[str, list[str]] = {}
-        self.counted_wrong: dict[str, list[str]] = {}
+        """Read the files as verl does, add each row's folder, and mix files of different schemas."""
+        self.left_out: dict[FailureReason, list[str]] = {}
+        self.counted_wrong: dict[FailureReason, list[str]] = {}
         parts = []
         for source, local in zip(self.original_data_files, self.data_files, strict=True):
             kind = "json" if str(local).endswith((".json", ".jsonl")) else "parquet"
@@ -56,7 +60,7 @@ class DiveKDataset(RLHFDataset):
         print(f"dataset len: {len(self.dataframe)}")
 
     def _limit(self, rows: datasets.Dataset) -> datasets.Dataset:
-        """At most ``max_samples`` rows, the first ones, or random ones where ``data.shuffle`` is set."""
+        """At most ``max_samples`` rows: the first ones, or random ones with ``data.shuffle``."""
         if not 0 < self.max_samples < len(rows):
             return rows
         if not self.shuffle:
@@ -77,138 +81,114 @@ class DiveKDataset(RLHFDataset):
         others = [index for index, mine in enumerate(ours) if not mine]
         if others:
             parts.append(super().maybe_filter_out_long_prompts(dataframe.select(others)))
-        self._report_left_out(len(dataframe))
+        for outcome, found in (("left out", self.left_out), ("will count as wrong", self.counted_wrong)):
+            for reason, images in sorted(found.items()):
+                named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
+                print(f"divek_verl: {outcome} {len(images)} of {len(dataframe)} rows: {reason} ({named})")
         rows = _concatenate([part for part in parts if len(part)] or parts[:1])
         if not len(rows):
             raise SetupError(f"No row of {list(self.original_data_files)} can be used: see the reasons above.")
         return rows
 
-    def _keep(self, row: dict) -> bool:
+    def _keep(self, row: Row) -> bool:
+        """Whether a row stays; a row that cannot be asked is noted under its reason."""
         dataset, side = prompts.parse_data_source(row["data_source"])
-        truth = row["reward_model"]["ground_truth"]
+        truth, extra_info = row["reward_model"]["ground_truth"], row.get("extra_info") or {}
+        image_id = str(extra_info.get("image_id", extra_info.get("index", "?")))
         if classes_of(row[ROOT_COLUMN], row["data_source"]).match(truth) is None:
             raise SetupError(
-                f"The truth {truth!r} of image {_image_id(row)} is not among the classes {side!r} of "
+                f"The truth {truth!r} of image {image_id} is not among the classes {side!r} of "
                 f"{Path(row[ROOT_COLUMN]) / CLASSES_FILE}: prepare the data set {dataset} again."
             )
-        reason = self._why_not(row)
-        if reason is None:
-            return True
-        validates = (row.get("extra_info") or {}).get("split") in VALIDATION_SPLITS
+        root = image_root(row[ROOT_COLUMN], dataset)  # stops the run if the folder is gone
+        try:
+            tokens = sum(self._visual_tokens(image, root) for image in row[self.image_key] or [])
+        except (UnreadableImage, ValueError):  # ValueError: qwen-vl-utils cannot size it
+            reason = FailureReason.UNREADABLE_IMAGE
+        else:
+            if not self.config.get("filter_overlong_prompts", False):
+                return True
+            if tokens + self._text_tokens(row) <= self.max_prompt_length:
+                return True
+            reason = FailureReason.OVERLONG_PROMPT
+        validates = extra_info.get("split") in VALIDATION_SPLITS
         found = self.counted_wrong if validates else self.left_out
-        found.setdefault(reason, []).append(_image_id(row))
+        found.setdefault(reason, []).append(image_id)
         return validates
 
-    def _why_not(self, row: dict) -> str | None:
-        root = _images_of(row)  # a missing folder is no unreadable picture: it stops
-        try:
-            visual = sum(self._visual_tokens(image, root) for image in row[self.image_key] or [])
-        except (UnreadableImage, ValueError):  # ValueError: qwen-vl-utils cannot size it
-            return "unreadable_image"
-        if not self.config.get("filter_overlong_prompts", False):
-            return None
-        return "overlong_prompt" if self._text_tokens(row) + visual > self.max_prompt_length else None
-
     def _visual_tokens(self, image: Mapping[str, Any], root: Path) -> int:
-        """Tokens that a picture takes beyond its one placeholder, from its size alone (no pixel is decoded)."""
+        """The tokens of a picture beyond its one placeholder, from its size alone (no pixel is decoded)."""
         from qwen_vl_utils.vision_process import SPATIAL_MERGE_SIZE, smart_resize
 
-        entry = resolve_image(image, root)
-        with open_picture(entry["bytes"] if "bytes" in entry else entry["image"]) as picture:
+        content = image.get("bytes")
+        with open_picture(root / image["image"] if content is None else content) as picture:
             width, height = upright_size(picture)
         if self.processor is None or not hasattr(self.processor, "_get_num_multimodal_tokens"):
             return 0
-        size = smart_resize(
-            height,
-            width,
-            factor=self.image_patch_size * SPATIAL_MERGE_SIZE,
-            min_pixels=self.settings.min_pixels,
-            max_pixels=self.settings.max_pixels,
+        factor = self.image_patch_size * SPATIAL_MERGE_SIZE
+        counted = self.processor._get_num_multimodal_tokens(
+            image_sizes=[smart_resize(height, width, factor=factor, **self._bounds)]
         )
-        counted = self.processor._get_num_multimodal_tokens(image_sizes=[size])
         return int(counted["num_image_tokens"][0]) - 1
 
-    def _text_tokens(self, row: dict) -> int:
+    def _text_tokens(self, row: Row) -> int:
         messages = [dict(message) for message in row[self.prompt_key]]
         options = {**self.apply_chat_template_kwargs, "add_generation_prompt": True, "tokenize": False}
         text = self.tokenizer.apply_chat_template(messages, **options)
         # The three tokens of an image (start, pad, end) replace the word that stands for it in the row.
         return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 3
 
-    def _report_left_out(self, total: int) -> None:
-        for told, found in (("left out", self.left_out), ("will count as wrong", self.counted_wrong)):
-            for reason, images in sorted(found.items()):
-                named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
-                print(f"divek_verl: {told} {len(images)} of {total} rows: {reason} ({named})")
-
-    def __getitem__(self, item: int) -> dict:
-        row: dict = super().__getitem__(item)
+    def __getitem__(self, item: int) -> Row:
+        row: Row = super().__getitem__(item)
         if prompts.is_divek(row["data_source"]):
-            # The reward is handed nothing else that says where the class list of an open question lies.
+            # The reward of an open question finds the class list through this alone.
             row["extra_info"][CLASS_FOLDER] = row[ROOT_COLUMN]
         return row
 
-    def _build_messages(self, example: dict, key: str) -> list[dict]:
+    def _build_messages(self, example: Row, key: str) -> list[Message]:
         images = example.get(self.image_key) or []
         if prompts.is_divek(example["data_source"]):
-            bounds = {"min_pixels": self.settings.min_pixels, "max_pixels": self.settings.max_pixels}
-            root = _images_of(example)
-            example[self.image_key] = [picture_entry(image, root, **bounds) for image in images]
+            root = image_root(example[ROOT_COLUMN], prompts.parse_data_source(example["data_source"])[0])
+            example[self.image_key] = [picture_entry(image, root, **self._bounds) for image in images]
         else:
-            example[self.image_key] = [_without_nulls(image) if isinstance(image, dict) else image for image in images]
+            # verl would take a field that mixing filled with null for the picture's content.
+            example[self.image_key] = [
+                {name: value for name, value in image.items() if value is not None}
+                if isinstance(image, dict)
+                else image
+                for image in images
+            ]
         return super()._build_messages(example, key)
 
     @classmethod
-    async def process_vision_info(cls, messages: list[dict], image_patch_size: int, config: Any) -> Any:
+    async def process_vision_info(cls, messages: list[Message], image_patch_size: int, config: Any) -> Any:
         upright = await asyncio.get_running_loop().run_in_executor(None, _upright, messages)
         return await super().process_vision_info(upright, image_patch_size, config)
 
     @classmethod
-    def _process_multi_modal_info(cls, messages: list[dict], image_patch_size: int, config: Any) -> Any:
+    def _process_multi_modal_info(cls, messages: list[Message], image_patch_size: int, config: Any) -> Any:
         return super()._process_multi_modal_info(_upright(messages), image_patch_size, config)
 
 
-def _image_id(row: Mapping[str, Any]) -> str:
-    extra_info = row.get("extra_info") or {}
-    return str(extra_info.get("image_id", extra_info.get("index", "?")))
-
-
-def _images_of(row: Mapping[str, Any]) -> Path:
-    """The folder that a row's picture paths start from."""
-    return image_root(row[ROOT_COLUMN], prompts.parse_data_source(row["data_source"])[0])
-
-
-def resolve_image(image: Mapping[str, Any], root: str | Path) -> dict[str, Any]:
-    """An entry of ``images`` with its path made absolute, and without the fields that parquet filled with null."""
-    entry = _without_nulls(image)
-    if isinstance(entry.get("image"), str):
-        entry["image"] = str(Path(root) / entry["image"])
-    return entry
-
-
-def _upright(messages: list[dict]) -> list[dict]:
+def _upright(messages: list[Message]) -> list[Message]:
     """The conversation with DiVE-k's pictures decoded and turned upright; verl's loader ignores EXIF orientation."""
+
+    def decoded(part: Message) -> Message:
+        return {**part, "image": load_picture(part["image"])} if part.get(UPRIGHT) else part
+
     return [
         message
         if isinstance(message["content"], str)
-        else {**message, "content": [_decoded(part) if part.get(UPRIGHT) else part for part in message["content"]]}
+        else {**message, "content": [decoded(part) for part in message["content"]]}
         for message in messages
     ]
 
 
-def _decoded(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {**part, "image": load_picture(part["image"])}
-
-
-def _without_nulls(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if value is not None}
-
-
 def _concatenate(parts: list[datasets.Dataset]) -> datasets.Dataset:
-    """One data set of several; where their columns differ (another task mixed in), the gaps become null.
+    """One data set from several; a column that a part lacks (another task mixed in) becomes null there.
 
     Raises:
-        SetupError: a column has types in two files that cannot be one.
+        SetupError: a column has types in two parts that cannot be merged.
     """
     if len(parts) == 1:
         return parts[0]

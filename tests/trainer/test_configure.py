@@ -150,6 +150,63 @@ def test_the_supported_verl_is_taken(version: str, monkeypatch: pytest.MonkeyPat
     check_verl_version()
 
 
+# ------------------------------------------------------------------ a user's own option source
+
+OWN_SOURCES = """
+class FirstNames:
+    uses_votes = False
+
+    def rank(self, votes, classes, *, truth, num_options, seed):
+        return list(classes.names)[:num_options]
+
+
+class NoRank:
+    uses_votes = True
+
+
+class Undecided:
+    def rank(self, votes, classes, *, truth, num_options, seed):
+        return []
+"""
+
+
+@pytest.fixture
+def own_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_sources.py").write_text(OWN_SOURCES)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("own_sources")
+def test_a_source_of_the_users_own_is_taken_and_its_uses_votes_respected(compose: Any, files: list[str]) -> None:
+    config = compose(
+        *files, "divek.option_source=own_sources:FirstNames", "divek.skip_easy=false", name="divek_trainer"
+    )
+    prepare_config(config)
+    assert not read_settings(config.divek).samples_votes
+
+
+@pytest.mark.usefixtures("own_sources")
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("not_there:Nearest", "'not_there:Nearest' cannot be imported .*: correct it or PYTHONPATH"),
+        ("own_sources:Nearest", "module own_sources has no 'Nearest': correct the option source"),
+        ("own_sources:NoRank", "is not a class with a method rank"),
+        ("own_sources:Undecided", "does not say uses_votes = True or False"),
+    ],
+)
+def test_a_source_of_the_users_own_is_checked(compose: Any, files: list[str], source: str, sentence: str) -> None:
+    with pytest.raises(SetupError, match=sentence) as error:
+        prepare_config(compose(*files, f"divek.option_source={source}", name="divek_trainer"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_text_encoder_that_is_not_there_is_found_before_ray_starts(compose: Any, files: list[str]) -> None:
+    encoder = ("divek.option_source=text_embedding", "divek.text_encoder=/nowhere/at/all")
+    with pytest.raises(SetupError, match="text encoder /nowhere/at/all is no folder with a config.json"):
+        prepare_config(compose(*files, *encoder, name="divek_trainer"))
+
+
 # ------------------------------------------------------------------ votes from a file
 
 

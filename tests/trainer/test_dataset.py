@@ -18,7 +18,7 @@ from divek_verl.labels import ClassNames
 from divek_verl.prompts import is_divek
 from divek_verl.question import Question, build_question
 from divek_verl.reward import compute_score
-from divek_verl.trainer.dataset import DiveKDataset, load_classes, resolve_image
+from divek_verl.trainer.dataset import DiveKDataset
 from divek_verl.trainer.questions import to_multiple_choice
 from divek_verl.votes import Votes
 
@@ -362,30 +362,6 @@ def test_a_side_that_does_not_exist_is_refused(folder: Path, load: Any) -> None:
         load(write(folder, [row(0, data_source="divek/flags/novel")]))
 
 
-def test_the_class_list_lies_beside_the_rows(folder: Path) -> None:
-    classes = load_classes(str(folder), "base")
-    assert isinstance(classes, ClassNames) and classes.names == BASE
-    assert classes.match("Republic of Chad") == "Chad"
-    # The alias of a class of the other side is no class here.
-    assert load_classes(str(folder), "new").match("Republic of Chad") is None
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (None, "is missing: prepare the data again"),
-        ("{", "is no JSON object of class lists: prepare the data again"),
-        ('{"all": ["a", "b"]}', "holds no list named 'base'"),
-        ("[]", "is no JSON object of class lists"),
-    ],
-)
-def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
-    if content is not None:
-        (tmp_path / "classes.json").write_text(content)
-    with pytest.raises(SetupError, match=sentence):
-        load_classes(str(tmp_path), "base")
-
-
 # ------------------------------------------------------------------------------------------ mixed with other tasks
 
 
@@ -462,11 +438,6 @@ def test_files_that_cannot_be_one_table_are_refused(folder: Path, load: Any) -> 
     text_index = {**gsm8k(0), "extra_info": {"index": "zero"}}
     with pytest.raises(SetupError, match="cannot be mixed, give their columns the same types.*index"):
         load([write(folder, [row(0)]), write(folder, [text_index], "other")])
-
-
-def test_a_picture_entry_loses_its_nulls_and_keeps_its_content() -> None:
-    assert resolve_image({"image": "a.png", "bytes": None}, "/root") == {"image": "/root/a.png"}
-    assert resolve_image({"image": None, "bytes": b"x"}, "/root") == {"bytes": b"x"}
 
 
 # ---------------------------------------------------------------------------------------- from open question to choice
