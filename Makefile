@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Where pip finds a CPU build of torch 2.13.0, if its usual index has none: make demo TORCH_INDEX=https://...
 TORCH_INDEX ?=
 STAMP := $(VENV)/.installed
-# The report's page is tested in Chromium; `make test BROWSER=` goes without where there is none.
+# The report's page is tested in Chromium; `make test BROWSER=` skips these tests.
 BROWSER ?= install
 BROWSERS := chromium chromium-browser google-chrome
 
@@ -18,7 +18,7 @@ $(STAMP): setup.py constraints-cpu.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip wheel "setuptools==77.0.3"
 	$(BIN)/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint constraints-cpu.txt --editable ".[cpu,demo,dev]"
-	# vLLM asks for torchcodec, whose CUDA build does not load here, and does not survive that; it works without.
+	# vLLM requires torchcodec, but fails when the installed build is for CUDA; it works without it.
 	$(BIN)/python -m pip uninstall --quiet --yes torchcodec
 	touch $@
 
@@ -44,11 +44,11 @@ endif
 test: lint browser
 	$(BIN)/python -m pytest
 
-# Every recipe for two steps on a CPU with a tiny model: more than an hour on two cores.
+# Trains each recipe for two steps on a CPU with a tiny model: more than an hour on two cores.
 test-recipes: setup
 	$(BIN)/python -m pytest -m recipes tests/recipes
 
-# docs/configuration.md from divek_verl/settings.py; a test fails when it is out of date.
+# Writes docs/configuration.md from divek_verl/settings.py; a test fails when it is out of date.
 docs: setup
 	$(BIN)/python docs/generate.py
 

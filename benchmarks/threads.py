@@ -1,9 +1,9 @@
-"""How many threads should the demo's warm start use on a machine that also does something else?
+"""How many threads should the warm start of the demo use on a machine that also does other work?
 
     python benchmarks/threads.py
 
-times the same optimiser steps with several thread settings, alone and beside one process that keeps a core busy, in
-short bursts that alternate, and prints seconds a step and what the neighbour costs. Needs two cores and no data.
+runs the same optimiser steps with several thread settings in short alternating bursts: alone, and beside a process
+that keeps one core busy. Prints seconds per step and their ratio. The machine must be idle otherwise.
 """
 
 import os
@@ -12,35 +12,34 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Annotated
 
 import typer
 
-CORES = os.cpu_count() or 1
+CORES = str(os.cpu_count())
 ARMS = {
-    "1 thread": {"OMP_NUM_THREADS": "1"},
-    f"{CORES} threads": {"OMP_NUM_THREADS": str(CORES)},
-    f"{CORES} threads, passive wait": {"OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "passive"},
+    "the demo's (1 thread)": {},
+    f"{CORES} threads": {"OMP_NUM_THREADS": CORES},
+    f"{CORES} threads, waiting asleep": {"OMP_NUM_THREADS": CORES, "OMP_WAIT_POLICY": "passive"},
 }
+BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 def serve() -> None:
-    """In a process of its own: for each line of input, do that number of steps and print seconds a step."""
+    """For each number on standard input, take that many optimiser steps and print seconds per step."""
     import torch
 
     from divek_verl.demo import lessons, model, warm_start
 
-    names = tuple(f"country {chr(65 + number // 26)}{chr(65 + number % 26)}" for number in range(40))
+    model.use_one_thread()
+    names = tuple(f"country {first}{second}" for first in "ABCD" for second in "ABCDEFGHIJ")
     base, settings, rng = names[:20], warm_start.Settings(), random.Random(0)
     pixels = torch.randint(0, 256, (240, 3, 84, 112), dtype=torch.uint8)
     images = lessons.Pictures(pixels, base * 12)
     processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(names), names))
     teacher = lessons.Teacher(processor.tokenizer, model.image_tokens(processor, pixels[0]), base, names)
     course = warm_start.Course(teacher, images.names, settings)
-    network = model.build_model(processor.tokenizer, 0).train()
-    trainer = warm_start.Trainer(network, processor, images, settings)
-    guesses = warm_start.Guesses(base, [[0.05] * 20] * 240)
-    batches = [course.questions(rng, guesses) for _ in range(20)]
+    trainer = warm_start.Trainer(model.build_model(processor.tokenizer, 0).train(), processor, images, settings)
+    batches = [course.questions(rng, warm_start.Guesses(base, [[0.05] * 20] * 240)) for _ in range(20)]
     for line in sys.stdin:
         started = time.perf_counter()
         for number in range(int(line)):
@@ -49,35 +48,32 @@ def serve() -> None:
 
 
 def burst(server: subprocess.Popen[str], steps: int) -> float:
-    """Seconds a step of one arm."""
+    """Seconds per step of one arm."""
     assert server.stdin is not None and server.stdout is not None
-    server.stdin.write(f"{steps}\n")
-    server.stdin.flush()
+    print(steps, file=server.stdin, flush=True)
     return float(server.stdout.readline())
 
 
-def main(
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of each burst.")] = 10,
-) -> None:
-    """Print the median over the rounds for each arm."""
-    start = [sys.executable, __file__, "serve"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    servers = {arm: subprocess.Popen(start, env={**os.environ, **env}, **pipes) for arm, env in ARMS.items()}
-    seconds: dict[tuple[str, bool], list[float]] = {}
-    for each in range(rounds + 1):
-        for busy in (False, True):
-            neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+def main(rounds: int = 5, steps: int = 5) -> None:
+    """Print for each arm the median over the rounds; each round has two bursts of some steps."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    start = {"args": [sys.executable, __file__, "serve"], "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    servers = {arm: subprocess.Popen(**start, env={**inherited, **own}, text=True) for arm, own in ARMS.items()}
+    seconds: dict[str, tuple[list[float], list[float]]] = {arm: ([], []) for arm in ARMS}
+    for server in servers.values():
+        burst(server, 2)
+    for _ in range(rounds):
+        for beside in (0, 1):
+            # Linux shares the cores among sessions, so the neighbour has its own, as in another terminal.
+            neighbours = [subprocess.Popen(BUSY, start_new_session=True) for _ in range(beside)]
             for arm, server in servers.items():
-                found = burst(server, steps if each else 2)
-                if each:
-                    seconds.setdefault((arm, busy), []).append(found)
-            if neighbour is not None:
+                seconds[arm][beside].append(burst(server, steps))
+            for neighbour in neighbours:
                 neighbour.kill()
     for arm, server in servers.items():
-        alone, beside = (statistics.median(seconds[arm, busy]) for busy in (False, True))
-        print(f"{arm:28} alone {alone:.2f} s, beside a busy process {beside:.2f} s: {beside / alone:.2f} times")
         server.kill()
+        alone, beside = (statistics.median(values) for values in seconds[arm])
+        print(f"{arm:28} alone {alone:.2f} s, beside a busy process {beside:.2f} s: {beside / alone:.1f} times")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures of several test modules. All tests run on verl's CPU platform, wherever they run."""
+"""Fixtures of several test modules. All tests run on verl's CPU platform, even on a machine with a GPU."""
 
 import atexit
 import copy
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before anything imports torch, verl or datasets: they look at their environment once.
+# Before torch, verl or datasets are imported: they read their environment once.
 os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -25,12 +25,12 @@ atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=Tr
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-# How long an example takes says something about the machine, not about the code.
+# The duration of an example depends on the machine, not on the code.
 settings.register_profile("divek", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("divek")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Names that are not in the English words of the prompts, so that the small tokenizer has to be told them.
+# Names that do not occur in the prompts, so the small tokenizer must be given them.
 FLAGS = ("Chad", "Romania", "Andorra", "Moldova", "Monaco", "Indonesia")
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,10 +38,10 @@ RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def run_python(tmp_path_factory: pytest.TempPathFactory) -> RunPython:
-    """Runs ``python *arguments`` from a folder that is not the repository.
+    """Runs ``python *arguments`` in a folder outside the repository.
 
-    Keyword arguments change the environment; None removes a variable. What this process set up for verl's plugins is
-    removed first, so that a child starts as a user's shell would.
+    Keyword arguments change the environment; None removes a variable. This process's own settings for verl's plugins
+    are removed first, so that a child starts as from a user's shell.
     """
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
@@ -93,17 +93,17 @@ def compose() -> Callable[..., Any]:
         with initialize_config_module("verl.trainer.config", version_base=None):
             return hydra_compose(name, overrides=list(overrides))
 
-    # A copy, because tests change it.
+    # Tests change the result, so each gets a copy.
     return lambda *overrides, name="ppo_trainer": copy.deepcopy(composed(name, overrides))
 
 
 @pytest.fixture(scope="session")
 def without_adapters(run_python: RunPython) -> dict[str, Any]:
-    """What verl does on a CPU when nothing is adapted: name -> result or error (tests/verl_without_adapters.py)."""
+    """verl's behaviour on a CPU without adapters: name -> result or error (tests/verl_without_adapters.py)."""
     result = run_python(
         str(Path(__file__).parent / "verl_without_adapters.py"),
         VERL_USE_EXTERNAL_PLUGINS="none",
-        # Without it, `import torch` would already call the torchvision workaround.
+        # With autoload, `import torch` would already apply the torchvision workaround.
         TORCH_DEVICE_BACKEND_AUTOLOAD="0",
     )
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""What a user installs, not the editable copy that the other tests run on: sdist -> wheel -> a venv of its own."""
+"""The package as a user installs it: sdist -> wheel -> a new venv. The other tests run on the editable copy."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ PACKAGED = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
 
 
 def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    # Nothing of this process's own paths: what is found there is what was installed.
+    # Without this process's paths, only the installed package can be found.
     clean = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "VERL_PLATFORM": "cpu", **environment}
     return subprocess.run([*map(str, arguments)], cwd=cwd, env=clean, capture_output=True, text=True, timeout=300)
 
@@ -35,7 +35,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sdist: so that holds all that a build needs."""
+    """The wheel, built from the sdist, which must therefore hold everything that a build needs."""
     built = tmp_path_factory.mktemp("wheel")
     pip = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
     done = run(sys.executable, *pip, "--wheel-dir", built, sdist, cwd=built)
@@ -45,14 +45,14 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new virtual environment with the wheel in it; dependencies come from where the tests have theirs."""
+    """A new virtual environment with the wheel in it; it shares the dependencies of the tests' environment."""
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     pip = ("-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index")
     done = run(sys.executable, *pip, wheel, cwd=folder)
     assert done.returncode == 0, done.stderr
-    # A path only: the .pth files over there, which lead to the editable copy, are not read.
+    # Only this path is added: .pth files inside it, which lead to the editable copy, are not read.
     inside = next((folder / "lib").glob("python*/site-packages"))
     (inside / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return folder
@@ -71,7 +71,7 @@ def test_the_wheel_holds_configuration_templates_and_licence(wheel: Path) -> Non
     assert not [name for name in held if name.startswith(("tests/", "recipes/"))]
 
 
-def test_the_sdist_holds_what_a_package_needs_beside_its_code(sdist: Path) -> None:
+def test_the_sdist_holds_the_files_that_go_with_the_code(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {Path(name).name for name in archive.getnames()}
     assert {Path(name).name for name in PACKAGED} - {"MANIFEST.in"} <= held
@@ -88,7 +88,7 @@ def test_reward_divek_composes_from_it(venv: Path) -> None:
 
 
 def test_divek_prepare_works_from_it(venv: Path, tmp_path: Path) -> None:
-    """The knowledge of the data sets is in the package: data_prep/ is not installed."""
+    """The readers of the data sets are part of the package; data_prep/ is not installed."""
     for label, name in enumerate("abcd"):
         for index in range(5):
             path = tmp_path / "raw" / name / f"{index}.png"

@@ -1,4 +1,4 @@
-"""The files that go with the code: pinned versions fit the package's own, and what is read by machines is readable."""
+"""Files beside the code: pinned versions fit the package's requirements, and machine-readable files can be read."""
 
 import re
 from importlib.metadata import metadata
@@ -29,7 +29,7 @@ def test_the_dockerfile_pins_what_the_gpu_extra_allows() -> None:
 
 
 def test_the_image_has_the_cuda_of_torchs_own_wheels() -> None:
-    """flash-attn is compiled in it, and refuses a compiler of another major version than torch's."""
+    """flash-attn is compiled in the image and refuses a compiler whose major version differs from torch's."""
     text = (REPOSITORY / "Dockerfile").read_text()
     base = re.search(r"^FROM nvidia/cuda:(\d+\.\d+)\.\d+-cudnn-devel-ubuntu", text, re.MULTILINE)
     torch = re.search(r"torch==(\d+\.\d+)\.", text)

@@ -1,4 +1,4 @@
-"""Real runs of verl, small ones: their data, their model, their command, and how to watch and kill them."""
+"""Small real runs of verl: data, model, command, and how to watch and kill them."""
 
 import os
 import random
@@ -12,9 +12,11 @@ from pathlib import Path
 from PIL import Image
 
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
-from divek_verl.demo.processes import end_all, marked
+from divek_verl.demo.processes import MARK, end_all, marked
+from divek_verl.files import read_lines
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
 from divek_verl.prompts import Wording, multiple_choice, open_question
+from divek_verl.records import QUESTIONS_FILE, QuestionRecord
 
 CLASSES = Classes(("Chad", "Romania", "Moldova", "Mali", "Guinea", "Senegal"))
 ROLLOUTS = 4
@@ -35,11 +37,11 @@ def paint(folder: Path, split: str, side: str, count: int) -> Split:
 
 
 def prepare(folder: Path, train: int = 12) -> None:
-    """A small set: plain colours, one validation picture of which is torn on disk."""
+    """A small set of plain colours; one validation picture is cut short."""
     with new_folder(folder) as scratch:
         splits = [paint(scratch, "train", "base", train), paint(scratch, "val_base", "base", 5)]
         write_set(scratch, "flags", CLASSES, [*splits, paint(scratch, "val_new", "new", 4)])
-    # Whole when it was prepared, cut short since: its header still reads, its pixels do not.
+    # Cut short after it was prepared: its header can still be read, its pixels cannot.
     broken = folder / "images" / "val_base-4.png"
     noise = Image.effect_noise((112, 84), 80)
     noise.save(broken)
@@ -55,7 +57,7 @@ def make_model(folder: Path) -> None:
 
 
 def command(data: Path, model: Path, run_dir: Path, **changes: object) -> list[str]:
-    """verl's entry point with two small steps in mind; ``changes`` name options with ``__`` for each dot."""
+    """verl's entry point with small sizes; ``changes`` name options with ``__`` for each dot."""
     settings = {
         "data.train_files": data / "train.parquet",
         "data.val_files": f"[{data / 'val_base.parquet'},{data / 'val_new.parquet'}]",
@@ -84,7 +86,7 @@ def command(data: Path, model: Path, run_dir: Path, **changes: object) -> list[s
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen, log: Path, what: str) -> None:
-    """Wait while verl runs; where it ends or takes too long, the end of its log is in the message."""
+    """Wait while verl runs; if it ends or takes too long, the message holds the end of its log."""
     deadline = time.monotonic() + SECONDS_OF_ONE_RUN
     while not happened():
         ended = process.poll() is not None
@@ -98,6 +100,11 @@ def wait_for(path: Path, process: subprocess.Popen, log: Path) -> None:
     wait_until(path.is_file, process, log, f"there was {path.name}")
 
 
+def read_records(folder: Path) -> list[QuestionRecord]:
+    """The records that a run has written so far."""
+    return [QuestionRecord.from_json(line) for line in read_lines(folder / QUESTIONS_FILE)[0]]
+
+
 def finish(process: subprocess.Popen, log: Path) -> None:
     """Wait for an orderly end."""
     status = process.wait(timeout=SECONDS_OF_ONE_RUN)
@@ -105,13 +112,13 @@ def finish(process: subprocess.Popen, log: Path) -> None:
 
 
 def mark_of(process: subprocess.Popen) -> str:
-    """What all processes of a run carry in their environment (divek_verl/demo/processes.py)."""
+    """The value that all processes of a run carry in their environment (divek_verl/demo/processes.py)."""
     entries = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
-    return next(entry.split("=", 1)[1] for entry in entries if entry.startswith("DIVEK_RUN_ID="))
+    return next(entry.split("=", 1)[1] for entry in entries if entry.startswith(f"{MARK}="))
 
 
 def kill_without_warning(process: subprocess.Popen) -> None:
-    """kill -9 of everything that the run started, as when a node goes down."""
+    """kill -9 all processes of the run, as when a node goes down."""
     mark = mark_of(process)
     for other in marked(mark):
         os.kill(other.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Run in a process of its own, without the plugin: prints what verl does on a CPU when nothing is adapted, as JSON."""
+"""Prints as JSON what verl does on a CPU without adapters; runs in its own process, without the plugin."""
 
 import importlib.metadata
 import json
@@ -11,7 +11,7 @@ facts: dict[str, object] = {}
 
 
 def attempt(name: str, call: Callable[[], object]) -> None:
-    """Note what the call gives, or its error."""
+    """Record the call's result or error."""
     try:
         facts[name] = str(call())
     except Exception as error:
@@ -25,7 +25,7 @@ def import_torchvision() -> str:
 
 
 def offload_with_pinned_memory() -> object:
-    """What the engine does with its reference policy (verl/workers/engine/fsdp/transformer_impl.py)."""
+    """Offload like the engine's reference policy (verl/workers/engine/fsdp/transformer_impl.py)."""
     import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

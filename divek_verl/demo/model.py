@@ -78,8 +78,8 @@ CHAT_TEMPLATE = (
 def use_one_thread() -> None:
     """Compute on one thread, unless ``OMP_NUM_THREADS`` says otherwise.
 
-    A second thread saves a quarter of a step of a model this small; beside another busy process it made a step 20
-    times slower, because each of the many short parallel sections waits for both threads (benchmarks/threads.py).
+    A second thread saves at most a quarter of a step of this small model. Beside another busy process it made a step
+    19 times slower, because each of the many short parallel sections waits for both threads (benchmarks/threads.py).
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)

@@ -154,12 +154,12 @@ def _show_progress(plan: Plan, process: subprocess.Popen[bytes]) -> None:
         with progress(total=total, desc=stage, unit="step" if stage == "GRPO steps" else "image") as bar:
             while bar.n < total and process.poll() is None:
                 time.sleep(1.0)
-                done, note = _done(plan, images)[stage]
+                done, note = progress_of(plan, images)[stage]
                 bar.set_postfix_str(note, refresh=False)
                 bar.update(min(done, total) - bar.n)
 
 
-def _done(plan: Plan, images: int) -> dict[str, tuple[int, str]]:
+def progress_of(plan: Plan, images: int) -> dict[str, tuple[int, str]]:
     """The progress of each part of the run, and a note on it."""
     validated = {0: 0, plan.steps: 0}
     for record in read_lines(plan.run_dir / QUESTIONS_FILE)[0]:

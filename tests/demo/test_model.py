@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.demo import lessons
 from divek_verl.demo.lessons import Pictures, Teacher, choice_response, open_response
 from divek_verl.demo.probe import MAX_NEW_TOKENS, Probe, Prompt, Sampler
+from divek_verl.demo.probe import main as probe_main
 from divek_verl.demo.warm_start import (
     SETTINGS_FILE,
     Course,
@@ -33,6 +36,7 @@ from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
 from divek_verl.prepare.sets.flags import WORDING
 from divek_verl.prompts import multiple_choice, open_question, user_prompt
 
+Network, Processor = model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor
 BASE = ("Chad", "Romania", "Ivory Coast", "Mali")
 NEW = ("New Zealand", "Côte Neuve", "Niger", "Nigeria")
 NAMES = (*BASE, *NEW)
@@ -41,17 +45,17 @@ QUICK = Settings(text_batch=4, caption_batch=4, question_batch=4).with_question_
 
 
 @pytest.fixture(scope="module")
-def processor() -> model.Qwen2_5_VLProcessor:
+def processor() -> Processor:
     return model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(NAMES), NAMES))
 
 
 @pytest.fixture(scope="module")
-def network(processor: model.Qwen2_5_VLProcessor) -> model.Qwen2_5_VLForConditionalGeneration:
+def network(processor: Processor) -> Network:
     return model.build_model(processor.tokenizer, seed=0).eval()
 
 
 @pytest.fixture(scope="module")
-def teacher(processor: model.Qwen2_5_VLProcessor) -> Teacher:
+def teacher(processor: Processor) -> Teacher:
     return Teacher(processor.tokenizer, 12, BASE, NAMES)
 
 
@@ -81,38 +85,38 @@ def _draw(folder: Path, split: str, name: str, index: int) -> Example:
 
 
 class TestTokenizer:
-    def test_every_class_name_after_a_space_is_one_token(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_every_class_name_after_a_space_is_one_token(self, processor: Processor) -> None:
         for name in NAMES:
             assert len(processor.tokenizer(f" {name}")["input_ids"]) == 1
 
-    def test_a_name_that_begins_another_does_not_split_it(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_a_name_that_begins_another_does_not_split_it(self, processor: Processor) -> None:
         assert processor.tokenizer.tokenize(" Nigeria, Niger") == [" Nigeria", ",", " Niger"]
 
-    def test_a_letter_after_a_name_is_one_token(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_a_letter_after_a_name_is_one_token(self, processor: Processor) -> None:
         assert len(processor.tokenizer(" Chad E")["input_ids"]) == 2
 
-    def test_text_survives_a_round_trip(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_text_survives_a_round_trip(self, processor: Processor) -> None:
         text = choice_response("Côte Neuve", "B") + " naïve 42\n" + open_response("New Zealand")
         assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
 
-    def test_answer_tags_survive_where_special_tokens_are_skipped(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_answer_tags_survive_where_special_tokens_are_skipped(self, processor: Processor) -> None:
         tokens = processor.tokenizer(open_response("Chad") + "<|im_end|>")["input_ids"]
         assert processor.tokenizer.decode(tokens, skip_special_tokens=True) == open_response("Chad")
 
-    def test_end_of_turn_is_the_end_token(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_end_of_turn_is_the_end_token(self, processor: Processor) -> None:
         assert processor.tokenizer.eos_token == "<|im_end|>"
         assert processor.tokenizer.pad_token == "<|endoftext|>"
 
 
 class TestChatTemplate:
-    def test_has_qwens_form(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_has_qwens_form(self, processor: Processor) -> None:
         parts = [{"type": "image"}, {"type": "text", "text": "Which?"}]
         text = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
         assert text == (
             "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Which?<|im_end|>\n<|im_start|>assistant\n"
         )
 
-    def test_plain_text_and_text_parts_read_the_same(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_plain_text_and_text_parts_read_the_same(self, processor: Processor) -> None:
         parts = [{"type": "text", "text": "Which?"}]
         rendered = {
             processor.apply_chat_template([{"role": "user", "content": content}]) for content in ("Which?", parts)
@@ -120,7 +124,7 @@ class TestChatTemplate:
         assert len(rendered) == 1
 
     def test_lessons_read_what_the_processor_makes_of_verls_prompt(
-        self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher
+        self, processor: Processor, teacher: Teacher
     ) -> None:
         text = open_question(WORDING, BASE)
         content = user_prompt(text)[0]["content"]
@@ -131,26 +135,21 @@ class TestChatTemplate:
 
 
 class TestModel:
-    def test_is_small(self, network: model.Qwen2_5_VLForConditionalGeneration) -> None:
+    def test_is_small(self, network: Network) -> None:
         assert 2e6 <= network.num_parameters() <= 15e6
 
-    def test_the_same_seed_gives_the_same_weights(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_the_same_seed_gives_the_same_weights(self, processor: Processor) -> None:
         one, same, other = (model.build_model(processor.tokenizer, seed).lm_head.weight for seed in (1, 1, 2))
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
 
-    def test_loads_as_any_qwen(
-        self,
-        tmp_path: Path,
-        network: model.Qwen2_5_VLForConditionalGeneration,
-        processor: model.Qwen2_5_VLProcessor,
-    ) -> None:
+    def test_loads_as_any_qwen(self, tmp_path: Path, network: Network, processor: Processor) -> None:
         model.save(network, processor, tmp_path)
         loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), network.parameters(), strict=True))
         assert loaded.generation_config.eos_token_id[0] == processor.tokenizer.eos_token_id
         again = AutoProcessor.from_pretrained(tmp_path)
-        assert isinstance(again, model.Qwen2_5_VLProcessor)
+        assert isinstance(again, Processor)
         assert again.chat_template == model.CHAT_TEMPLATE
         text = choice_response("Ivory Coast", "B")
         assert again.tokenizer(text)["input_ids"] == processor.tokenizer(text)["input_ids"]
@@ -159,9 +158,7 @@ class TestModel:
         with pytest.raises(SetupError, match="warm_start"):
             model.load(tmp_path)
 
-    def test_a_head_of_the_first_layer_looks_one_token_back_from_the_start(
-        self, processor: model.Qwen2_5_VLProcessor
-    ) -> None:
+    def test_a_head_of_the_first_layer_looks_one_token_back_from_the_start(self, processor: Processor) -> None:
         network = model.build_model(processor.tokenizer, seed=0).eval()
         network.set_attn_implementation("eager")
         tokens = torch.tensor([processor.tokenizer("A. Chad\nB. Mali\nC. Romania")["input_ids"]])
@@ -175,21 +172,19 @@ class TestLessons:
         assert parse_answer(open_response("Ivory Coast")) == "Ivory Coast"
         assert parse_option(choice_response("Chad", "B"), 5) == 1
 
-    def test_responses_are_short(self, processor: model.Qwen2_5_VLProcessor) -> None:
+    def test_responses_are_short(self, processor: Processor) -> None:
         for response in (open_response("New Zealand"), choice_response("New Zealand", "E")):
             assert len(processor.tokenizer(response + "<|im_end|>")["input_ids"]) <= MAX_NEW_TOKENS
 
     def test_a_question_lesson_ends_with_its_response_and_learns_nothing_else(
-        self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher
+        self, processor: Processor, teacher: Teacher
     ) -> None:
         lesson = teacher.choice("Mali", ["Chad", "Mali"], 7)
         learned = [token for token, weight in zip(lesson.tokens, lesson.weights, strict=True) if weight]
         assert processor.tokenizer.decode(learned) == choice_response("Mali", "B") + "<|im_end|>"
         assert lesson.picture == 7
 
-    def test_a_look_up_lesson_learns_the_letters_alone(
-        self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher
-    ) -> None:
+    def test_a_look_up_lesson_learns_the_letters_alone(self, processor: Processor, teacher: Teacher) -> None:
         lesson = teacher.look_up(random.Random(0), options=3, queries=4)
         lines, queries = processor.tokenizer.decode(lesson.tokens).rsplit("\n", 1)
         letters = {line[3:]: line[0] for line in lines.split("\n")}
@@ -199,7 +194,7 @@ class TestLessons:
         written = processor.tokenizer.decode(learned).split()
         assert len(written) == 4 and set(written) <= set(letters.values())
 
-    def test_a_caption_learns_the_name_alone(self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher) -> None:
+    def test_a_caption_learns_the_name_alone(self, processor: Processor, teacher: Teacher) -> None:
         lesson = teacher.caption("Chad", 0)
         assert lesson.weights[-1] == 1.0 and sum(lesson.weights) == 1.0
         assert processor.tokenizer.decode(lesson.tokens[-1:]) == " Chad"
@@ -228,7 +223,7 @@ class TestCourse:
         )
         assert one == same
 
-    def test_captions_tell_the_truth(self, processor: model.Qwen2_5_VLProcessor, teacher: Teacher) -> None:
+    def test_captions_tell_the_truth(self, processor: Processor, teacher: Teacher) -> None:
         for lesson in self.course(teacher).captions(random.Random(0)):
             assert processor.tokenizer.decode(lesson.tokens[-1:]).strip() == (BASE * 2)[lesson.picture or 0]
 
@@ -266,11 +261,7 @@ class TestPictures:
 
 class TestSampling:
     def test_greedy_sampling_agrees_with_generate(
-        self,
-        data: Path,
-        network: model.Qwen2_5_VLForConditionalGeneration,
-        processor: model.Qwen2_5_VLProcessor,
-        teacher: Teacher,
+        self, data: Path, network: Network, processor: Processor, teacher: Teacher
     ) -> None:
         image = Pictures.load(data / "train.parquet").pixels[0]
         prompt = teacher.prompt(teacher.shown(multiple_choice(WORDING, "A. Chad\nB. Mali")))
@@ -288,10 +279,7 @@ class TestSampling:
         assert ours == processor.tokenizer.decode(theirs[0, len(prompt) :], skip_special_tokens=True)
 
     def test_completions_follow_their_prompts_whatever_the_batches(
-        self,
-        network: model.Qwen2_5_VLForConditionalGeneration,
-        processor: model.Qwen2_5_VLProcessor,
-        teacher: Teacher,
+        self, network: Network, processor: Processor, teacher: Teacher
     ) -> None:
         sampler = Sampler(network, processor, temperature=0)
         prompts = [Prompt(teacher.prompt(text)) for text in ("A", "A. Chad", "B", "B. Mali")]
@@ -300,10 +288,7 @@ class TestSampling:
         assert together == alone
 
     def test_a_small_top_p_leaves_only_the_likeliest_token(
-        self,
-        network: model.Qwen2_5_VLForConditionalGeneration,
-        processor: model.Qwen2_5_VLProcessor,
-        teacher: Teacher,
+        self, network: Network, processor: Processor, teacher: Teacher
     ) -> None:
         prompts = [Prompt(teacher.prompt("Which?"))]
         narrow = Sampler(network, processor, top_p=1e-6).sample(prompts, 1, "seed")
@@ -311,7 +296,19 @@ class TestSampling:
 
 
 class TestWarmStart:
-    def test_is_done_once_reproducibly_and_probed(self, data: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("asked", "used"), [(None, 1), ("2", 2)])
+    def test_uses_one_thread_unless_the_user_asks_for_more(
+        self, run_python: Callable[..., subprocess.CompletedProcess[str]], asked: str | None, used: int
+    ) -> None:
+        script = (
+            "import torch; from divek_verl.demo import model; model.use_one_thread(); print(torch.get_num_threads())"
+        )
+        result = run_python("-c", script, OMP_NUM_THREADS=asked)
+        assert result.stdout.split() == [str(used)], result.stderr
+
+    def test_is_done_once_reproducibly_and_probed(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         one, two = tmp_path / "one", tmp_path / "two"
         assert warm_start(data, one, QUICK)
         assert not warm_start(data, one, QUICK), "the second run finds the first one's model"
@@ -325,6 +322,9 @@ class TestWarmStart:
         side = probe.side(images, BASE, training=False)
         assert side.images == 8 and all(0 <= share <= 1 for share in side.shares.values())
         assert side.shares["easy images skipped"] == 0
+        probe_main(data, one)
+        shown = capsys.readouterr().out
+        assert "one-step accuracy (pass@1)" in shown and "This is not enough for GRPO" in shown
 
     def test_other_settings_make_another_model(self, data: Path, tmp_path: Path) -> None:
         short = QUICK.with_question_steps(1)

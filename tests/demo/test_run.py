@@ -11,12 +11,15 @@ from divek_verl.demo.run import (
     Plan,
     check_correlation,
     last_step,
+    progress_of,
     results,
     results_table,
     train,
     training_command,
 )
 from divek_verl.errors import SetupError
+from divek_verl.files import append_line
+from divek_verl.records import QuestionRecord
 from divek_verl.report.reading import read_metrics
 
 
@@ -73,6 +76,25 @@ def test_a_line_that_is_being_written_is_left_for_the_next_look(tmp_path: Path) 
 
 def test_a_run_that_has_not_begun_has_no_step(tmp_path: Path) -> None:
     assert last_step(tmp_path) == -1
+
+
+def test_progress_follows_the_records_and_metrics(tmp_path: Path) -> None:
+    plan = Plan(run_dir=tmp_path, home=tmp_path, steps=4)
+
+    def done() -> list[int]:
+        return [count for count, _ in progress_of(plan, images=9).values()]
+
+    assert done() == [0, 0, 0]
+    for step, split, images in ((0, "val", 3), (1, "train", 16)):
+        for number in range(images):
+            record = QuestionRecord(step, split, "divek/flags/base", str(number), "", "Chad")
+            append_line(tmp_path / "questions.jsonl", record.to_json())
+    assert done() == [3, 0, 0]
+    write_metrics(tmp_path, {0: validation(0.4, 0.1), 2: {"critic/score/mean": 1.25, "divek/one_step": 0.5}})
+    assert done() == [9, 2, 0]
+    assert progress_of(plan, images=9)["GRPO steps"][1] == "reward 1.25, one-step 0.50"
+    append_line(tmp_path / "questions.jsonl", QuestionRecord(4, "val", "divek/flags/new", "1", "", "Chad").to_json())
+    assert done() == [9, 4, 1]
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
