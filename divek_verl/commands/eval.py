@@ -122,4 +122,6 @@ def _summary(counts: "CallCounts", seconds: float) -> str:
             f"judge: {counts.judging.asked} pairs asked with {counts.judging.retries} retries, "
             f"{counts.judging.from_cache} verdicts from the cache"
         )
+        if counts.judging.error is not None:
+            parts.append(f"the judge's last error: {counts.judging.error}")
     return "; ".join(parts)

@@ -10,6 +10,7 @@ from rich.table import Table
 from divek_verl.evaluation.results import Average, Difference, Results
 from divek_verl.files import write_aside
 from divek_verl.measures import MEASURES
+from divek_verl.records import sentence_of
 from divek_verl.templates import environment, plain, visible
 
 SHOWN_FAILURES = 10
@@ -29,6 +30,7 @@ def render(results: Results) -> str:
     made = environment(
         share=lambda share: f"{100 * share:.1f}",
         points=lambda share: f"{100 * share:+.1f}".replace("-", "\u2212"),
+        sentence=sentence_of,
     )
     shown = [MEASURES[name] for name in results.groups[0].averages]
     return made.get_template("evaluation.html.j2").render(
@@ -145,7 +147,7 @@ def _notes(results: Results) -> Iterator[str]:
         for reason, count in group.failures.items():
             yield f"{group.data_source}: {count} of {group.images} images failed, {reason}"
         for reason, count in group.sample_failures.items():
-            yield f"{group.data_source}: {count} samples failed ({reason}); their images have other samples"
+            yield f"{group.data_source}: {count} samples failed, {reason}; their images have other samples"
     for failure in results.failures[:SHOWN_FAILURES]:
         yield f"  {failure.data_source} {failure.image_id}: {failure.reason} ({failure.detail or 'no detail'})"
     if len(results.failures) > SHOWN_FAILURES:

@@ -8,14 +8,14 @@ import asyncio
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
 from divek_verl.files import append_line, read_lines
+from divek_verl.records import FailureReason
 
 MAX_NAME = 200
 
@@ -44,7 +44,7 @@ class Verdict:
     """``same`` is None if there is no verdict, for ``reason``. The tokens are those of the request."""
 
     same: bool | None
-    reason: str | None = None
+    reason: FailureReason | None = None
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -96,12 +96,15 @@ class JudgeSettings:
 
 @dataclass
 class JudgeCount:
-    """Requests to the server in this process. They depend on the cache, and are therefore not part of the results."""
+    """Requests to the server in this process. They depend on the cache, and are therefore not part of the results.
+
+    ``error`` is the message of the last request that failed.
+    """
 
     from_cache: int = 0
     asked: int = 0
     retries: int = 0
-    unjudged: Counter[str] = field(default_factory=Counter)
+    error: str | None = None
 
 
 class VerdictCache:
@@ -196,13 +199,11 @@ class OpenAIJudge:
             self.counted.from_cache += 1
             return known
         if max(len(pair.truth), len(pair.prediction)) > MAX_NAME:
-            verdict = Verdict(None, "overlong_name")
+            verdict = Verdict(None, FailureReason.OVERLONG_NAME)
         else:
             async with self._slots:
                 self.counted.asked += 1
                 verdict = await self._ask(pair)
-        if verdict.same is None:
-            self.counted.unjudged[verdict.reason or "unknown"] += 1
         self.cache.put(pair, verdict)
         return verdict
 
@@ -218,18 +219,25 @@ class OpenAIJudge:
             )
             self.counted.retries += response.retries_taken
             return _verdict(response.parse())
-        except openai.APITimeoutError:
-            reason, repeated = "timeout", True
-        except openai.APIStatusError as error:
-            status = error.status_code
-            reason, repeated = f"http_{status}", status in (408, 409, 429) or status >= 500
-        except openai.APIConnectionError:
-            reason, repeated = "no_connection", True
-        except (openai.OpenAIError, ValueError):
-            reason, repeated = "malformed_response", False
-        # An error does not say how often the client tried.
-        self.counted.retries += self.settings.max_retries * repeated
-        return Verdict(None, reason)
+        except (openai.OpenAIError, ValueError) as error:
+            self.counted.error = f"{type(error).__name__}: {error}"
+            status = error.status_code if isinstance(error, openai.APIStatusError) else 0
+            if isinstance(error, openai.APITimeoutError) or status == 408:
+                reason = FailureReason.TIMEOUT
+            elif status == 429:
+                reason = FailureReason.RATE_LIMITED
+            elif status >= 500:
+                reason = FailureReason.SERVER_ERROR
+            elif status:
+                reason = FailureReason.REFUSED_REQUEST
+            elif isinstance(error, openai.APIConnectionError):
+                reason = FailureReason.CONNECTION_FAILED
+            else:
+                return Verdict(None, FailureReason.MALFORMED_REPLY)
+            # An error does not say how often the client tried.
+            if reason is not FailureReason.REFUSED_REQUEST or status == 409:
+                self.counted.retries += self.settings.max_retries
+            return Verdict(None, reason)
 
 
 def prompt(pair: Pair) -> str:
@@ -259,6 +267,6 @@ def _verdict(completion: Any) -> Verdict:
     try:
         content = choices[0].message.content  # type: ignore[index]
     except (AttributeError, IndexError, KeyError, TypeError):
-        return Verdict(None, "malformed_response", *counts)
+        return Verdict(None, FailureReason.MALFORMED_REPLY, *counts)
     same = parse_verdict(content) if isinstance(content, str) else None
-    return Verdict(same, None if same is not None else "unparsable_reply", *counts)
+    return Verdict(same, None if same is not None else FailureReason.NO_VERDICT, *counts)

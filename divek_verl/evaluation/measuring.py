@@ -39,7 +39,7 @@ async def measure_all(
     for record in records:
         measure_judged(record, classes[record.key], verdicts)
     counted = Counter(verdict.same for verdict in verdicts.values())
-    reasons = Counter(verdict.reason or "unknown" for verdict in verdicts.values() if verdict.same is None)
+    reasons = Counter(str(verdict.reason) for verdict in verdicts.values() if verdict.same is None)
     tokens = [sum(getattr(v, name) for v in verdicts.values()) for name in ("input_tokens", "output_tokens")]
     judged = Judged(
         model=settings.model,

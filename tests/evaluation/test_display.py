@@ -10,6 +10,7 @@ from rich.console import Console
 
 from divek_verl.evaluation.display import render, show, write_page
 from divek_verl.measures import MEASURES
+from divek_verl.records import sentence_of
 
 from .fabricated_results import results
 
@@ -116,6 +117,7 @@ def test_what_is_unjudged_the_comparison_and_the_failures_are_shown(page: Parsed
     assert "num_options: 3 -> 5" in page.text
     assert "10 pairs that the class list could not decide: 3 same, 5 different, 2 unjudged (2 timeout)" in page.text
     assert page.text.count("unreadable_image") == 12
+    assert sum(found.get("title") == sentence_of("unreadable_image") for _, found in page.tags) == 12
 
 
 def test_nothing_runs_and_nothing_is_loaded(page: Parsed) -> None:

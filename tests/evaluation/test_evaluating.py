@@ -276,7 +276,7 @@ def test_samples_that_did_not_come_are_counted_by_reason_where_others_did(data: 
     assert (group.failures, results.failures) == ({}, [])
     assert group.sample_failures == {"fewer_than_asked": 2, "rate_limited": 2}
     assert group.failed == pytest.approx(4 / 54)
-    shown = "divek/flags/base: 2 samples failed (rate_limited); their images have other samples"
+    shown = "divek/flags/base: 2 samples failed, rate_limited; their images have other samples"
     assert shown in (tmp_path / "out" / "results.html").read_text()
     console = Console(file=io.StringIO(), width=200)
     show(results, console)
@@ -378,7 +378,7 @@ def test_unjudged_answers_are_shown_apart(data: list[Path], tmp_path: Path) -> N
         results, _ = Run(data[:1], tmp_path / "out", unknown, judge=judge)()
     found = results.groups[0].averages["one_step"].micro
     assert (found.value, found.unjudged) == (0.0, pytest.approx(0.5))
-    assert results.judge is not None and results.judge.unjudged == {"http_500": 3}
+    assert results.judge is not None and results.judge.unjudged == {"server_error": 3}
     # The answers are kept: only the judge is asked again.
     with judge_says('{"same": true}') as address:
         again = Run(data[:1], tmp_path / "out", unknown, judge=JudgeSettings("judge", address))

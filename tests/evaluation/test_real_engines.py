@@ -191,7 +191,7 @@ def test_a_served_policy_is_evaluated_and_a_served_judge_is_asked(server: str, h
     judge = results["judge"]
     # An untrained judge says nothing that is a verdict: unjudged by name, and never right or wrong.
     assert judge["pairs"] == judge["same"] + judge["different"] + sum(judge["unjudged"].values())
-    assert set(judge["unjudged"]) <= {"unparsable_reply", "overlong_name"}
+    assert set(judge["unjudged"]) <= {"no_verdict", "overlong_name"}
 
 
 def test_the_servers_judge_is_understood(server: str) -> None:
@@ -204,5 +204,5 @@ def test_the_servers_judge_is_understood(server: str) -> None:
             return await judge.same(Pair("Chad", "Tchad"))
 
     verdict = asyncio.run(ask())
-    assert (verdict.same, verdict.reason) == (None, "unparsable_reply")
+    assert (verdict.same, verdict.reason) == (None, "no_verdict")
     assert verdict.input_tokens > 20 and verdict.output_tokens > 0
