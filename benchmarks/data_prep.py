@@ -1,10 +1,10 @@
-"""How fast is preparation, and does its memory grow with the number of images?
+"""Measures how fast preparation is, and whether its memory grows with the number of images.
 
     python benchmarks/data_prep.py --scale 1 --scale 10 --save
 
-fabricates a set in the layout of CUB-200-2011 (200 classes, 11,788 JPEGs of 500x375 at scale 1) and prepares it twice
+It makes up a set in the layout of CUB-200-2011 (200 classes, 11,788 JPEGs of 500x375 at scale 1) and prepares it twice
 at each scale, each time in a process of its own: as `divek prepare cub` does by default, and with every image checked
-(`divek prepare image_folder --setting all` on the same images). Prints images a second of wall-clock time and of
+(`divek prepare image_folder --setting all` on the same images). It prints images per second of wall-clock and of
 processor time, and the peak memory of the process. On a machine that others use, processor time is the better measure.
 """
 
@@ -34,10 +34,10 @@ from divek_verl.prepare.folder import versions
 CLASSES = 200
 IMAGES = 11_788
 SIZE = (500, 375)
-# Pictures that differ; every file differs besides, by a comment that a decoder skips.
+# Number of different pictures; every file also differs by a comment that a decoder skips.
 PATTERNS = 64
 RESULTS = Path(__file__).parent / "results" / "data_prep.json"
-# What is asked of scale 1, and of the growth from the least to the greatest scale.
+# Limits for scale 1, and for the growth from the smallest to the largest scale.
 MOST_SECONDS = 60.0
 MOST_MEGABYTES = 1000.0
 MOST_GROWTH_PER_IMAGE = 1000.0
@@ -57,7 +57,7 @@ class Measured:
 
 
 def patterns() -> list[bytes]:
-    """JPEGs with the detail, and so about the size, of photographs."""
+    """JPEGs with about the detail and size of photographs."""
     rng = np.random.default_rng(0)
     encoded = []
     for _ in range(PATTERNS):
@@ -101,7 +101,7 @@ def commands(raw: Path, out: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def measure(name: str, arguments: Sequence[str], scale: float, files: int, out: Path) -> Measured:
-    """Runs `divek prepare` in a process of its own, so that its peak memory is its own."""
+    """Run `divek prepare` in a process of its own, to measure its peak memory."""
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "divek_verl.cli", "prepare", *arguments])
     _, status, usage = os.wait4(process.pid, 0)
@@ -124,12 +124,12 @@ def run(scale: float, folder: Path) -> Iterator[Measured]:
 
 
 def claims(measured: Sequence[Measured]) -> dict[str, bool]:
-    """What is asked, and whether it holds; only of the scales that were measured."""
+    """Each claim about the measured scales, and whether it holds."""
     found = {}
     full = [each for each in measured if each.scale == 1]
     if full:
         found[f"at most {MOST_SECONDS:.0f} s at scale 1"] = all(each.wall_seconds <= MOST_SECONDS for each in full)
-        # What an idle machine of two cores does at least as fast, whoever else uses this one now.
+        # Processor time holds on a busy machine too.
         cpu = f"at most {MOST_SECONDS:.0f} s of processor time at scale 1"
         found[cpu] = all(each.cpu_seconds <= MOST_SECONDS for each in full)
     found[f"under {MOST_MEGABYTES:.0f} MB at every scale"] = all(e.peak_megabytes < MOST_MEGABYTES for e in measured)
@@ -176,7 +176,9 @@ def save(measured: Sequence[Measured], scales: Sequence[float]) -> None:
 
 def main(
     scale: Annotated[list[float] | None, typer.Option(help="Times 11,788 images; may be repeated.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where to fabricate images [a temporary folder].")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to fabricate images; by default a temporary folder.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--save", help=f"Write {RESULTS.name}.")] = False,
 ) -> None:
     """Measure the preparation of a data set."""
@@ -186,7 +188,7 @@ def main(
         for each in scales:
             for found in run(each, Path(scratch)):
                 measured.append(found)
-                if keep:  # after each, because the greater scales take long and may be stopped
+                if keep:  # after each, because the larger scales take long and may be stopped
                     save(measured, scales)
     show(measured)
     for claim, holds in claims(measured).items():

@@ -85,14 +85,6 @@ def wording_of(folder: str, data_source: str) -> Wording:
     return load_wording(folder, parse_data_source(data_source)[0])
 
 
-def dataset_names(folder: Path) -> list[str]:
-    """The names of the data sets in a mixed set; empty for any other set."""
-    try:
-        return list(json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8")).get("sets", {}))
-    except (OSError, ValueError, AttributeError):
-        return []
-
-
 @lru_cache(maxsize=64)
 def image_root(folder: str, dataset: str) -> Path:
     """The folder that picture paths of ``dataset`` start from; the set's own folder if none is recorded.

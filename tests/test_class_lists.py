@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from divek_verl.class_lists import classes_of, dataset_names, image_root, load_classes, read_set_file, wording_of
+from divek_verl.class_lists import classes_of, image_root, load_classes, read_set_file, wording_of
 from divek_verl.errors import SetupError
 from divek_verl.prompts import Wording
 
@@ -24,7 +24,6 @@ def test_a_set_of_one_needs_no_name(tmp_path: Path) -> None:
     folder = write(tmp_path, "classes.json", CUB)
     assert load_classes(folder, "base").names == ("Ovenbird",)
     assert classes_of(folder, "divek/cub/new").names == ("Mallard",)
-    assert dataset_names(tmp_path) == []
 
 
 def test_a_mixed_set_keeps_the_lists_of_its_data_sets_apart(tmp_path: Path) -> None:
@@ -33,7 +32,6 @@ def test_a_mixed_set_keeps_the_lists_of_its_data_sets_apart(tmp_path: Path) -> N
     assert classes_of(folder, "divek/cub/base").names == ("Ovenbird",)
     assert classes_of(folder, "divek/aircraft/base").names == ("Mallard",)
     assert classes_of(folder, "divek/aircraft/new").match("clobber") == "Yak-42"
-    assert dataset_names(tmp_path) == ["cub", "aircraft"]
 
 
 def test_an_alias_belongs_to_the_side_of_its_class(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """``divek inspect``: the counts of a prepared set, and a page with some of its pictures."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -17,9 +19,11 @@ from divek_verl.images import open_picture, upright_size
 from divek_verl.prepare.folder import SHEET_FILE, SPLITS
 from divek_verl.prepare.rows import picture_of, rows_of
 from divek_verl.prepare.sheet import write_sheet
-from divek_verl.prepare.tokens import PromptCounter
 from divek_verl.progress import progress
 from divek_verl.settings import Settings
+
+# Of Qwen2.5-VL, for a folder with a tokenizer and no processor.
+_PATCH, _MERGE = 14, 2
 
 
 @dataclass
@@ -40,10 +44,6 @@ class Summary:
     unreadable: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
-    @property
-    def rows(self) -> int:
-        return self.classes.total()
-
 
 def main(
     folder: Annotated[Path, typer.Argument(help="A prepared set.")],
@@ -53,7 +53,7 @@ def main(
         Settings().max_pixels
     ),
     per_class: Annotated[int, typer.Option(min=1, help="Pictures of each class and file on the sheet.")] = 3,
-    out: Annotated[Path | None, typer.Option(help=f"The page to write [DIR/{SHEET_FILE}].")] = None,
+    out: Annotated[Path | None, typer.Option(help=f"The page to write; by default {SHEET_FILE} in FOLDER.")] = None,
 ) -> None:
     """Summarise a prepared set and write an HTML contact sheet of it."""
     folder = folder.expanduser()
@@ -63,15 +63,26 @@ def main(
     counter = None if tokenizer is None else PromptCounter(tokenizer, max_pixels)
     summaries = [summarise(folder, name, counter) for name in files]
     console = Console(soft_wrap=True)
-    console.print(_table(summaries))
-    for summary in summaries:
-        for line in _lines(summary, max_prompt_length if counter else None):
+    table = Table("file", "rows", "classes", "rows a class", "width", "height", "unreadable")
+    for each in summaries:
+        counts = (each.classes.total(), len(each.classes))
+        ranges = (each.classes.values(), each.widths, each.heights)
+        table.add_row(each.name, *map(str, counts), *map(spread, ranges), str(len(each.unreadable)))
+    console.print(table)
+    for each in summaries:
+        lines = [f"{each.name}: unreadable: {', '.join(each.unreadable[:5])}"] if each.unreadable else []
+        if counter is not None:
+            over = sum(tokens > max_prompt_length for tokens in each.tokens)
+            share = over / len(each.tokens) if each.tokens else 0.0
+            counted = f"over {max_prompt_length}: {over} rows, {share:.1%}"
+            lines.append(f"{each.name}: prompt tokens {spread(each.tokens)}; {counted}")
+        for line in lines:
             console.print(line, markup=False, highlight=False)
     page = write_sheet(folder, files, out or folder / SHEET_FILE, per_class)
     console.print(f"contact sheet: {page}", markup=False, highlight=False)
 
 
-def summarise(folder: Path, name: str, counter: PromptCounter | None = None) -> Summary:
+def summarise(folder: Path, name: str, counter: "PromptCounter | None" = None) -> Summary:
     """Counts of one file; only the header of each picture is read."""
     summary = Summary(name)
     with pq.ParquetFile(folder / f"{name}.parquet") as file:
@@ -92,25 +103,58 @@ def summarise(folder: Path, name: str, counter: PromptCounter | None = None) -> 
     return summary
 
 
-def _table(summaries: Sequence[Summary]) -> Table:
-    table = Table("file", "rows", "classes", "rows a class", "width", "height", "unreadable")
-    for summary in summaries:
-        counts = (summary.rows, len(summary.classes))
-        ranges = (summary.classes.values(), summary.widths, summary.heights)
-        table.add_row(summary.name, *map(str, counts), *map(spread, ranges), str(len(summary.unreadable)))
-    return table
-
-
-def _lines(summary: Summary, limit: int | None) -> Iterator[str]:
-    if summary.unreadable:
-        yield f"{summary.name}: unreadable: {', '.join(summary.unreadable[:5])}"
-    if limit is not None:
-        over = sum(tokens > limit for tokens in summary.tokens)
-        share = over / len(summary.tokens) if summary.tokens else 0.0
-        yield f"{summary.name}: prompt tokens {spread(summary.tokens)}; over {limit}: {over} rows, {share:.1%}"
-
-
-def spread(values: Any) -> str:
+def spread(values: Iterable[int]) -> str:
     """`min / median / max`, or a dash for no values."""
     values = list(values)
     return f"{min(values)} / {median(values):g} / {max(values)}" if values else "-"
+
+
+class PromptCounter:
+    """Counts a prompt's tokens: its text with a tokenizer and its chat template, its picture by size alone.
+
+    Raises:
+        SetupError: the folder holds no tokenizer, or one without a chat template.
+    """
+
+    def __init__(self, folder: Path, max_pixels: int) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # transformers raises many kinds for a folder that is no tokenizer
+            raise SetupError(f"{folder} holds no tokenizer ({' '.join(str(error).split())[:200]}).") from error
+        if not self.tokenizer.chat_template:
+            raise SetupError(f"The tokenizer of {folder} has no chat template: give the model's own folder.")
+        patch, merge = _patches(folder)
+        self.side = patch * merge
+        self.max_pixels = max_pixels
+        # There are few different prompts, one for each class list.
+        self._text_tokens = lru_cache(maxsize=64)(self._count_text)
+
+    def count(self, prompt: Sequence[dict[str, Any]], width: int, height: int) -> int:
+        """Tokens of a conversation with one picture of this size."""
+        return self._text_tokens(json.dumps(list(prompt))) + self._picture_tokens(width, height)
+
+    def _count_text(self, prompt: str) -> int:
+        text = self.tokenizer.apply_chat_template(json.loads(prompt), add_generation_prompt=True, tokenize=False)
+        # The two tokens around a picture replace <image>.
+        return len(self.tokenizer.encode(text.replace("<image>", ""), add_special_tokens=False)) + 2
+
+    def _picture_tokens(self, width: int, height: int) -> int:
+        from qwen_vl_utils.vision_process import smart_resize
+
+        bounds = {"min_pixels": Settings().min_pixels, "max_pixels": self.max_pixels}
+        rows, columns = smart_resize(height, width, factor=self.side, **bounds)
+        return rows * columns // self.side**2
+
+
+def _patches(folder: Path) -> tuple[int, int]:
+    """The side of a patch in pixels, and the number of patches per side of one token."""
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            content = json.loads((folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        content = content.get("image_processor", content)
+        return int(content.get("patch_size", _PATCH)), int(content.get("merge_size", _MERGE))
+    return _PATCH, _MERGE

@@ -19,7 +19,7 @@ from divek_verl.prompts import Wording
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
 
-Name = Annotated[str | None, typer.Option(help="The data set's key in data_source [from the name of its folder].")]
+Name = Annotated[str | None, typer.Option(help="The data set's key in data_source; by default its folder's name.")]
 Thing = Annotated[
     str, typer.Option(help="What is in the pictures, such as 'bird' or 'skin lesion'; the questions ask about it.")
 ]
@@ -69,7 +69,9 @@ def huggingface(
         Path | None, typer.Option(help="File of class names, one per line, for labels that are numbers.")
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
-    val_split: Annotated[str | None, typer.Option(help="Split to validate on [a part of the training split].")] = None,
+    val_split: Annotated[
+        str | None, typer.Option(help="Split to validate on; by default a share of --train-split.")
+    ] = None,
     test_split: Annotated[str | None, typer.Option(help="Split that --eval-split test validates on.")] = None,
     options: Options,
 ) -> None:

@@ -132,15 +132,10 @@ PROPORTIONS: dict[str, float] = {
 }
 
 
-def names() -> list[str]:
-    """Display names of all classes in label order."""
-    return list(COUNTRIES.values())
-
-
 def load_drawings(cache: Path = DEFAULT_CACHE, styles: Sequence[Style] = TRAIN_STYLES) -> dict[str, list[Drawing]]:
     """Display name -> its drawings in the order of `styles`; packages not in `cache` are fetched by"""
     by_style = [_load_style(style, cache.expanduser()) for style in styles]
-    return {name: [drawings[name] for drawings in by_style if name in drawings] for name in names()}
+    return {name: [drawings[name] for drawings in by_style if name in drawings] for name in COUNTRIES.values()}
 
 
 def _load_style(style: Style, cache: Path) -> dict[str, Drawing]:

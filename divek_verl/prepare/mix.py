@@ -22,7 +22,9 @@ from divek_verl.prepare.rows import EMBEDDED_SCHEMA, MIXED_SCHEMA, SCHEMA, Row, 
 def main(
     sets: Annotated[list[Path], typer.Argument(help="Folders of prepared sets.")],
     out: Annotated[Path, typer.Option(help="Folder to write, replaced if it holds a prepared set.")],
-    per_class: Annotated[int | None, typer.Option(min=1, help="Maximum training images per class [all].")] = None,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Maximum training images per class; all by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the images that --per-class draws.")] = 0,
 ) -> None:
     """Merge prepared sets into one of mixed domains; validation files are merged whole."""

@@ -42,7 +42,7 @@ def test_sizes_are_of_the_upright_picture_and_unreadable_ones_are_named(birds: P
     summary = summarise(birds, "train")
     assert (max(summary.widths), max(summary.heights)) == (20, 40)
     assert summary.unreadable == [second, third]
-    assert summary.rows == 24
+    assert summary.classes.total() == 24
 
 
 def test_prompts_are_counted_as_training_counts_them(

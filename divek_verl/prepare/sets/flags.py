@@ -7,7 +7,7 @@ same reason.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,6 @@ from divek_verl.progress import progress
 from divek_verl.prompts import Wording
 
 WORDING = Wording("flag", "country or region")
-Drawings = Sequence[flags.Drawing]
 SIZE = (112, 84)
 _OVERSAMPLING = 2
 
@@ -34,21 +33,18 @@ Floats = NDArray[np.float32]
 Point = tuple[float, float]
 
 
-def draw(folder: Path, name: str, drawings: Drawings, count: int, seed: int) -> Iterator[Example]:
-    """Write `count` augmented pictures of one class for the split `name`, from its drawings in turn."""
-    for index, drawing in enumerate(islice(cycle(drawings), count)):
-        image_id = f"{name}/{drawing.country.replace(' ', '_')}-{index:03d}-{drawing.style}"
-        image = Path("images", f"{image_id}.png")
-        path = folder / image
-        path.parent.mkdir(parents=True, exist_ok=True)
-        render(drawing.image, random.Random(f"{seed}-{image_id}")).save(path)
-        yield Example(image=image.as_posix(), truth=drawing.country, image_id=image_id)
-
-
-def draw_split(folder: Path, name: str, side: str, drawings: Sequence[Drawings], per_class: int, seed: int) -> Split:
-    """The split `name` with `per_class` pictures of each class."""
-    classes = progress(drawings, desc=f"draw {name}", unit="class")
-    examples = [example for each in classes for example in draw(folder, name, each, per_class, seed)]
+def draw_split(
+    folder: Path, name: str, side: str, drawings: Sequence[Sequence[flags.Drawing]], per_class: int, seed: int
+) -> Split:
+    """Write the split `name`: `per_class` augmented pictures of each class, from its drawings in turn."""
+    examples = []
+    for of_class in progress(drawings, desc=f"draw {name}", unit="class"):
+        for index, drawing in enumerate(islice(cycle(of_class), per_class)):
+            image_id = f"{name}/{drawing.country.replace(' ', '_')}-{index:03d}-{drawing.style}"
+            image = Path("images", f"{image_id}.png")
+            (folder / image).parent.mkdir(parents=True, exist_ok=True)
+            render(drawing.image, random.Random(f"{seed}-{image_id}")).save(folder / image)
+            examples.append(Example(image.as_posix(), drawing.country, image_id))
     return Split(name, side, examples)
 
 
@@ -60,7 +56,7 @@ def main(
     val_per_class: Annotated[int, typer.Option(min=1, help="Validation images of each class.")] = 8,
 ) -> None:
     """Prepare the flags of the demo."""
-    classes = Classes(tuple(flags.names()))
+    classes = Classes(tuple(flags.COUNTRIES.values()))
     training = flags.load_drawings(cache, flags.TRAIN_STYLES)
     validation = flags.load_drawings(cache, flags.VALIDATION_STYLES)
     plan = (

@@ -46,11 +46,11 @@ def find_images(root: Path, folder: str) -> Iterator[str]:
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     inside = (root / folder).resolve()
     # A link to a folder above would bring in other classes, without end.
-    met = {identity for above in (root.resolve(), inside, *inside.parents) if (identity := _identity(above))}
+    seen = {str(above) for above in (root.resolve(), inside, *inside.parents)}
     for path, folders, files in os.walk(root / folder, followlinks=True):
-        folders[:] = sorted(
-            inner for inner in folders if not inner.startswith(".") and _is_first(Path(path, inner), met)
-        )
+        real = {inner: os.path.realpath(Path(path, inner)) for inner in sorted(folders) if not inner.startswith(".")}
+        folders[:] = [inner for inner, target in real.items() if target not in seen]
+        seen.update(real.values())
         for file in sorted(files):
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in suffixes:
                 yield Path(path, file).relative_to(root).as_posix()
@@ -71,20 +71,3 @@ def _class_name(root: Path, folder: str) -> str:
     except UnicodeEncodeError:
         raise SetupError(f"{printable(root / folder)} has a name that is not UTF-8: rename the folder.") from None
     return tidy(folder)
-
-
-def _is_first(path: Path, met: set[tuple[int, int]]) -> bool:
-    """Whether a folder can be opened and was not met before, under any name."""
-    identity = _identity(path)
-    if identity is None or identity in met:
-        return False
-    met.add(identity)
-    return True
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
