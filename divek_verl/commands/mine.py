@@ -1,30 +1,30 @@
 """``divek mine``: K answers of a model to the open question about every image, kept as votes."""
 
 import asyncio
-import json
-import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from divek_verl.cpu.machine import prepare_machine
 from divek_verl.engines import open_engine
-from divek_verl.engines.base import Engine, Reply, Request, Sampling, for_each
+from divek_verl.engines.base import Engine, Reply, Request, for_each
 from divek_verl.engines.options import EngineOptions, SamplingOptions, with_options
 from divek_verl.engines.rows import Key, PreparedRows, read_rows
 from divek_verl.errors import SetupError
+from divek_verl.files import write_lines
 from divek_verl.labels import ClassNames
 from divek_verl.progress import progress
+from divek_verl.records import FailureReason
 from divek_verl.votes import MinedVotes, count_votes
-from divek_verl.votes_file import Origin, VotesLog, model_name, origin_of
+from divek_verl.votes_file import VotesLog, model_name, origin_of
 
 NAMED_IMAGES = 5
-# tqdm's own format turns a rate below one around, into seconds an image.
+# tqdm's own format shows a rate below one as seconds per image.
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]"
 
 
@@ -40,7 +40,7 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What a run brought. ``before``: images whose votes were there already."""
+    """The result of a run. ``before``: images that had votes already."""
 
     before: int = 0
     mined: int = 0
@@ -49,23 +49,28 @@ class Summary:
 
 
 def votes_of(key: Key, reply: Reply, count: int, classes: ClassNames) -> MinedVotes:
-    """The votes of one image; of ``count`` samples, those that did not come are unanswered, as in training."""
+    """The votes on one image; missing samples out of ``count`` are unanswered, as in training."""
     missing = count - len(reply.texts)
     votes = count_votes([*reply.texts, *("" for _ in range(missing))], classes)
     return MinedVotes(*key, votes=votes, truncated=reply.truncated, failed=missing, open_tokens=reply.prompt_tokens)
 
 
 async def mine(
-    rows: PreparedRows, engine: Engine, log: VotesLog, options: SamplingOptions, in_flight: int, note: Any = None
+    rows: PreparedRows,
+    engine: Engine,
+    log: VotesLog,
+    options: SamplingOptions,
+    in_flight: int,
+    on_image: Callable[[], object] = lambda: None,
 ) -> Summary:
-    """Mine every row whose votes the log lacks; ``note`` is called after each image.
+    """Mine every row whose votes the log lacks; ``on_image`` is called after each.
 
     Raises:
-        SetupError: the engine cannot go on; what is mined stays mined.
+        SetupError: the engine cannot continue; the votes so far are kept.
     """
     left = [key for key in rows.keys if key not in log.done]
     summary = Summary(before=len(rows) - len(left))
-    sampling: Sampling = options.sampling()
+    sampling = options.sampling()
 
     async def mine_one(key: Key) -> None:
         row = rows[key]
@@ -74,9 +79,8 @@ async def mine(
             log.add(votes_of(key, reply, options.samples, row.classes))
             summary.mined += 1
         else:
-            summary.failures.append(Failure(*key, reply.failure or "no_completion", reply.detail))
-        if note is not None:
-            note()
+            summary.failures.append(Failure(*key, reply.failure or FailureReason.NO_COMPLETION, reply.detail))
+        on_image()
 
     started = time.monotonic()
     await for_each(left, mine_one, min(in_flight, max(1, len(left))))
@@ -84,21 +88,8 @@ async def mine(
     return summary
 
 
-def write_failures(out: Path, failures: Sequence[Failure]) -> Path:
-    """A line an image without votes, beside the votes; no file where there is none."""
-    path = out.with_name(f"{out.name}.failures.jsonl")
-    if not failures:
-        path.unlink(missing_ok=True)
-        return path
-    aside = path.with_name(f".{path.name}.part")
-    lines = [json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures]
-    aside.write_text("".join(lines), encoding="utf-8")
-    os.replace(aside, path)
-    return path
-
-
 def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
-    """What is said at the end, a line each; every failure is counted under its reason."""
+    """The lines printed at the end; failures are counted by their reason."""
     rate = f" ({summary.mined / summary.seconds:.2f} images/s)" if summary.mined else ""
     lines = [f"mined {summary.mined} images in {summary.seconds:.1f} s{rate}; {summary.before} were mined before"]
     samples = sum(mined.votes.total for mined in votes)
@@ -118,46 +109,42 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
     return lines
 
 
-def _origin(engine: EngineOptions, options: SamplingOptions, rows: PreparedRows) -> Origin:
-    sampling = {**options.as_training().sampling(options.max_new_tokens), "seed": options.seed}
-    return origin_of(model_name(engine.model), sampling, sorted(rows.classes.items()))
-
-
-async def _mine_with_progress(
-    rows: PreparedRows, log: VotesLog, engine_options: EngineOptions, sampling: SamplingOptions
-) -> Summary:
-    done = sum(key in log.done for key in rows.keys)
-    if done == len(rows):
-        return Summary(before=done)
-    async with open_engine(engine_options) as engine:
-        with progress(
-            total=len(rows), initial=done, desc="mining", bar_format=BAR, unit=" images", smoothing=0.05
-        ) as bar:
-            in_flight = engine_options.max_images_in_flight
-            return await mine(rows, engine, log, sampling, in_flight, bar.update)
-
-
 @with_options
 def main(
     data: Annotated[list[Path], typer.Option(help="Parquet file of prepared data; repeatable.")],
-    out: Annotated[Path, typer.Option(help="Votes file; a run that was stopped goes on with it.")],
+    out: Annotated[Path, typer.Option(help="Votes file; a run that was stopped continues it.")],
     engine: EngineOptions,
     sampling: SamplingOptions,
-    limit: Annotated[int | None, typer.Option(min=1, help="Mine the first so many rows only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Mine only the first N rows.")] = None,
 ) -> None:
     """Sample K answers to the open question about each image and keep the votes, for divek.votes_file."""
     prepare_machine()
     rows = read_rows(data, min_pixels=sampling.min_pixels, max_pixels=sampling.max_pixels, limit=limit)
-    log = VotesLog(out, _origin(engine, sampling, rows))
+    sampled = {**sampling.as_training().sampling(sampling.max_new_tokens), "seed": sampling.seed}
+    log = VotesLog(out, origin_of(model_name(engine.model), sampled, sorted(rows.classes.items())))
+    done = sum(key in log.done for key in rows.keys)
+
+    async def mine_the_rest() -> Summary:
+        if done == len(rows):
+            return Summary(before=done)
+        shown = {"desc": "mining", "bar_format": BAR, "unit": " images", "smoothing": 0.05}
+        async with open_engine(engine) as opened:
+            with progress(total=len(rows), initial=done, **shown) as bar:
+                return await mine(rows, opened, log, sampling, engine.max_images_in_flight, bar.update)
+
     try:
-        summary = asyncio.run(_mine_with_progress(rows, log, engine, sampling))
+        summary = asyncio.run(mine_the_rest())
         log.close(rows.keys)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one stopped")
+        print("stopped; the same command continues where this one stopped")
         raise typer.Exit(130) from None
     finally:
         log.close()
-    failures = write_failures(out, summary.failures)
+    failures = out.with_name(f"{out.name}.failures.jsonl")
+    if summary.failures:
+        write_lines(failures, map(asdict, summary.failures))
+    else:
+        failures.unlink(missing_ok=True)
     for line in describe(summary, [log.done[key] for key in rows.keys if key in log.done]):
         print(line)
     print(f"votes: {out}" + (f"; images without votes: {failures}" if summary.failures else ""))

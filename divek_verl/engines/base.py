@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from divek_verl.records import FailureReason
+
 Item = TypeVar("Item")
 
 # Engines take 63 bits. The seeds of a request's K samples are consecutive.
@@ -67,7 +69,7 @@ class Reply:
     prompt_tokens: int = 0
     cached_tokens: int | None = None
     output_tokens: int = 0
-    failure: str | None = None
+    failure: FailureReason | None = None
     detail: str | None = None
 
 
@@ -110,7 +112,7 @@ class Slots:
             try:
                 return await asyncio.wait_for(reply, self._timeout)
             except asyncio.TimeoutError:
-                return Reply(request.key, failure="timeout", detail=f"no reply after {self._timeout:g} s")
+                return Reply(request.key, failure=FailureReason.TIMEOUT, detail=f"no reply after {self._timeout:g} s")
 
 
 async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]], limit: int) -> None:

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server: a running vLLM, another model's API, whatever speaks the protocol."""
+"""A model behind an OpenAI-compatible server: a running vLLM, or another model's API."""
 
 import asyncio
 import os
@@ -10,22 +10,23 @@ from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import to_chat
 from divek_verl.errors import SetupError
 from divek_verl.images import UnreadableImage
+from divek_verl.records import FailureReason
 
-# Local servers want no key, the client wants one.
+# The client demands a key, local servers need none.
 NO_KEY = "none"
-# Beyond OpenAI's own protocol; sent only where they change anything.
+# Not in OpenAI's own protocol: sent only when they differ from these values, which change nothing.
 EXTENSIONS = {"top_k": -1, "repetition_penalty": 1.0}
-LONGEST_PAUSE = 8.0
+MAX_PAUSE_S = 8.0
 
 
 class MalformedReply(Exception):
-    """The server's answer is no chat completion."""
+    """The server's reply is not a chat completion."""
 
 
 class OpenAIEngine:
-    """Answers through ``/chat/completions``: one request with n samples, or n requests where the server gives one each.
+    """Answers through ``/chat/completions``: one request with n samples, or n requests if the server gives one each.
 
-    The client repeats what can be repeated (429, 5xx, lost connections) with growing pauses.
+    The client repeats requests that failed for a passing reason (429, 5xx, lost connections) with growing pauses.
     """
 
     def __init__(self, client: Any, options: EngineOptions) -> None:
@@ -37,7 +38,7 @@ class OpenAIEngine:
 
     @classmethod
     async def start(cls, options: EngineOptions) -> "OpenAIEngine":
-        """Raises SetupError where nothing answers at the address, or the key is refused."""
+        """Raises SetupError if nothing answers at the address, or the key is refused."""
         from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
         key = os.environ.get(options.api_key_variable) or NO_KEY
@@ -50,17 +51,17 @@ class OpenAIEngine:
         except APIConnectionError as error:
             await client.close()
             raise SetupError(
-                f"Nothing answers at {options.base_url} ({error}): start the server, or correct it."
+                f"Nothing answers at {options.base_url} ({error}): start the server, or correct the address."
             ) from error
         except APIStatusError as error:
+            # Servers need not list their models, so other refusals mean nothing.
             if error.status_code in (401, 403):
                 await client.close()
-                raise engine._wrong_setup(error) from error
-            # A server need not list its models.
+                raise engine._setup_error(error) from error
         return engine
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
-        """The samples of one request; where some of them failed, those that came, and the reason of the others.
+        """The samples of one request; if some fail, the others with the reason of the failed ones.
 
         Raises:
             SetupError: the server refuses the key, the model or a sampling option, as it would for every request.
@@ -75,21 +76,9 @@ class OpenAIEngine:
         try:
             messages = await asyncio.get_running_loop().run_in_executor(None, to_chat, request.messages)
         except UnreadableImage as error:
-            return Reply(request.key, failure="unreadable_image", detail=str(error))
-        arguments = self._arguments(messages, sampling)
-        seed = seed_of(sampling, request.key)
-        replies = [await self._one(request.key, arguments, seed, request.count if self._gives_several else 1)]
-        missing = request.count - len(replies[0].texts)
-        if replies[0].texts and missing > 0:
-            # It gave fewer than were asked for, so it gives one each.
-            self._gives_several = False
-            seeds = [None if seed is None else seed + index for index in range(request.count - missing, request.count)]
-            replies += await asyncio.gather(*(self._one(request.key, arguments, each, 1) for each in seeds))
-        return _merged(request.key, replies)
-
-    def _arguments(self, messages: list[dict[str, Any]], sampling: Sampling) -> dict[str, Any]:
+            return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=str(error))
         extensions = {name: getattr(sampling, name) for name in EXTENSIONS}
-        return {
+        arguments = {
             "model": self.model,
             "messages": messages,
             "temperature": sampling.temperature,
@@ -97,96 +86,99 @@ class OpenAIEngine:
             "max_tokens": sampling.max_new_tokens,
             "extra_body": {name: value for name, value in extensions.items() if value != EXTENSIONS[name]},
         }
+        seed = seed_of(sampling, request.key)
+        replies = [await self._ask(request.key, arguments, seed, request.count if self._gives_several else 1)]
+        missing = request.count - len(replies[0].texts)
+        if replies[0].texts and missing > 0:
+            # The server ignores `n`, so every sample is a request of its own.
+            self._gives_several = False
+            seeds = [None if seed is None else seed + index for index in range(request.count - missing, request.count)]
+            replies += await asyncio.gather(*(self._ask(request.key, arguments, each, 1) for each in seeds))
+        return _merged(request.key, replies)
 
-    async def _one(self, key: str, arguments: dict[str, Any], seed: int | None, count: int) -> Reply:
-        """One request; what it costs in time and repetitions is bounded by the client and the slot."""
+    async def _ask(self, key: str, arguments: dict[str, Any], seed: int | None, count: int) -> Reply:
+        """One request; the client and the slot bound its time and its repetitions."""
         import openai
 
         if seed is not None:
             arguments = {**arguments, "seed": seed}
         try:
-            return await self._completed(key, arguments, count)
+            return await self._complete(key, arguments, count)
         except openai.APITimeoutError as error:
-            return Reply(key, failure="timeout", detail=str(error))
+            return Reply(key, failure=FailureReason.TIMEOUT, detail=str(error))
         except openai.APIConnectionError as error:
-            return Reply(key, failure="connection_failed", detail=f"{error}: {error.__cause__}")
+            return Reply(key, failure=FailureReason.CONNECTION_FAILED, detail=f"{error}: {error.__cause__}")
         except MalformedReply as error:
-            return Reply(key, failure="malformed_reply", detail=str(error))
+            return Reply(key, failure=FailureReason.MALFORMED_REPLY, detail=str(error))
         except openai.APIStatusError as error:
-            if count > 1 and error.status_code in (400, 422) and _names(error, "n"):
+            detail, status = str(error), error.status_code
+            if count > 1 and status in (400, 422) and _is_about(error, "n"):
                 self._gives_several = False
-                return await self._one(key, arguments, seed, 1)
-            return self._refused(key, error)
+                return await self._ask(key, arguments, seed, 1)
+            if status in (401, 403, 404) or any(_is_about(error, name) for name in EXTENSIONS):
+                raise self._setup_error(error) from error
+            reason = FailureReason.SERVER_ERROR if status >= 500 else FailureReason.REFUSED_REQUEST
+            if status == 429:
+                reason = FailureReason.RATE_LIMITED
+            elif status < 500 and says_overlong(detail):
+                reason = FailureReason.OVERLONG_PROMPT
+            return Reply(key, failure=reason, detail=detail)
 
-    async def _completed(self, key: str, arguments: dict[str, Any], count: int) -> Reply:
+    async def _complete(self, key: str, arguments: dict[str, Any], count: int) -> Reply:
+        # Some servers refuse any `n`, so it is sent only when it is needed.
+        several = {"n": count} if count > 1 else {}
         for attempt in range(self._options.retries + 1):
             try:
-                # `n` only where it says something: servers that cannot count refuse it.
-                several = {"n": count} if count > 1 else {}
                 return _reply(key, await self._client.chat.completions.create(**arguments, **several))
             except (MalformedReply, ValueError) as error:
                 problem = MalformedReply(f"{type(error).__name__}: {error}")
-                await asyncio.sleep(min(LONGEST_PAUSE, 0.5 * 2**attempt) if attempt < self._options.retries else 0)
+                await asyncio.sleep(min(MAX_PAUSE_S, 0.5 * 2**attempt) if attempt < self._options.retries else 0)
         raise problem
 
-    def _refused(self, key: str, error: Any) -> Reply:
-        detail = str(error)
-        if error.status_code in (401, 403, 404) or any(_names(error, name) for name in EXTENSIONS):
-            raise self._wrong_setup(error) from error
-        if error.status_code == 429:
-            return Reply(key, failure="rate_limited", detail=detail)
-        if error.status_code >= 500:
-            return Reply(key, failure="server_error", detail=detail)
-        return Reply(key, failure="overlong_prompt" if says_overlong(detail) else "refused_request", detail=detail)
-
-    def _wrong_setup(self, error: Any) -> SetupError:
+    def _setup_error(self, error: Any) -> SetupError:
         address, status = self._options.base_url, error.status_code
         if status in (401, 403):
             variable = self._options.api_key_variable
             return SetupError(f"{address} refuses the key in ${variable} (status {status}): set the right one.")
         if status == 404:
-            return SetupError(f"{address} knows no model {self.model!r} or no chat completions: correct either.")
+            return SetupError(f"{address} knows no model {self.model!r} or no chat completions: correct one of them.")
         return SetupError(
             f"{address} does not take a sampling option ({error}): leave it out with --top-k -1 --repetition-penalty 1."
         )
 
 
-def _names(error: Any, parameter: str) -> bool:
+def _is_about(error: Any, parameter: str) -> bool:
     """Whether a refusal is about ``parameter``; servers say so in ``param`` or only in words."""
-    return (
-        error.param == parameter or (len(parameter) > 1 and parameter in str(error)) or f"'{parameter}'" in str(error)
-    )
+    said = str(error)
+    return error.param == parameter or (len(parameter) > 1 and parameter in said) or f"'{parameter}'" in said
 
 
 def _reply(key: str, completion: Any) -> Reply:
-    """Raises MalformedReply; the client lets through what is JSON of another form, and text."""
+    """Raises MalformedReply; the client also returns text, and JSON of any other form."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list) or not choices:
         raise MalformedReply(f"no choices in {str(completion)[:200]!r}")
-    texts = [_text(choice) for choice in choices]
+    texts = []
+    for choice in choices:
+        message = getattr(choice, "message", None)
+        content = getattr(message, "content", None)
+        if message is None or not isinstance(content, str | None):
+            raise MalformedReply(f"no message in {str(choice)[:200]!r}")
+        # A completion that was cut before its first word has no content: it counts as unanswered.
+        texts.append(content or "")
     usage = getattr(completion, "usage", None)
-    details = getattr(usage, "prompt_tokens_details", None)
     return Reply(
         key,
         texts=tuple(texts),
         truncated=sum(getattr(choice, "finish_reason", None) == "length" for choice in choices),
         prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        cached_tokens=getattr(details, "cached_tokens", None),
+        cached_tokens=getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None),
         output_tokens=getattr(usage, "completion_tokens", None) or 0,
     )
 
 
-def _text(choice: Any) -> str:
-    """A completion that was cut before it said anything has no content: the empty text, and so unanswered."""
-    message = getattr(choice, "message", None)
-    content = getattr(message, "content", None)
-    if message is None or not isinstance(content, str | None):
-        raise MalformedReply(f"no message in {str(choice)[:200]!r}")
-    return content or ""
-
-
 def _merged(key: str, replies: Sequence[Reply]) -> Reply:
-    """One reply of several requests about one prompt; the first failure stands for all."""
+    """One reply for several requests about one prompt, with the first failure."""
     failed = next((reply for reply in replies if reply.failure is not None), None)
     return Reply(
         key,

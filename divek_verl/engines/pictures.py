@@ -1,8 +1,8 @@
-"""From chat messages to what an engine is given: the prompt's text, and its pictures read and sized as in training."""
+"""Chat messages as an engine takes them: the prompt's text, and its pictures read and sized as in training."""
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,18 @@ from PIL import Image
 
 from divek_verl.images import UnreadableImage, load_picture
 
+Message = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered conversation, and its pictures in the order of their places in it."""
+    """A rendered conversation, and its pictures in order."""
 
     text: str
     images: list[Image.Image]
 
 
-def read_pictures(messages: Sequence[Mapping[str, Any]], patch_size: int = 14) -> list[Image.Image]:
+def read_pictures(messages: Sequence[Message], patch_size: int = 14) -> list[Image.Image]:
     """The pictures of a conversation, within its pixel bounds and cut to whole patches, as verl's rollouts see them.
 
     Raises:
@@ -27,7 +29,12 @@ def read_pictures(messages: Sequence[Mapping[str, Any]], patch_size: int = 14) -
     """
     from qwen_vl_utils import process_vision_info
 
-    decoded = _decoded(messages)
+    def upright(part: Message) -> Message:
+        # qwen-vl-utils would ignore the orientation.
+        is_file = part["type"] == "image" and not isinstance(part["image"], Image.Image)
+        return {**part, "image": load_picture(part["image"])} if is_file else part
+
+    decoded = [_with_parts(message, upright) for message in messages]
     try:
         images, _ = process_vision_info(decoded, image_patch_size=patch_size)
     except ValueError as error:
@@ -35,20 +42,28 @@ def read_pictures(messages: Sequence[Mapping[str, Any]], patch_size: int = 14) -
     return images or []
 
 
-def _decoded(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The conversation with its pictures decoded and upright, as in training; qwen-vl-utils ignores orientation."""
-    return [
-        message
-        if isinstance(message["content"], str)
-        else {**message, "content": list(map(_upright, message["content"]))}
-        for message in messages
-    ]
+def to_chat(messages: Sequence[Message]) -> list[Message]:
+    """The conversation in OpenAI's form, each picture as a data URL (PNG, so that no pixel changes).
+
+    Raises:
+        UnreadableImage: a picture cannot be read.
+    """
+
+    def encoded(part: Message) -> Message:
+        if part["type"] != "image":
+            return part
+        (image,) = read_pictures([{"role": "user", "content": [part]}])
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+    return [_with_parts(message, encoded) for message in messages]
 
 
-def _upright(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    if part["type"] != "image" or isinstance(part["image"], Image.Image):
-        return part
-    return {**part, "image": load_picture(part["image"])}
+def _with_parts(message: Message, change: Callable[[Message], Message]) -> Message:
+    content = message["content"]
+    return message if isinstance(content, str) else {**message, "content": [change(part) for part in content]}
 
 
 class PromptBuilder:
@@ -58,7 +73,7 @@ class PromptBuilder:
         self.processor = processor
         self.patch_size = int(getattr(getattr(processor, "image_processor", None), "patch_size", 14))
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]]) -> Prompt:
+    def __call__(self, messages: Sequence[Message]) -> Prompt:
         """Raises UnreadableImage."""
         images = read_pictures(messages, self.patch_size)
         template = self.processor.apply_chat_template
@@ -67,26 +82,3 @@ class PromptBuilder:
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids of the text, with one placeholder for each picture; the engine makes room for its patches."""
         return list(self.processor.tokenizer(prompt.text)["input_ids"])
-
-
-def to_chat(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation in OpenAI's form, each picture as a data URL (PNG, so that no pixel changes).
-
-    Raises:
-        UnreadableImage: a picture cannot be read.
-    """
-    return [{**message, "content": _parts(message["content"])} for message in messages]
-
-
-def _parts(content: Any) -> Any:
-    return content if isinstance(content, str) else [_part(part) for part in content]
-
-
-def _part(part: dict[str, Any]) -> dict[str, Any]:
-    if part["type"] != "image":
-        return part
-    (image,) = read_pictures([{"role": "user", "content": [part]}])
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}

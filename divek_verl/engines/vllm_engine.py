@@ -15,6 +15,7 @@ from divek_verl.engines.pictures import Prompt, PromptBuilder
 from divek_verl.engines.watchdog import running_children, start_watchdog
 from divek_verl.errors import SetupError
 from divek_verl.images import UnreadableImage
+from divek_verl.records import FailureReason
 
 # vLLM's default on a CPU, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
@@ -103,7 +104,7 @@ class VllmEngine:
         try:
             prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
         except UnreadableImage as error:
-            return Reply(request.key, failure="unreadable_image", detail=str(error))
+            return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=str(error))
         # Given text, vLLM would send it through the processor once without and once with its picture.
         given: dict[str, Any] = {"prompt_token_ids": self._prompts.tokenize(prompt)}
         if prompt.images:
@@ -136,7 +137,8 @@ class VllmEngine:
         cause = error if error.__cause__ is None else error.__cause__
         if isinstance(error, EngineDeadError) or isinstance(cause, EngineDeadError):
             raise SetupError("vLLM's engine died: see its messages above; the same command continues.") from error
-        reason = "overlong_prompt" if says_overlong(str(cause)) or self._is_overlong(prompt) else "engine_error"
+        overlong = says_overlong(str(cause)) or self._is_overlong(prompt)
+        reason = FailureReason.OVERLONG_PROMPT if overlong else FailureReason.ENGINE_ERROR
         return Reply(request.key, failure=reason, detail=f"{type(cause).__name__}: {cause}")
 
     def _is_overlong(self, prompt: Prompt) -> bool:

@@ -1,7 +1,7 @@
-"""Ends an engine's processes when the one that started them is killed: vLLM's own would wait for it for ever.
+"""Ends an engine's processes when the process that started them is killed: vLLM's own would wait for it for ever.
 
-Run as a script, it is given ``pid:start time`` of each, and waits for the end of its standard input, which comes when
-the other end of the pipe dies or closes it.
+Run as a script, it gets ``pid:start time`` of each process, and waits for the end of its standard input, which comes
+when the other end of the pipe dies or closes it.
 """
 
 import subprocess
@@ -12,20 +12,19 @@ import psutil
 
 
 def running_children() -> set[psutil.Process]:
-    """The processes that this one has started, and theirs."""
+    """All descendants of this process."""
     return set(psutil.Process().children(recursive=True))
 
 
 def start_watchdog(others: Collection[psutil.Process] = ()) -> subprocess.Popen[bytes]:
-    """Watch over all processes that this one has started so far, except ``others``, which were there before.
+    """Watch over all descendants of this process so far except ``others``; they end when its ``stdin`` is closed.
 
-    They are ended once its ``stdin`` is closed. To be called after the engine is up, so that none of its processes
-    inherits the pipe.
+    Call it after the engine is up, so that none of the engine's processes inherits the pipe.
     """
-    # The tracker of shared memory ends by itself, after it has cleaned up behind the others.
+    # The tracker of shared memory ends by itself, after it has cleaned up behind the other processes.
     started = [child for child in running_children().difference(others) if not _is_tracker(child)]
     names = [f"{child.pid}:{child.create_time()}" for child in started]
-    # A session of its own, because Ctrl-C is not meant for it.
+    # In a session of its own, so that Ctrl-C does not reach it.
     return subprocess.Popen([sys.executable, __file__, *names], stdin=subprocess.PIPE, start_new_session=True)
 
 
@@ -37,7 +36,7 @@ def _is_tracker(process: psutil.Process) -> bool:
 
 
 def end(names: Iterable[str]) -> None:
-    """Kill what is left of the named processes; a number that now belongs to another process is let alone."""
+    """Kill the named processes that still run, but no other process that has got one of their numbers since."""
     for name in names:
         pid, _, started = name.partition(":")
         try:
