@@ -2,8 +2,10 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -58,12 +60,20 @@ def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: P
     divek, coin = (learning.plan_of(arm, 2, tmp_path, 60) for arm in learning.ARMS)
     assert divek.overrides == ()
     assert {override.lstrip("+").split("=")[0] for override in coin.overrides} == {
-        "divek.allow_custom",
         "reward.custom_reward_function.path",
         "reward.custom_reward_function.name",
         "reward.custom_reward_function.reward_kwargs.coin_seed",
     }
     assert (divek.home, divek.seed, divek.steps) == (coin.home, coin.seed, coin.steps)
+
+
+def test_verl_loads_the_coin_reward(learning: ModuleType, compose: Callable[..., Any], tmp_path: Path) -> None:
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    config = compose(*learning.plan_of("coin", 2, tmp_path, 60).overrides, name="divek_demo")
+    loaded = get_custom_reward_fn(config)
+    row = {"split": "train", "options": ["Chad", "Mali"], "truth": "Chad"}
+    assert loaded("divek/flags/base", "<think>a</think><answer>A</answer>", "A", row)["acc"] == 1.0
 
 
 def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(learning: ModuleType) -> None:
