@@ -107,30 +107,9 @@ def _validate(config: DictConfig) -> None:
     validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
 
 
-@pytest.mark.parametrize(
-    ("override", "sentence"),
-    [
-        ("divek.num_options=1", "divek.num_options=1 does not work"),
-        ("divek.num_samples=0", "divek.num_samples=0 does not work"),
-        ("+divek.votes=3", "divek.votes is no option"),
-        ("algorithm.adv_estimator=gae", "trains a critic"),
-        ("trainer.v1.trainer_mode=eventual", "eventual is not supported"),
-        ("data.val_files=/nowhere.parquet", "data.val_files names /nowhere.parquet"),
-    ],
-)
-def test_verls_check_of_its_configuration_is_ours_too(
-    compose: Any, tmp_path: Path, override: str, sentence: str
-) -> None:
-    (tmp_path / "a.parquet").touch()
-    files = [f"data.train_files={tmp_path}/a.parquet", f"data.val_files={tmp_path}/a.parquet"]
-    with pytest.raises(SetupError, match=sentence):
-        _validate(compose(*files, *VERL_NEEDS, override, name="divek_trainer"))
-
-
-def test_verl_090_is_refused(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verl.__version__", "0.9.0")
-    with pytest.raises(SetupError, match="not 0.9.0: pip install 'verl>=0.9.1,<0.10'"):
-        _validate(compose(*VERL_NEEDS, name="divek_trainer"))
+def test_verls_check_of_its_configuration_checks_divek_too(compose: Any) -> None:
+    with pytest.raises(SetupError, match="divek.num_options=1 does not work"):
+        _validate(compose(*VERL_NEEDS, "divek.num_options=1", name="divek_trainer"))
 
 
 def test_a_good_configuration_passes_both_checks(
@@ -143,13 +122,6 @@ def test_a_good_configuration_passes_both_checks(
     assert config.trainer.v1.sampler.custom_sampler.name == "DivekReplayBuffer"
     # verl's own check ran after ours.
     assert "[validate_config] All configuration checks passed" in capsys.readouterr().out
-
-
-def test_a_run_without_divek_is_untouched(compose: Any) -> None:
-    config = compose("algorithm.adv_estimator=grpo", *VERL_NEEDS)
-    before = OmegaConf.to_yaml(config)
-    _validate(config)
-    assert OmegaConf.to_yaml(config) == before
 
 
 def test_installing_twice_wraps_once() -> None:

@@ -79,3 +79,11 @@ def test_a_data_source_names_data_set_and_side(side: str) -> None:
 def test_any_other_data_source_is_refused(data_source: str) -> None:
     with pytest.raises(SetupError, match="data source"):
         prompts.parse_data_source(data_source)
+
+
+def test_a_new_text_keeps_earlier_messages_and_needs_no_picture() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"}]
+    assert prompts.with_text(messages, "Which?") == [
+        messages[0],
+        {"role": "user", "content": [{"type": "text", "text": "Which?"}]},
+    ]

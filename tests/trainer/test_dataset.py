@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -123,12 +122,6 @@ def test_an_absolute_path_stays(folder: Path, load: Any, tmp_path_factory: pytes
     assert item["raw_prompt"][0]["content"][0]["image"] == str(picture)
 
 
-def test_the_pixel_bounds_go_with_every_picture(folder: Path, load: Any) -> None:
-    item = load(write(folder, [row(0)]), divek={"min_pixels": 784, "max_pixels": 6272})[0]
-    picture = item["raw_prompt"][0]["content"][0]
-    assert (picture["min_pixels"], picture["max_pixels"]) == (784, 6272)
-
-
 @pytest.mark.parametrize("max_pixels", [1568, 3136, 6272])
 def test_the_bounds_hold_in_what_the_model_sees(folder: Path, load: Any, max_pixels: int) -> None:
     from qwen_vl_utils import process_vision_info
@@ -142,10 +135,6 @@ def test_the_bounds_hold_in_what_the_model_sees(folder: Path, load: Any, max_pix
 
 
 # ------------------------------------------------------------------------------------------ pictures as prepared
-
-
-def content_of(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 def sideways(path: Path) -> None:
@@ -169,7 +158,7 @@ async def seen(messages: list[dict]) -> Any:
 def test_a_picture_is_seen_upright_and_counted_so(folder: Path, load: Any, processor: Any, embedded: bool) -> None:
     """verl and qwen_vl_utils ignore the orientation that a camera wrote; preparation checked the upright picture."""
     sideways(folder / "images/0.png")
-    images = [{"bytes": content_of(folder / "images/0.png")}] if embedded else [{"image": "images/0.png"}]
+    images = [{"bytes": (folder / "images/0.png").read_bytes()}] if embedded else [{"image": "images/0.png"}]
     files = write(folder, [row(0, images=images)])
     messages = load(files)[0]["raw_prompt"]
     picture = asyncio.run(seen(messages))
@@ -182,16 +171,11 @@ def test_a_picture_is_seen_upright_and_counted_so(folder: Path, load: Any, proce
         load(files, max_prompt_length=tokens - 1)
 
 
-def test_a_16_bit_picture_is_not_white(folder: Path, load: Any) -> None:
-    Image.fromarray(np.full((84, 112), 257 * 90, dtype=np.uint16)).save(folder / "images/0.png")
-    assert asyncio.run(seen(load(write(folder, [row(0)]))[0]["raw_prompt"])).getpixel((5, 5)) == (90, 90, 90)
-
-
 def test_an_embedded_picture_is_the_one_by_path(folder: Path, load: Any) -> None:
     paint(folder / "images/0.png", (300, 200))
     bounds = {"min_pixels": 784, "max_pixels": 6272}
     by_path = load(write(folder, [row(0)]), divek=bounds)[0]["raw_prompt"]
-    embedded = row(0, images=[{"bytes": content_of(folder / "images/0.png")}])
+    embedded = row(0, images=[{"bytes": (folder / "images/0.png").read_bytes()}])
     item = load(write(folder, [embedded], "embedded"), divek=bounds)[0]
     part = item["raw_prompt"][0]["content"][0]
     assert part["image"].startswith("data:image/png;base64,")
@@ -205,7 +189,7 @@ def test_an_embedded_picture_is_the_one_by_path(folder: Path, load: Any) -> None
 
 def test_embedded_pictures_are_left_out_for_the_same_reasons(folder: Path, load: Any) -> None:
     paint(folder / "images/0.png", (1120, 840))
-    contents = [content_of(folder / "images/1.png"), content_of(folder / "images/0.png"), b"no picture"]
+    contents = [(folder / "images/1.png").read_bytes(), (folder / "images/0.png").read_bytes(), b"no picture"]
     files = write(folder, [row(index, images=[{"bytes": content}]) for index, content in enumerate(contents)])
     assert load(files).left_out == {"overlong_prompt": ["flag-1"], "unreadable_image": ["flag-2"]}
 
@@ -223,7 +207,7 @@ def test_pictures_are_found_where_the_set_says(
 
 
 def test_a_folder_of_pictures_that_is_gone_stops_at_start(folder: Path, load: Any) -> None:
-    """They are not so many unreadable pictures."""
+    """It is one error of the set-up, not many unreadable pictures."""
     (folder / "set.json").write_text(json.dumps({"image_roots": {"flags": {"absolute": "/nowhere"}}}))
     with pytest.raises(SetupError, match="no longer in /nowhere"):
         load(write(folder, [row(0)]))
@@ -448,26 +432,6 @@ def prompt(folder: Path, load: Any) -> Row:
     return dict(load(write(folder, [row(0)]))[0])
 
 
-def test_a_question_takes_the_place_of_the_text_and_the_picture_stays_first(prompt: Row) -> None:
-    picture = prompt["raw_prompt"][0]["content"][0]
-    question = Question(("Romania", "Chad"), answer=1, truth_injected=False)
-    rewritten = to_multiple_choice(prompt, question, "Chad", {"one_step": 0.5})
-    (message,) = rewritten["raw_prompt"]
-    assert message["role"] == "user"
-    assert message["content"][0] == picture
-    text = prompts.multiple_choice(prompts.Wording(), "A. Romania\nB. Chad")
-    assert message["content"][1] == {"type": "text", "text": text}
-    assert len(message["content"]) == 2
-    assert rewritten["reward_model"] == {"style": "rule", "ground_truth": "B"}
-    assert rewritten["extra_info"] == {
-        **prompt["extra_info"],
-        "num_options": 2,
-        "options": ["Romania", "Chad"],
-        "truth": "Chad",
-        "measures": {"one_step": 0.5},
-    }
-
-
 def test_the_open_prompt_itself_is_not_touched(prompt: Row) -> None:
     """Its group shares one rewritten prompt; the record still wants the truth of the row."""
     before = json.dumps(prompt, default=str)
@@ -503,15 +467,6 @@ def test_the_question_has_the_wording_of_the_prepared_set(folder: Path, load: An
     rewritten = to_multiple_choice(prompt, Question(("Romania", "Chad"), 1, False), "Chad", {})
     text = rewritten["raw_prompt"][0]["content"][1]["text"]
     assert text == prompts.multiple_choice(prompts.Wording("banner", "nation"), "A. Romania\nB. Chad")
-
-
-def test_a_conversation_without_a_picture_keeps_its_earlier_messages(folder: Path) -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"}]
-    prompt = {"data_source": "divek/flags/base", "raw_prompt": messages, "reward_model": {"ground_truth": "Chad"}}
-    prompt["image_root"] = str(folder)
-    rewritten = to_multiple_choice(prompt, Question(("Chad", "Mali"), 0, False), "Chad", {})
-    assert rewritten["raw_prompt"][0] == messages[0]
-    assert [part["type"] for part in rewritten["raw_prompt"][1]["content"]] == ["text"]
 
 
 # ------------------------------------------------------------------- the open question graded as it stands (virft)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from wandb_file import history, tables
 
 from divek_verl.files import append_line
-from divek_verl.records import QuestionRecord as Visit
+from divek_verl.records import QuestionRecord
 from divek_verl.trainer.recorder import summarize
 from divek_verl.trainer.tracking import NO_QUESTION, extend, verbatim
 
@@ -49,9 +49,9 @@ QUESTION = "system\nYou help.\nuser\nLook at the flag.\nOptions:\nA. Chad\nB. *R
 SAID = "<think>Blue *band*</think>\n<answer>B</answer>"
 
 
-def visit(**changes: Any) -> Visit:
+def record(**changes: Any) -> QuestionRecord:
     place = {"step": 1, "split": "train", "data_source": SOURCE, "image_id": "chad-1", "image": "", "truth": "Chad"}
-    return Visit(**{**place, "votes": {"Chad": 3, "Romania": 1}, **changes})
+    return QuestionRecord(**{**place, "votes": {"Chad": 3, "Romania": 1}, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     from verl.utils.tracking import Tracking, ValidationGenerationsLogger
 
     folder = tmp_path_factory.mktemp("tracked")
-    asked = visit(options=["Chad", "Romania"], answer="A", injected=True, prompt_tokens=10, cached_tokens=5)
-    metrics = summarize([asked, visit(skip="easy")], [asked]) | VERLS
-    append_line(folder / "questions.jsonl", visit(split="val").to_json())
+    asked = record(options=["Chad", "Romania"], answer="A", injected=True, prompt_tokens=10, cached_tokens=5)
+    metrics = summarize([asked, record(skip="easy")], [asked]) | VERLS
+    append_line(folder / "questions.jsonl", record(split="val").to_json())
     backends = ["tensorboard", "wandb"]
     with pytest.MonkeyPatch.context() as patched:
         for name, value in {"MODE": "offline", "DIR": str(folder), "SILENT": "true"}.items():
