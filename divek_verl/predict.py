@@ -33,6 +33,7 @@ from divek_verl.images import PictureLimits, PictureSource, UnreadableImage, loa
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import Wording
 from divek_verl.records import FailureReason
+from divek_verl.settings import DEFAULTS
 
 if TYPE_CHECKING:
     from divek_verl.engines.options import EngineOptions
@@ -109,8 +110,8 @@ class AsyncTwoStepClassifier:
         wording: Wording = Wording(),
         settings: TwoStepSettings = TwoStepSettings(),
         limits: PictureLimits = PictureLimits(),
-        min_pixels: int = 3136,
-        max_pixels: int = 401408,
+        min_pixels: int = DEFAULTS.min_pixels,
+        max_pixels: int = DEFAULTS.max_pixels,
     ) -> None:
         self.engine = engine
         self.classes = _two_or_more(classes)

@@ -194,6 +194,9 @@ class Settings(BaseModel):
         return {**{name: getattr(self, name) for name in names}, "max_new_tokens": limit}
 
 
+DEFAULTS = Settings()
+
+
 def read_settings(node: Any) -> Settings:
     """Settings from a ``divek:`` node (a mapping or DictConfig).
 

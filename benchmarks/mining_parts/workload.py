@@ -13,13 +13,14 @@ from divek_verl.engines.rows import PreparedRows
 from divek_verl.engines.rows import read_rows as read_prepared_rows
 from divek_verl.prepare import Classes, Example, Split, write_set
 from divek_verl.prompts import Wording, open_question
+from divek_verl.settings import DEFAULTS
 
 CLASSES = Classes(("Chad", "Romania", "Moldova", "Andorra", "Mali", "Guinea", "Senegal", "Ireland", "Italy", "Mexico"))
 SIZE = (112, 84)
 # Prompts as long as those of the paper's data sets, whose class lists take 300 to 1,100 tokens of a real tokenizer.
 LONG_SIZE = (448, 336)
 TOKENS_OF_LONG_LIST = 500
-PIXELS = {"min_pixels": 3136, "max_pixels": 401408}
+PIXELS = {"min_pixels": DEFAULTS.min_pixels, "max_pixels": DEFAULTS.max_pixels}
 
 
 def make_data(folder: Path, images: int, classes: Classes = CLASSES, size: tuple[int, int] = SIZE) -> Path:

@@ -20,7 +20,7 @@ from divek_verl.prepare.folder import SHEET_FILE, SPLITS
 from divek_verl.prepare.rows import picture_of, rows_of
 from divek_verl.prepare.sheet import write_sheet
 from divek_verl.progress import progress
-from divek_verl.settings import Settings
+from divek_verl.settings import DEFAULTS
 
 # Of Qwen2.5-VL, for a folder with a tokenizer and no processor.
 _PATCH, _MERGE = 14, 2
@@ -50,7 +50,7 @@ def main(
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a tokenizer, to count the prompts' tokens.")] = None,
     max_prompt_length: Annotated[int, typer.Option(min=1, help="Count the prompts that are longer than this.")] = 1024,
     max_pixels: Annotated[int, typer.Option(min=784, help="Maximum pixels of a picture, as divek.max_pixels.")] = (
-        Settings().max_pixels
+        DEFAULTS.max_pixels
     ),
     per_class: Annotated[int, typer.Option(min=1, help="Pictures of each class and file on the sheet.")] = 3,
     out: Annotated[Path | None, typer.Option(help=f"The page to write; by default {SHEET_FILE} in FOLDER.")] = None,
@@ -143,7 +143,7 @@ class PromptCounter:
     def _picture_tokens(self, width: int, height: int) -> int:
         from qwen_vl_utils.vision_process import smart_resize
 
-        bounds = {"min_pixels": Settings().min_pixels, "max_pixels": self.max_pixels}
+        bounds = {"min_pixels": DEFAULTS.min_pixels, "max_pixels": self.max_pixels}
         rows, columns = smart_resize(height, width, factor=self.side, **bounds)
         return rows * columns // self.side**2
 

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from divek_verl.engines.base import Sampling
-from divek_verl.engines.options import TRAINING, Backend, EngineOptions, SamplingOptions, from_settings
+from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions, from_settings
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.judge import JudgeSettings
+from divek_verl.settings import DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,16 @@ class AnsweringModel(EngineOptions):
 class TwoStepOptions(SamplingOptions):
     """How both questions are asked; defaults and ranges are those of training (divek_verl/settings.py)."""
 
-    options: Annotated[str, from_settings("num_options")] = str(TRAINING.num_options)
-    min_options: Annotated[int, from_settings("min_options")] = TRAINING.min_options
-    auto_share: Annotated[float, from_settings("auto_share")] = TRAINING.auto_share
-    auto_max_options: Annotated[int, from_settings("auto_max_options")] = TRAINING.auto_max_options
+    options: Annotated[str, from_settings("num_options")] = str(DEFAULTS.num_options)
+    min_options: Annotated[int, from_settings("min_options")] = DEFAULTS.min_options
+    auto_share: Annotated[float, from_settings("auto_share")] = DEFAULTS.auto_share
+    auto_max_options: Annotated[int, from_settings("auto_max_options")] = DEFAULTS.auto_max_options
     choice_temperature: Annotated[
         float, typer.Option(help="Sampling temperature of the choice; 0 for the most likely one.")
     ] = 0.0
     seed: Annotated[
         int, typer.Option(help="Seed for samples and the order of options, combined with each image's id.")
-    ] = TRAINING.seed
+    ] = DEFAULTS.seed
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from divek_verl.records import FailureReason
+from divek_verl.settings import DEFAULTS
 
 Item = TypeVar("Item")
 
@@ -26,10 +27,10 @@ class Sampling:
     request's key, so that it does not depend on the order of requests; without one, every draw is new.
     """
 
-    temperature: float = 1.0
-    top_p: float = 0.95
-    top_k: int = -1
-    repetition_penalty: float = 1.1
+    temperature: float = DEFAULTS.temperature
+    top_p: float = DEFAULTS.top_p
+    top_k: int = DEFAULTS.top_k
+    repetition_penalty: float = DEFAULTS.repetition_penalty
     max_new_tokens: int = 1024
     seed: int | None = None
 

@@ -17,9 +17,8 @@ import typer
 
 from divek_verl.engines.base import Sampling
 from divek_verl.errors import SetupError
-from divek_verl.settings import Settings, allowed, read_settings
+from divek_verl.settings import DEFAULTS, Settings, allowed, read_settings
 
-TRAINING = Settings()
 # name in Settings -> name of the command's option, where they differ
 _RENAMED = {"num_samples": "samples", "num_options": "options"}
 
@@ -96,14 +95,14 @@ class SamplingOptions:
         SetupError: a value is out of range.
     """
 
-    samples: Annotated[int, from_settings("num_samples")] = TRAINING.num_samples
-    temperature: Annotated[float, from_settings("temperature")] = TRAINING.temperature
-    top_p: Annotated[float, from_settings("top_p")] = TRAINING.top_p
-    top_k: Annotated[int, from_settings("top_k")] = TRAINING.top_k
-    repetition_penalty: Annotated[float, from_settings("repetition_penalty")] = TRAINING.repetition_penalty
+    samples: Annotated[int, from_settings("num_samples")] = DEFAULTS.num_samples
+    temperature: Annotated[float, from_settings("temperature")] = DEFAULTS.temperature
+    top_p: Annotated[float, from_settings("top_p")] = DEFAULTS.top_p
+    top_k: Annotated[int, from_settings("top_k")] = DEFAULTS.top_k
+    repetition_penalty: Annotated[float, from_settings("repetition_penalty")] = DEFAULTS.repetition_penalty
     max_new_tokens: Annotated[int, typer.Option(help="Token limit for each answer.")] = 1024
-    min_pixels: Annotated[int, from_settings("min_pixels")] = TRAINING.min_pixels
-    max_pixels: Annotated[int, from_settings("max_pixels")] = TRAINING.max_pixels
+    min_pixels: Annotated[int, from_settings("min_pixels")] = DEFAULTS.min_pixels
+    max_pixels: Annotated[int, from_settings("max_pixels")] = DEFAULTS.max_pixels
     seed: Annotated[
         int | None, typer.Option(help="Each image's own seed comes from this and its id; unset: random.")
     ] = None

@@ -12,6 +12,7 @@ from divek_verl.engines.base import Engine, Reply, Request, Sampling
 from divek_verl.engines.rows import PreparedRow
 from divek_verl.errors import SetupError
 from divek_verl.question import Question, QuestionRules, Skip, question_seed
+from divek_verl.settings import DEFAULTS
 from divek_verl.votes import Votes, count_votes
 
 # As verl validates: the most likely completion, and no repetition penalty.
@@ -34,7 +35,7 @@ class TwoStepSettings:
         SetupError: there are no samples.
     """
 
-    num_samples: int = 20
+    num_samples: int = DEFAULTS.num_samples
     rules: QuestionRules = QuestionRules()
     open_sampling: Sampling = Sampling()
     choice_sampling: Sampling = GREEDY

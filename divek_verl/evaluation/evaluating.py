@@ -31,6 +31,7 @@ from divek_verl.files import append_line, only_writer, read_lines, write_aside, 
 from divek_verl.measures import MEASURES
 from divek_verl.progress import progress
 from divek_verl.records import QUESTIONS_FILE
+from divek_verl.settings import DEFAULTS
 from divek_verl.votes_file import class_list_hash
 
 Mode = Literal["one-step", "two-step", "both"]
@@ -60,8 +61,8 @@ class Evaluation:
     mode: Mode = "both"
     base_url: str | None = None
     judge: JudgeSettings | None = None
-    min_pixels: int = 3136
-    max_pixels: int = 401408
+    min_pixels: int = DEFAULTS.min_pixels
+    max_pixels: int = DEFAULTS.max_pixels
     resamples: int = 2000
     in_flight: int = 256
 
