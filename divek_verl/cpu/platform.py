@@ -1,12 +1,12 @@
 """verl's platform interface for a machine with no accelerator.
 
-verl counts accelerators, pins tensors to them and asks them for memory figures. This class answers those
-questions for a CPU: one "device" for each data-parallel worker, all of them the same processor. It is chosen with
-``VERL_PLATFORM=cpu`` only (verl/plugin/platform/platform_manager.py); it never wins auto-detection.
+verl counts accelerators, moves tensors to them and asks them for memory figures. This class answers for a CPU: one
+"device" for each data-parallel worker, all of them the same processor. ``VERL_PLATFORM=cpu`` chooses it
+(verl/plugin/platform/platform_manager.py); auto-detection never does.
 """
 
 import platform as host
-from contextlib import contextmanager
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,10 +24,10 @@ def _used_memory(*_: Any, **__: Any) -> int:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """Stand in for an operation which only an accelerator has, such as emptying its allocator's cache."""
+    """Stand in for an operation that only an accelerator has, such as emptying its allocator's cache."""
 
 
-# torch.cuda's calls that verl makes without asking first: memory reports, caches, streams and the device's name.
+# The calls of torch.cuda that verl makes on any platform: memory reports, caches, streams and the device's name.
 CPU_DEVICE_MODULE = SimpleNamespace(
     __name__="torch.cpu",
     current_device=lambda: torch.device("cpu"),
@@ -61,51 +61,33 @@ CPU_DEVICE_MODULE = SimpleNamespace(
 class PlatformCPU(PlatformBase):
     """The processor as verl's device: gloo for collectives, shared memory for weight transfer."""
 
-    @property
-    def device_name(self) -> str:
-        return "cpu"
+    device_name = "cpu"
+    vendor_name = host.machine()
+    device_module = CPU_DEVICE_MODULE
 
-    @property
-    def vendor_name(self) -> str:
-        return host.machine()
-
-    @property
-    def device_module(self) -> Any:
-        return CPU_DEVICE_MODULE
+    set_device = synchronize = empty_cache = set_allocator_settings = _nothing
+    profiler_start = profiler_stop = cudart = _nothing
 
     def is_available(self) -> bool:
         return True
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        """Never: whoever wants the CPU says ``VERL_PLATFORM=cpu``, so that no GPU is ever passed over."""
+        """False, so that a GPU is never passed over: only ``VERL_PLATFORM=cpu`` chooses the CPU."""
         return False
 
-    def current_device(self) -> Any:
+    def current_device(self) -> torch.device:
         # verl passes this to `.to()`: an index would mean an accelerator.
         return torch.device("cpu")
 
     def device_count(self) -> int:
         return 1
 
-    def set_device(self, device_index: int) -> None:
-        return None
-
-    def synchronize(self, device_index: int | None = None) -> None:
-        return None
-
     def manual_seed(self, seed: int) -> None:
         torch.manual_seed(seed)
 
-    def manual_seed_all(self, seed: int) -> None:
-        torch.manual_seed(seed)
+    manual_seed_all = manual_seed
 
-    def set_allocator_settings(self, settings: str) -> None:
-        return None
-
-    def empty_cache(self) -> None:
-        return None
-
-    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
+    def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
         return (None, None)
 
     def communication_backend_name(self) -> str:
@@ -114,19 +96,12 @@ class PlatformCPU(PlatformBase):
     def visible_devices_envvar(self) -> str:
         return "CUDA_VISIBLE_DEVICES"
 
-    @contextmanager
-    def nvtx_range(self, msg: str):
-        yield
-
-    def profiler_start(self) -> None:
-        return None
-
-    def profiler_stop(self) -> None:
-        return None
+    def nvtx_range(self, msg: str) -> nullcontext[None]:
+        return nullcontext()
 
     def ray_resource_name(self) -> str:
-        # verl reserves "GPU" in its placement groups; on this platform they are logical
-        # (ray_kwargs.ray_init.num_gpus), one for each data-parallel worker.
+        # verl reserves "GPU" in its placement groups; here they are logical (ray_kwargs.ray_init.num_gpus), one for
+        # each data-parallel worker.
         return "GPU"
 
     def ray_noset_envvars(self) -> list[str]:
@@ -134,6 +109,3 @@ class PlatformCPU(PlatformBase):
 
     def is_ipc_supported(self) -> bool:
         return False
-
-    def cudart(self) -> Any:
-        return None

@@ -4,7 +4,7 @@ PyPI's torchvision is a CUDA build. Its shared object does not load beside a CPU
 at "operator torchvision::nms does not exist", because it attaches fake kernels to operators that nobody defined.
 Image processors need torchvision's Python code only, so the operators' schemas are enough.
 
-torch is imported inside the functions: ``import torch`` itself calls ``autoload``, so this module must be whole before.
+torch is imported inside the functions: ``import torch`` itself calls ``autoload``, which needs this module complete.
 """
 
 from importlib.util import find_spec
@@ -27,42 +27,32 @@ def _is_defined(name: str) -> bool:
     return hasattr(torch.ops.torchvision, name)
 
 
-def _load_own_operators() -> None:
-    """Load torchvision's shared object where it loads: a schema defined before it would clash with its own."""
-    import torch
-
-    spec = find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return
-    for library in Path(spec.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(str(library))
-        except OSError:
-            return
-
-
 def define_missing_operators() -> None:
-    """Define torchvision's operators `nms` and `qnms` where they are missing; call before torchvision is imported.
-
-    Does nothing where the operators exist, so it may be called any number of times.
-    """
+    """Define torchvision's operators `nms` and `qnms` if they are missing; call it before torchvision is imported."""
     import torch
 
     if not all(map(_is_defined, _SCHEMAS)):
-        _load_own_operators()
+        # Load torchvision's shared object if it loads: a schema defined before it would clash with its own.
+        spec = find_spec("torchvision")
+        folder = None if spec is None or spec.origin is None else Path(spec.origin).parent
+        for library in [] if folder is None else folder.glob("_C*.so"):
+            try:
+                torch.ops.load_library(str(library))
+            except OSError:
+                break
     for name, schema in _SCHEMAS.items():
         if not _is_defined(name):
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(schema)
-            _libraries.append(library)
+            fragment = torch.library.Library("torchvision", "FRAGMENT")
+            fragment.define(schema)
+            _libraries.append(fragment)
 
 
 def autoload() -> None:
-    """What ``import torch`` calls in every process of an environment that has this package (``torch.backends``).
+    """Called by ``import torch`` in every process of an environment that has this package (``torch.backends``).
 
-    vLLM inspects models in helper processes of its own, which import torchvision before any plugin of vLLM's or
-    verl's is loaded; this entry point is the one that comes earlier. A torch that was built for the CPU alone needs
-    it whatever ``VERL_PLATFORM`` says: verl imports torchvision even where it only composes a configuration.
+    vLLM inspects models in helper processes that import torchvision before they load any plugin; this entry point comes
+    earlier. A torch built only for the CPU needs it whatever ``VERL_PLATFORM`` says: verl imports torchvision even to
+    compose a configuration.
     """
     import torch
 

