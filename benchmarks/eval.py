@@ -132,11 +132,11 @@ async def _evaluate(evaluation: "Evaluation", recording: Recording) -> float:
     from divek_verl.evaluation.evaluating import evaluate
 
     @asynccontextmanager
-    async def opened(_: int) -> AsyncIterator[Engine]:
+    async def opened() -> AsyncIterator[Engine]:
         yield recording
 
     # Otherwise the cache saves the second round its prefills.
-    await recording.engine.llms[0].reset_prefix_cache()  # type: ignore[attr-defined]
+    await recording.engine.llm.reset_prefix_cache()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         await evaluate(evaluation, opened, Path(folder) / "out")

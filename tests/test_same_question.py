@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from scripted_engine import ScriptedEngine, prompt_text, says
 
+from divek_verl.commands.options import TwoStepOptions
 from divek_verl.engines.base import Reply, Request, Sampling
 from divek_verl.engines.rows import PreparedRow
-from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
+from divek_verl.engines.two_step import ask_two_steps
 from divek_verl.labels import ClassNames
 from divek_verl.predict import TwoStepClassifier
 from divek_verl.prompts import Wording, multiple_choice
@@ -78,7 +79,9 @@ def test_one_question_four_ways(
     completions: tuple[str, ...], rules: dict[str, Any], shown: set[str] | None, seed: int, folder: Path
 ) -> None:
     settings = Settings(seed=seed, **rules)
-    two_step = TwoStepSettings(len(completions), settings.rules, seed=seed)
+    options = {"options" if name == "num_options" else name: value for name, value in rules.items()}
+    options["options"] = str(options["options"])
+    two_step = TwoStepOptions(samples=len(completions), seed=seed, **options).settings()
 
     def answer(request: Request, sampling: Sampling) -> Reply:
         return Reply(request.key, completions if request.key.endswith("/open") else says("A"))

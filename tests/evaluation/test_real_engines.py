@@ -30,10 +30,10 @@ from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, evaluate
 from divek_verl.evaluation.results import Results
 from divek_verl.predict import AsyncTwoStepClassifier, Prediction
-from divek_verl.prompts import Wording, multiple_choice, open_question
+from divek_verl.prompts import multiple_choice, open_question
 from divek_verl.question import QuestionRules
 
-from .fabricated_set import CLASSES, write_set
+from .fabricated_set import CLASSES, WORDING, write_set
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -55,7 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_set(folder / "data", COUNTS)
     broken = folder / "data" / "images" / "base-3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    texts = [open_question(Wording(), CLASSES["all"]), multiple_choice(Wording(), "A. Chad"), "user assistant"]
+    texts = [open_question(WORDING, CLASSES["all"]), multiple_choice(WORDING, "A. Chad"), "user assistant"]
     tokenizer = build_tokenizer(texts, CLASSES["all"])
     save(build_model(tokenizer, seed=0), build_processor(tokenizer), folder / "model")
     return folder
@@ -93,19 +93,19 @@ def done(home: Path) -> dict[str, Any]:
         async with open_engine(EngineOptions(str(home / "model"))) as engine:
 
             @asynccontextmanager
-            async def whole(_: int) -> AsyncIterator[Engine]:
+            async def whole() -> AsyncIterator[Engine]:
                 yield engine
 
             @asynccontextmanager
-            async def interrupted(_: int) -> AsyncIterator[Engine]:
+            async def interrupted() -> AsyncIterator[Engine]:
                 yield Interrupted(engine, 11)
 
             found["results"], _ = await evaluate(evaluation, whole, home / "at_once")
             await evaluate(replace(evaluation, in_flight=1), whole, home / "one_by_one")
             with pytest.raises(SetupError, match="interrupted"):
                 await evaluate(replace(evaluation, in_flight=2), interrupted, home / "resumed")
-            _, found["speed"] = await evaluate(evaluation, whole, home / "resumed")
-            classifier = AsyncTwoStepClassifier(engine, CLASSES["base"], dataset="flags", settings=SETTINGS)
+            _, found["counts"] = await evaluate(evaluation, whole, home / "resumed")
+            classifier = AsyncTwoStepClassifier(engine, CLASSES["base"], wording=WORDING, settings=SETTINGS)
             picture = home / "data" / "images" / "base-0.png"
             found["predictions"] = await classifier.classify_all([picture, picture.read_bytes(), home / "none.png"])
 
@@ -130,7 +130,7 @@ def test_all_at_once_and_one_by_one_give_the_same_bytes(done: dict[str, Any], ho
 
 
 def test_interrupted_and_resumed_gives_the_same_bytes(done: dict[str, Any], home: Path) -> None:
-    assert 0 < done["speed"].kept < 15
+    assert 0 < done["counts"].kept < 15
     assert contents(home / "resumed") == contents(home / "at_once")
 
 
