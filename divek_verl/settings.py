@@ -94,6 +94,11 @@ class Settings(BaseModel):
         default=False,
         description="Use votes_file even if it was mined with another model, other sampling or another class list.",
     )
+    allow_custom: bool = Field(
+        default=False,
+        description="Accept a reward function, data set class or agent-loop manager of your own, if the classes extend "
+        "DiVE-k's and the function takes its keyword arguments.",
+    )
     skip_easy: bool = Field(
         default=True,
         description="Skip easy images in training: the policy knows their class, so nothing is left to learn.",

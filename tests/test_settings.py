@@ -55,6 +55,7 @@ BAD: dict[str, list[Any]] = {
     "max_vote_age": [-1, 1.5, "never"],
     "votes_file": ["", 3],
     "allow_votes_mismatch": [1, None],
+    "allow_custom": [1, None],
     "skip_easy": [1, 0, "yes", None],
     "easy_share": [0, 1.1, None, NAN, True],
     "format_weight": [-0.1, None, INF, NAN],

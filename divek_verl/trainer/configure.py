@@ -1,7 +1,9 @@
 """Checks verl's configuration and fills in what the user left open, on the driver before Ray starts (plugin.py)."""
 
+import functools
+import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -24,6 +26,10 @@ SAMPLERS = {
     "separate_async": "DivekReplayBufferAsync",
 }
 CHECKPOINT_CALLBACK = "divek_verl.trainer.vote_store.SaveVotes"
+# What `reward=divek` names in verl's configuration. Another value would train something else without a word.
+REWARD = ("pkg://divek_verl.reward", "compute_score")
+DATASET = ("pkg://divek_verl.trainer.dataset", "DiveKDataset")
+MANAGER = "divek_verl.trainer.rollout.TwoStageAgentLoopManager"
 
 
 def prepare_config(config: DictConfig) -> None:
@@ -40,6 +46,7 @@ def prepare_config(config: DictConfig) -> None:
     settings = read_settings(config.divek)
     # Workers build it again; a source or text encoder that is not there is found here.
     build_option_source(settings.option_source, mixed_with=settings.mixed_with, text_encoder=settings.text_encoder)
+    _check_parts(config, settings)
     _check_trainer(config)
     _check_files(config)
     _check_votes_file(config, settings)
@@ -54,6 +61,56 @@ def check_verl_version() -> None:
         raise SetupError(
             f"divek_verl works with verl{SUPPORTED_VERL}, not {verl.__version__}: pip install 'verl{SUPPORTED_VERL}'."
         )
+
+
+def _check_parts(config: DictConfig, settings: Settings) -> None:
+    """Refuse a reward function, data set class or agent-loop manager that is neither DiVE-k's nor an allowed one."""
+    from verl.utils.import_utils import load_class_from_fqn, load_extern_object
+
+    reward, dataset = config.reward.custom_reward_function, config.data.custom_cls
+    manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
+    replaced: list[tuple[str, str, str, Callable[[], object]]] = []
+    for option, node, known in (
+        ("reward.custom_reward_function", reward, REWARD),
+        ("data.custom_cls", dataset, DATASET),
+    ):
+        if (node.path, node.name) != known:
+            load: Callable[[], object] = functools.partial(load_extern_object, node.path, node.name)
+            replaced.append((option, f"{node.path} ({node.name})", known[1], load))
+    if manager != MANAGER:
+        option = "actor_rollout_ref.rollout.agent.agent_loop_manager_class"
+        load = functools.partial(load_class_from_fqn, str(manager))
+        replaced.append((option, str(manager), MANAGER.rpartition(".")[2], load))
+    for option, value, known_name, load in replaced:
+        if not settings.allow_custom:
+            raise SetupError(
+                f"{option} names {value} in the place of divek_verl's {known_name}, so the run would not train "
+                "DiVE-k: remove it, or set divek.allow_custom=true for one that builds on ours."
+            )
+        try:
+            found = load()
+        except Exception as error:
+            raise SetupError(f"{option} names {value}, which cannot be imported ({error}): correct it.") from error
+        _check_custom(option, value, found)
+        print(f"divek_verl: {option} is {value} (divek.allow_custom=true)")
+
+
+def _check_custom(option: str, value: str, found: object) -> None:
+    """Classes have to extend DiVE-k's; a reward function has to take the keyword arguments that DiVE-k passes."""
+    if option == "reward.custom_reward_function":
+        parameters = inspect.signature(found).parameters if callable(found) else {}
+        takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+        if not takes_all and not {"format_weight", "answer_weight"} <= parameters.keys():
+            raise SetupError(
+                f"{option} names {value}, which does not take format_weight and answer_weight: add them, or **kwargs."
+            )
+        return
+    from divek_verl.trainer.dataset import DiveKDataset
+    from divek_verl.trainer.rollout import TwoStageAgentLoopManager
+
+    base = DiveKDataset if option == "data.custom_cls" else TwoStageAgentLoopManager
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise SetupError(f"{option} names {value}, which is not a subclass of divek_verl's {base.__name__}: extend it.")
 
 
 def _check_trainer(config: DictConfig) -> None:
@@ -71,10 +128,15 @@ def _check_trainer(config: DictConfig) -> None:
             f"algorithm.adv_estimator={config.algorithm.adv_estimator} trains a critic, and DiVE-k has none: "
             "set algorithm.adv_estimator=grpo, or use --config-name divek_trainer."
         )
-    if OmegaConf.select(config, "algorithm.filter_groups.enable"):
+    if config.algorithm.adv_estimator == "remax":
         raise SetupError(
-            "algorithm.filter_groups.enable=true would be ignored by the sampler of divek_verl: set it to false."
+            "algorithm.adv_estimator=remax needs a baseline rollout, which verl's v1 trainer does not make: set "
+            "algorithm.adv_estimator=grpo."
         )
+    if OmegaConf.select(config, "algorithm.filter_groups.enable") and not config.algorithm.filter_groups.metric:
+        raise SetupError("algorithm.filter_groups.enable=true needs algorithm.filter_groups.metric: set it to reward.")
+    if config.actor_rollout_ref.rollout.n == 1:
+        print("divek_verl: actor_rollout_ref.rollout.n=1 leaves GRPO nothing to compare: set it to 4 or more")
     # verl declares this option and never reads it, so the vision tower would be trained.
     if OmegaConf.select(config, "actor_rollout_ref.actor.freeze_vision_tower"):
         raise SetupError(
@@ -148,3 +210,8 @@ def _fill_in(config: DictConfig, settings: Settings) -> None:
             print("divek_verl: set trainer.checkpoint_callback_class to SaveVotes (votes are saved with checkpoints)")
         sampler.sampler_kwargs.divek = config.divek
         sampler.sampler_kwargs.train_batch_size = config.data.train_batch_size
+        if OmegaConf.select(config, "algorithm.filter_groups.enable"):
+            # verl gives these to its own buffers only.
+            groups = config.algorithm.filter_groups
+            sampler.sampler_kwargs.filter_groups_metric = groups.metric
+            sampler.sampler_kwargs.max_inflight_gen_batches = groups.get("max_inflight_gen_batches", 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from divek_verl.images import UPRIGHT, UnreadableImage, load_picture, open_pictu
 from divek_verl.records import FailureReason
 from divek_verl.reward import CLASS_FOLDER
 from divek_verl.settings import read_settings
+from divek_verl.trainer.configure import MANAGER
 from divek_verl.trainer.questions import Message
 
 Row = dict[str, Any]
@@ -44,6 +46,14 @@ class DiveKDataset(RLHFDataset):
     def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
         settings = read_settings(config.divek)
         self._bounds = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
+        self._longest_prompt = 0
+        manager = config.get("divek_manager", MANAGER)
+        if not settings.allow_custom and manager != MANAGER:
+            warnings.warn(
+                f"The agent loop is {manager} and not {MANAGER}: no DiVE-k question will be asked, and the reward "
+                "refuses training rows without options.",
+                stacklevel=2,
+            )
         super().__init__(*args, config=config, **kwargs)
 
     def _read_files_and_tokenize(self) -> None:
@@ -84,10 +94,15 @@ class DiveKDataset(RLHFDataset):
         for outcome, found in (("left out", self.left_out), ("will count as wrong", self.counted_wrong)):
             for reason, images in sorted(found.items()):
                 named = ", ".join(images[:NAMED_ROWS]) + (", ..." if len(images) > NAMED_ROWS else "")
-                print(f"divek_verl: {outcome} {len(images)} of {len(dataframe)} rows: {reason} ({named})")
+                length = f"; the longest needs data.max_prompt_length={self._longest_prompt}"
+                cure = length if reason == FailureReason.OVERLONG_PROMPT else ""
+                print(f"divek_verl: {outcome} {len(images)} of {len(dataframe)} rows: {reason} ({named}){cure}")
         rows = _concatenate([part for part in parts if len(part)] or parts[:1])
         if not len(rows):
-            raise SetupError(f"No row of {list(self.original_data_files)} can be used: see the reasons above.")
+            cure = "see the reasons above"
+            if self._longest_prompt > self.max_prompt_length:
+                cure += f", the longest prompt needs data.max_prompt_length={self._longest_prompt}"
+            raise SetupError(f"No row of {list(self.original_data_files)} can be used: {cure}.")
         return rows
 
     def _keep(self, row: Row) -> bool:
@@ -108,7 +123,9 @@ class DiveKDataset(RLHFDataset):
         else:
             if not self.config.get("filter_overlong_prompts", False):
                 return True
-            if tokens + self._text_tokens(row) <= self.max_prompt_length:
+            tokens += self._text_tokens(row)
+            self._longest_prompt = max(self._longest_prompt, tokens)
+            if tokens <= self.max_prompt_length:
                 return True
             reason = FailureReason.OVERLONG_PROMPT
         validates = extra_info.get("split") in VALIDATION_SPLITS

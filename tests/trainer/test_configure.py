@@ -16,6 +16,24 @@ from divek_verl.votes import MinedVotes, Votes
 from divek_verl.votes_file import Origin, model_name, write_votes_file
 
 SOURCE = "divek/flags/base"
+MANAGER_OPTION = "actor_rollout_ref.rollout.agent.agent_loop_manager_class"
+OWN = """
+from divek_verl.reward import compute_score
+from divek_verl.trainer.dataset import DiveKDataset
+from divek_verl.trainer.rollout import TwoStageAgentLoopManager
+
+def graded(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    return compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
+
+def foreign(data_source, solution_str, ground_truth, extra_info=None):
+    return 1.0
+
+class Dataset(DiveKDataset):
+    pass
+
+class Manager(TwoStageAgentLoopManager):
+    pass
+"""
 
 
 @pytest.fixture
@@ -113,7 +131,16 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
             r"algorithm.adv_estimator=gae trains a critic.*set algorithm.adv_estimator=grpo",
         ),
         ("critic.enable=true", r"trains a critic"),
-        ("algorithm.filter_groups.enable=true", r"algorithm.filter_groups.enable=true would be ignored"),
+        ("algorithm.adv_estimator=remax", r"needs a baseline rollout.*set algorithm.adv_estimator=grpo"),
+        (
+            "algorithm.filter_groups={enable: true, metric: null}",
+            r"needs algorithm.filter_groups.metric: set it to reward",
+        ),
+        ("reward.custom_reward_function.path=/mine.py", r"reward.custom_reward_function names /mine.py.*allow_custom"),
+        ("data.custom_cls.path=/mine.py", r"data.custom_cls names /mine.py .DiveKDataset.*allow_custom=true"),
+        ("data.custom_cls.name=Mine", r"data.custom_cls names pkg://divek_verl.trainer.dataset .Mine."),
+        (f"{MANAGER_OPTION}=mine.Manager", r"agent_loop_manager_class names mine.Manager.*TwoStageAgentLoopManager"),
+        (f"{MANAGER_OPTION}=null", r"agent_loop_manager_class names None in the place of"),
         ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
         ("trainer.v1.trainer_mode=eventual", r"trainer_mode=eventual is not supported.*use one of sync"),
         ("trainer.use_v1=false", r"set trainer.use_v1=true"),
@@ -129,6 +156,61 @@ def test_what_cannot_work_stops_here_in_one_sentence(
     with pytest.raises(SetupError, match=sentence) as error:
         prepare_config(compose(*files, override, name="divek_trainer"))
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's own, by its file and by its name."""
+    (tmp_path / "own_divek_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return str(tmp_path / "own_divek_parts.py")
+
+
+def own_parts(path: str, reward: str = "graded", dataset: str = "Dataset", manager: str = "Manager") -> list[str]:
+    return [
+        f"reward.custom_reward_function.path={path}",
+        f"reward.custom_reward_function.name={reward}",
+        f"data.custom_cls.path={path}",
+        f"data.custom_cls.name={dataset}",
+        f"{MANAGER_OPTION}=own_divek_parts.{manager}",
+        "divek.allow_custom=true",
+    ]
+
+
+def test_parts_that_extend_diveks_are_let_through_where_that_is_said(
+    compose: Any, files: list[str], own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_config(compose(*files, *own_parts(own), name="divek_trainer"))
+    assert capsys.readouterr().out.count("(divek.allow_custom=true)") == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"reward": "foreign"}, "does not take format_weight and answer_weight"),
+        ({"reward": "missing"}, "cannot be imported"),
+        ({"dataset": "Manager"}, "not a subclass of divek_verl's DiveKDataset"),
+        ({"manager": "Dataset"}, "not a subclass of divek_verl's TwoStageAgentLoopManager"),
+    ],
+)
+def test_foreign_parts_are_refused_all_the_same(
+    compose: Any, files: list[str], own: str, parts: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(SetupError, match=sentence):
+        prepare_config(compose(*files, *own_parts(own, **parts), name="divek_trainer"))
+
+
+def test_verls_group_filter_reaches_the_replay_buffer(compose: Any, files: list[str]) -> None:
+    filtering = ["algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=reward"]
+    config = compose(*files, *filtering, "algorithm.filter_groups.max_inflight_gen_batches=2", name="divek_trainer")
+    prepare_config(config)
+    kwargs = config.trainer.v1.sampler.sampler_kwargs
+    assert (kwargs.filter_groups_metric, kwargs.max_inflight_gen_batches) == ("reward", 2)
+
+
+def test_a_group_of_one_is_remarked(compose: Any, files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    prepare_config(compose(*files, "actor_rollout_ref.rollout.n=1", name="divek_trainer"))
+    assert "rollout.n=1 leaves GRPO nothing to compare" in capsys.readouterr().out
 
 
 def test_files_that_are_not_on_this_machine_are_left_to_verl(compose: Any) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from divek_verl.labels import ClassNames
 from divek_verl.prompts import is_divek
 from divek_verl.question import Question, build_question
 from divek_verl.reward import compute_score
+from divek_verl.trainer.configure import MANAGER
 from divek_verl.trainer.dataset import DiveKDataset
 from divek_verl.trainer.questions import to_multiple_choice
 from divek_verl.votes import Votes
@@ -301,6 +303,25 @@ def test_a_prompt_is_as_long_as_the_rollout_will_find_it(
 def test_a_set_without_a_usable_row_is_refused(folder: Path, load: Any) -> None:
     with pytest.raises(SetupError, match=r"No row of .*train.parquet.* can be used: see the reasons above"):
         load(write(folder, [row(77)]))
+
+
+def test_a_prompt_length_that_is_too_short_for_every_row_is_said_with_the_needed_one(folder: Path, load: Any) -> None:
+    with pytest.raises(SetupError, match=r"the longest prompt needs data.max_prompt_length=(\d+)") as error:
+        load(write(folder, [row(0)]), max_prompt_length=8)
+    needed = int(str(error.value).rpartition("=")[2].rstrip("."))
+    assert len(load(write(folder, [row(0)]), max_prompt_length=needed)) == 1
+    with pytest.raises(SetupError, match=f"={needed}"):
+        load(write(folder, [row(0)]), max_prompt_length=needed - 1)
+
+
+def test_an_agent_loop_that_asks_no_questions_is_warned_of(folder: Path, load: Any) -> None:
+    files = write(folder, [row(0)])
+    with pytest.warns(UserWarning, match="agent loop is None"):
+        load(files, divek_manager=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load(files, divek_manager=MANAGER)
+        load(files)
 
 
 def test_resuming_counts_once(folder: Path, load: Any) -> None:
