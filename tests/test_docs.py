@@ -114,6 +114,18 @@ def test_every_reason_is_listed_with_its_sentence() -> None:
     assert rows == [(reason.value, reason.sentence) for reason in FailureReason]
 
 
+def test_the_messages_of_troubleshooting_are_those_of_the_source() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "divek_verl").rglob("*.py"))]
+    # Strings that stand side by side are one.
+    source = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [message for message in re.findall(r"^- \*\*`([^`]+)`", text, re.MULTILINE) if "..." in message]
+    assert len(quoted) >= 5
+    for message in quoted:
+        for part in filter(None, map(str.strip, message.split("..."))):
+            assert part in source, message
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md"])
 def test_the_measures_of_a_page_are_those_of_the_table(page: str) -> None:
     text = (REPOSITORY / page).read_text(encoding="utf-8")
