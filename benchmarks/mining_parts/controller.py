@@ -3,7 +3,7 @@
 import gc
 import random
 import time
-from typing import Any
+from collections.abc import Callable
 
 import psutil
 
@@ -12,7 +12,7 @@ from divek_verl.measures import measure_votes
 from divek_verl.question import Skip, build_question
 from divek_verl.reward import compute_score
 from divek_verl.votes import Votes, count_votes
-from mining_parts.measuring import Section, Workload
+from mining_parts.common import Section, Workload
 
 CLASSES = ClassNames([f"Black-footed Warbler of Region {number}" for number in range(100)])
 SOURCE = "divek/cub/base"
@@ -41,7 +41,7 @@ def completion_sets() -> list[tuple[str, list[str]]]:
 
 
 def rounds(votes: list[tuple[str, Votes]], count: int, first: int = 0) -> None:
-    """As the rollout does it for every image: question, measures, and the reward of a completion."""
+    """As the rollout does for every image: question, measures, and the reward of a completion."""
     completion = "<think>The bill is hooked, so the second option fits.</think><answer>B</answer>"
     for number in range(first, first + count):
         truth, counted = votes[number % len(votes)]
@@ -49,47 +49,37 @@ def rounds(votes: list[tuple[str, Votes]], count: int, first: int = 0) -> None:
         measures = measure_votes(counted, truth, question)
         if isinstance(question, Skip):
             continue
-        info = {
-            "num_options": len(question.options),
-            "options": list(question.options),
-            "truth": truth,
-            "measures": measures,
-            "index": number,
-        }
+        options = list(question.options)
+        info = {"num_options": len(options), "options": options, "truth": truth, "measures": measures, "index": number}
         compute_score(SOURCE, completion, question.letter, info)
 
 
-def _rate(work: Any, count: int) -> float:
+def _rate(work: Callable[[], object], count: int) -> float:
     """Per second of one core's time: other processes on the machine do not count."""
     started = time.process_time()
     work()
     return count / (time.process_time() - started)
 
 
-def measure(workload: Workload, section: Section) -> Section:
-    """Rounds a second, images counted a second, and megabytes more after a million rounds."""
+def measure(workload: Workload, section: Section) -> None:
+    """Rounds a second, images counted a second, and the growth of memory over a million rounds."""
     sets = completion_sets()
     votes = [(truth, count_votes(completions, CLASSES)) for truth, completions in sets]
     rounds(votes, ROUNDS // 10)
-    for _ in range(workload.repetitions):
-        section.add("votes to question to reward", _rate(lambda: rounds(votes, ROUNDS), ROUNDS))
-        section.add(
-            "votes counted of 20 completions",
-            _rate(lambda: [count_votes(completions, CLASSES) for _, completions in sets * 4], 4 * SETS),
-        )
+    arms = {
+        "votes to question to reward": lambda: _rate(lambda: rounds(votes, ROUNDS), ROUNDS),
+        "votes counted of 20 completions": lambda: _rate(
+            lambda: [count_votes(completions, CLASSES) for _, completions in sets * 4], 4 * SETS
+        ),
+    }
+    section.take_turns(arms, workload.repetitions)
     section.claim("rounds a second on one core", section.median("votes to question to reward"), LEAST_ROUNDS)
-    _measure_memory(votes, section)
-    return section
-
-
-def _measure_memory(votes: list[tuple[str, Votes]], section: Section) -> None:
-    process, steps = psutil.Process(), 10
-    resident = []
-    for step in range(steps + 1):
+    process, resident = psutil.Process(), []
+    for step in range(11):
         if step:
-            rounds(votes, ROUNDS_OF_MEMORY // steps, first=step * ROUNDS_OF_MEMORY)
+            rounds(votes, ROUNDS_OF_MEMORY // 10, first=step * ROUNDS_OF_MEMORY)
         gc.collect()
-        resident.append(process.memory_info().rss / 2**20)
-    section.facts["megabytes during a million rounds"] = [round(size, 1) for size in resident]
+        resident.append(round(process.memory_info().rss / 2**20, 1))
+    section.facts["megabytes during a million rounds"] = resident
     # The first tenth fills caches of bounded size.
     section.claim("megabytes more after a million rounds", resident[-1] - resident[1], MOST_GROWTH, at_most=True)
