@@ -45,7 +45,7 @@ _THINKING = re.compile(r"<think\s*>(.*?)</think\s*>", re.DOTALL | re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What both steps say about one picture.
+    """The two-step answer for one picture.
 
     Attributes:
         source: path or description of the picture.

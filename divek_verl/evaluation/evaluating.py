@@ -19,7 +19,6 @@ from divek_verl.evaluation.records import EvaluationRecord, record_of
 from divek_verl.evaluation.results import (
     RESULTS_FILE,
     Comparison,
-    DataFile,
     Failure,
     Results,
     read_results,
@@ -42,7 +41,7 @@ OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate, and how.
+    """The model, the data and the settings of an evaluation.
 
     Attributes:
         model: path, or name on the server at ``base_url``.
@@ -71,8 +70,6 @@ class Evaluation:
             raise SetupError(f"Mode {self.mode} and ask_choice={self.two_step.ask_choice} contradict each other.")
         if self.resamples < 1 or self.in_flight < 1:
             raise SetupError("An evaluation needs at least 1 resample and 1 image in flight.")
-        if not 1 <= self.min_pixels <= self.max_pixels:
-            raise SetupError(f"Pictures of {self.min_pixels} to {self.max_pixels} pixels do not exist: correct either.")
 
     @property
     def measures(self) -> list[str]:
@@ -89,7 +86,7 @@ class Evaluation:
 
 @dataclass
 class CallCounts:
-    """What one call did. It is not part of the results, which do not depend on interruptions."""
+    """Counts of one call. They are not part of the results, which do not depend on interruptions."""
 
     asked: int = 0
     kept: int = 0
@@ -219,7 +216,7 @@ async def evaluate(
             mode=evaluation.mode,
             settings={**evaluation.settings(), "bootstrap_resamples": resamples},
             versions=versions(),
-            data=[DataFile(**asdict(file)) for file in rows.files],
+            data=rows.files,
             images=len(records),
             groups=summary.groups,
             harmonic_means=summary.harmonic_means,
@@ -266,7 +263,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _asked(evaluation: Evaluation, rows: PreparedRows) -> dict[str, Any]:
-    """What must be equal for answers to be kept; paths may change, contents may not.
+    """The facts that must be equal for answers to be kept; paths may change, contents may not.
 
     The class lists are included, because the answers were counted by their names and aliases.
     """

@@ -67,7 +67,7 @@ def measure(record: EvaluationRecord) -> None:
 
 
 def pairs_to_judge(record: EvaluationRecord, classes: ClassNames) -> set[Pair]:
-    """What the class list cannot decide: answers outside the list, or every answer if the truth is outside.
+    """The pairs that the class list cannot decide: answers outside it, or every answer if the truth is outside.
 
     Two spellings of one name need no judge.
     """

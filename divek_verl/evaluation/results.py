@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from divek_verl import __version__
+from divek_verl.engines.rows import DataFile
 from divek_verl.errors import SetupError
 from divek_verl.files import write_aside
 from divek_verl.measures import MEASURES
@@ -157,14 +158,6 @@ class Comparison(_Model):
     only_there: int
     other_settings: list[str] = Field(description="settings and versions that differ besides the model")
     differences: list[Difference]
-
-
-class DataFile(_Model):
-    """An evaluated parquet file."""
-
-    path: str
-    sha256: str
-    rows: int
 
 
 class Results(_Model):

@@ -1,10 +1,10 @@
 """Results by hand, with all that a page or a table may have to show."""
 
+from divek_verl.engines.rows import DataFile
 from divek_verl.evaluation.results import (
     Average,
     ClassScore,
     Comparison,
-    DataFile,
     Difference,
     Estimate,
     Failure,

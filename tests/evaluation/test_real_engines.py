@@ -195,7 +195,7 @@ def test_a_served_policy_is_evaluated_and_a_served_judge_is_asked(server: str, h
 
 
 def test_the_servers_judge_is_understood(server: str) -> None:
-    """Whatever the list leaves open above, this pair is asked."""
+    """This pair is asked, whichever pairs the list left open above."""
     from divek_verl.evaluation.judge import JudgeSettings, OpenAIJudge, Pair
 
     async def ask() -> Any:
