@@ -105,10 +105,10 @@ def _check_custom(option: str, value: str, found: object) -> None:
                 f"{option} names {value}, which does not take format_weight and answer_weight: add them, or **kwargs."
             )
         return
-    from divek_verl.trainer.dataset import DiveKDataset
-    from divek_verl.trainer.rollout import TwoStageAgentLoopManager
+    from verl.utils.import_utils import load_class_from_fqn, load_extern_object
 
-    base = DiveKDataset if option == "data.custom_cls" else TwoStageAgentLoopManager
+    # By name, as verl loads them: both modules import this one.
+    base = load_extern_object(*DATASET) if option == "data.custom_cls" else load_class_from_fqn(MANAGER)
     if not isinstance(found, type) or not issubclass(found, base):
         raise SetupError(f"{option} names {value}, which is not a subclass of divek_verl's {base.__name__}: extend it.")
 
