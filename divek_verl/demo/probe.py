@@ -1,4 +1,4 @@
-"""What a demo model can do before GRPO: keep the forms, answer with doubt, and confuse look-alikes.
+"""Measures a demo model before GRPO: the form of its answers, its doubt, and the classes that it confuses.
 
 python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
 """

@@ -1,4 +1,4 @@
-"""The demo model is a Qwen2.5-VL for everyone who loads it, and its warm start is reproducible."""
+"""The demo model loads as any Qwen2.5-VL, and its warm start is reproducible."""
 
 import json
 import random
@@ -77,7 +77,7 @@ def _draw(folder: Path, split: str, name: str, index: int) -> Example:
     image_id = f"{split}/{NAMES.index(name)}-{index}"
     path = folder / "images" / f"{image_id}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A dot of its own: two pictures of one set may not be equal.
+    # A different dot in each, since no two pictures of a set may be equal.
     picture = Image.new("RGB", (112, 84), COLOURS[name])
     picture.putpixel((len(split), index), (1, 2, 3))
     picture.save(path)
@@ -123,9 +123,7 @@ class TestChatTemplate:
         }
         assert len(rendered) == 1
 
-    def test_lessons_read_what_the_processor_makes_of_verls_prompt(
-        self, processor: Processor, teacher: Teacher
-    ) -> None:
+    def test_lessons_have_the_tokens_of_verls_prompt(self, processor: Processor, teacher: Teacher) -> None:
         text = open_question(WORDING, BASE)
         content = user_prompt(text)[0]["content"]
         parts = [{"type": "image"}, {"type": "text", "text": content.removeprefix("<image>")}]
@@ -143,7 +141,7 @@ class TestModel:
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
 
-    def test_loads_as_any_qwen(self, tmp_path: Path, network: Network, processor: Processor) -> None:
+    def test_loads_as_a_qwen(self, tmp_path: Path, network: Network, processor: Processor) -> None:
         model.save(network, processor, tmp_path)
         loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), network.parameters(), strict=True))

@@ -1,3 +1,5 @@
+"""A run leaves no process behind, however it ends."""
+
 import os
 import signal
 import subprocess
@@ -10,7 +12,7 @@ import pytest
 
 from divek_verl.demo.processes import marked, running
 
-# A command that starts a process in a session of its own, which ignores what it is politely told, and waits.
+# A command with a child in its own session that ignores SIGTERM.
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen(
@@ -42,11 +44,11 @@ def grandchild(log: Path) -> psutil.Process:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    # Where nothing collects it, an ended process stays as a zombie.
+    # An ended process that nobody has waited for stays as a zombie.
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_on_leaving_nothing_is_left_of_it(tmp_path: Path) -> None:
+def test_leaving_ends_all_processes(tmp_path: Path) -> None:
     with running([sys.executable, "-c", WAITS], tmp_path / "log", {}) as process:
         other = grandchild(tmp_path / "log")
         assert os.getsid(other.pid) not in (os.getsid(0), os.getsid(process.pid))
@@ -56,7 +58,7 @@ def test_on_leaving_nothing_is_left_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, RuntimeError])
-def test_an_interruption_leaves_nothing_either(tmp_path: Path, interruption: type[BaseException]) -> None:
+def test_an_interruption_ends_all_processes(tmp_path: Path, interruption: type[BaseException]) -> None:
     with pytest.raises(interruption), running([sys.executable, "-c", WAITS], tmp_path / "log", {}) as process:
         other = grandchild(tmp_path / "log")
         raise interruption
@@ -64,7 +66,7 @@ def test_an_interruption_leaves_nothing_either(tmp_path: Path, interruption: typ
     assert is_gone(other)
 
 
-def test_what_outlives_the_command_itself_is_ended_too(tmp_path: Path) -> None:
+def test_a_process_that_outlives_the_command_is_ended_too(tmp_path: Path) -> None:
     with running([sys.executable, "-c", ENDS], tmp_path / "log", {}) as process:
         other = grandchild(tmp_path / "log")
         assert process.wait(timeout=60) == 0
@@ -78,8 +80,8 @@ def test_a_command_that_ended_by_itself_keeps_its_status(tmp_path: Path) -> None
     assert process.returncode == 3
 
 
-def test_it_is_first_asked_to_stop(tmp_path: Path) -> None:
-    """Ctrl-C is what verl and Ray end in order at."""
+def test_the_command_is_first_asked_to_stop(tmp_path: Path) -> None:
+    """verl and Ray shut down in order on Ctrl-C."""
     script = (
         "import time\ntry:\n    print('ready 0', flush=True)\n    time.sleep(600)\n"
         "except KeyboardInterrupt:\n    print('in order', flush=True)"
@@ -91,7 +93,7 @@ def test_it_is_first_asked_to_stop(tmp_path: Path) -> None:
     assert log.read_text() == "ready 0\nin order\n"
 
 
-def test_the_log_has_what_it_wrote_and_keeps_what_it_had(tmp_path: Path) -> None:
+def test_the_log_is_appended_to(tmp_path: Path) -> None:
     log = tmp_path / "new" / "log"
     script = "import os, sys; print(os.environ['DIVEK_TEST']); print('error', file=sys.stderr)"
     for value in ("first", "second"):

@@ -1,4 +1,4 @@
-"""The demo's own parts: what it asks of verl, what it reads from a run, and when it stops with an error."""
+"""The demo's command for verl, its results, its progress, and when it stops with an error."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_sampler_that_is_not_the_policy_stops_the_demo(tmp_path: Path, steps: 
         check_correlation(write_metrics(tmp_path, steps))
 
 
-def test_a_line_that_is_being_written_is_left_for_the_next_look(tmp_path: Path) -> None:
+def test_a_half_written_line_is_ignored(tmp_path: Path) -> None:
     run = write_metrics(tmp_path, {0: validation(0.4, 0.1)})
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "da')
