@@ -77,6 +77,7 @@ def plan_of(arm: str, seed: int, home: Path, steps: int) -> Plan:
     """The run of one arm with one seed; all share the data and the warm-started model."""
     reward = "reward.custom_reward_function"
     coin = (
+        "divek.allow_custom=true",
         f"{reward}.path={Path(__file__).resolve()}",
         f"{reward}.name=coin_score",
         f"+{reward}.reward_kwargs.coin_seed={seed}",

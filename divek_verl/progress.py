@@ -31,6 +31,8 @@ class _Lines(tqdm):
         # Called between two updates too, as by `tqdm.write`; there is no last line before the first one.
         if self._time() - getattr(self, "last_print_t", float("-inf")) >= self.mininterval:
             super().refresh(*args, **options)
+            # tqdm's monitor thread refreshes too; the next update has to wait as long after that.
+            self.last_print_n, self.last_print_t = self.n, self._time()
 
 
 def progress(*args: Any, **options: Any) -> Any:

@@ -39,6 +39,17 @@ def test_a_quick_loop_is_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line[:9] for line in run(monkeypatch, 0.01)] == ["ask:   0%", "ask: 100%", ""]
 
 
+def test_a_line_of_tqdms_monitor_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(sys, "stderr", log := io.StringIO())
+    bar = progress(total=9, desc="ask")
+    bar._time = lambda: clock[0]
+    bar.last_print_t = bar.start_t = 0.0
+    for clock[0], step in ((10.0, bar.refresh), (11.0, bar.update), (19.0, bar.update), (20.0, bar.update)):
+        step()
+    assert [line[:10] for line in log.getvalue().split("\n")] == ["ask:   0%|", "ask:   0%|", "ask:  33%|"]
+
+
 def test_other_output_does_not_repeat_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", log := io.StringIO())
     with progress(total=3, desc="ask") as bar:

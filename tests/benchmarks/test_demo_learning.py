@@ -60,6 +60,7 @@ def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: P
     divek, coin = (learning.plan_of(arm, 2, tmp_path, 60) for arm in learning.ARMS)
     assert divek.overrides == ()
     assert {override.lstrip("+").split("=")[0] for override in coin.overrides} == {
+        "divek.allow_custom",
         "reward.custom_reward_function.path",
         "reward.custom_reward_function.name",
         "reward.custom_reward_function.reward_kwargs.coin_seed",
@@ -70,7 +71,12 @@ def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: P
 def test_verl_loads_the_coin_reward(learning: ModuleType, compose: Callable[..., Any], tmp_path: Path) -> None:
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
-    config = compose(*learning.plan_of("coin", 2, tmp_path, 60).overrides, name="divek_demo")
+    from divek_verl.demo.run import training_command
+    from divek_verl.trainer.configure import prepare_config
+
+    plan = learning.plan_of("coin", 2, tmp_path, 60)
+    config = compose(*training_command(plan)[5:-5], *plan.overrides, name="divek_demo")
+    prepare_config(config)
     loaded = get_custom_reward_fn(config)
     row = {"split": "train", "options": ["Chad", "Mali"], "truth": "Chad"}
     assert loaded("divek/flags/base", "<think>a</think><answer>A</answer>", "A", row)["acc"] == 1.0
