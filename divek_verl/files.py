@@ -3,15 +3,17 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
 
+JsonObject = dict[str, Any]
 
-def dump(record: Any) -> str:
+
+def dump(record: object) -> str:
     """One record as one line of JSON; keys keep their order.
 
     A model's text may hold lone surrogates, which UTF-8 cannot encode; such a line is written in ASCII.
@@ -27,7 +29,7 @@ def dump(record: Any) -> str:
     return line + "\n"
 
 
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
+def append_line(path: Path, record: JsonObject) -> None:
     """Append one line. If a kill left the last line torn, end that one first, so that no second record is lost."""
     line = dump(record).encode("utf-8")
     with path.open("a+b") as file:
@@ -39,7 +41,7 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
         file.write(line)
 
 
-def iter_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+def iter_lines(path: Path) -> Iterator[JsonObject | None]:
     """The record of each line that is not empty; None for one that is not a JSON object, such as one torn by a kill.
 
     Raises:
@@ -54,14 +56,14 @@ def iter_lines(path: Path) -> Iterator[dict[str, Any] | None]:
             yield record if isinstance(record, dict) else None
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+def read_lines(path: Path) -> tuple[list[JsonObject], int]:
     """The records of ``path`` in order, and the number of lines that are none; a missing file is empty."""
     lines = list(iter_lines(path)) if path.is_file() else []
     records = [record for record in lines if record is not None]
     return records, len(lines) - len(records)
 
 
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, records: Iterable[JsonObject]) -> None:
     """Replace the file by these records; a reader sees the old file or the whole new one."""
     write_aside(path, "".join(dump(record) for record in records))
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from divek_verl.errors import SetupError
+from divek_verl.files import JsonObject
 from divek_verl.measures import VOTE_MEASURES
 from divek_verl.question import Question
 from divek_verl.votes import MinedVotes, Votes
@@ -173,13 +174,13 @@ class QuestionRecord:
         for name in VOTE_MEASURES:
             setattr(self, name, measures.get(name, 0.0))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The line of ``questions.jsonl``; ``cached_share`` is the share of the samples' prompt tokens."""
         cached_share = self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
         return {"schema": SCHEMA, **asdict(self), "cached_share": cached_share}
 
     @classmethod
-    def from_json(cls: type[Record], line: Mapping[str, Any]) -> Record:
+    def from_json(cls: type[Record], line: JsonObject) -> Record:
         """The record of a line that this or an earlier release wrote; unknown keys are ignored.
 
         Raises:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from importlib import import_module
 from string import ascii_uppercase
-from typing import Any
+from typing import SupportsFloat
 
 from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.class_lists import classes_of
@@ -20,13 +20,13 @@ CLASS_FOLDER = "class_folder"
 def compute_score(
     data_source: str,
     solution_str: str,
-    ground_truth: Any,
-    extra_info: Mapping[str, Any] | None = None,
+    ground_truth: object,
+    extra_info: Mapping[str, object] | None = None,
     *,
     format_weight: float = 1.0,
     answer_weight: float = 1.0,
     open_questions: bool = False,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> dict[str, float]:
     """Grades one completion; the same keys for every row, all finite.
 
@@ -64,7 +64,7 @@ def compute_score(
     return _result(score, acc, info.get("measures"), well_formed=well_formed, answered=float(answered))
 
 
-def _grade(data_source: str, completion: str, ground_truth: Any, info: Mapping[str, Any]) -> tuple[bool, bool]:
+def _grade(data_source: str, completion: str, ground_truth: object, info: Mapping[str, object]) -> tuple[bool, bool]:
     """Whether the completion answers, and whether the answer is right."""
     options, truth = _as_list(info.get("options")), _text(info.get("truth"))
     if options:
@@ -92,7 +92,7 @@ def _same_class(name: str, truth: str) -> bool:
 
 
 def _verl_score(
-    data_source: str, solution_str: str, ground_truth: Any, extra_info: Any, kwargs: dict[str, Any]
+    data_source: str, solution_str: str, ground_truth: object, extra_info: object, kwargs: dict[str, object]
 ) -> dict[str, float]:
     """verl's own reward under our keys, so that one batch can mix data sources; only this imports verl."""
     verl_rewards = import_module("verl.utils.reward_score")
@@ -107,7 +107,7 @@ def _verl_score(
 
 
 def _result(
-    score: Any, acc: Any, measures: Any = None, *, well_formed: float = 0.0, answered: float = 0.0
+    score: object, acc: object, measures: object = None, *, well_formed: float = 0.0, answered: float = 0.0
 ) -> dict[str, float]:
     given = measures if isinstance(measures, Mapping) else {}
     return {
@@ -119,21 +119,21 @@ def _result(
     }
 
 
-def _finite(value: Any) -> float:
+def _finite(value: object) -> float:
     """0.0 for what is no finite number: a missing measure is None, or nan from a parquet file."""
     try:
-        number = float(value)
+        number = float(value) if isinstance(value, SupportsFloat | str) else 0.0
     except (TypeError, ValueError, OverflowError):
         return 0.0
     return number if math.isfinite(number) else 0.0
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """``value`` if it is text, else the empty text: a null arrives in several forms."""
     return value if isinstance(value, str) else ""
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[object]:
     """A list of a list, tuple or numpy array; empty for anything else."""
     if hasattr(value, "tolist"):
         value = value.tolist()

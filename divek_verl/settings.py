@@ -4,12 +4,12 @@ docs/generate.py writes config/divek/online.yaml and docs/configuration.md from 
 defaults and ranges from it.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from divek_verl.errors import SetupError
+from divek_verl.files import JsonObject
 from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS, option_source_class
 from divek_verl.question import QuestionRules
 
@@ -192,7 +192,7 @@ class Settings(BaseModel):
         """Whether training needs votes at all: for its options, or to skip easy images."""
         return self.skip_easy or option_source_class(self.option_source).uses_votes
 
-    def sampling(self, response_length: int) -> dict[str, Any]:
+    def sampling(self, response_length: int) -> dict[str, object]:
         """The options that change how the K answers are drawn, as the first line of a votes file records them."""
         names = ("num_samples", "temperature", "top_p", "top_k", "repetition_penalty", "max_pixels", "min_pixels")
         limit = self.max_new_tokens or response_length
@@ -231,7 +231,7 @@ def allowed(name: str) -> str:
     return _in_words(Settings.model_json_schema()["properties"][name])
 
 
-def _in_words(schema: Mapping[str, Any]) -> str:
+def _in_words(schema: JsonObject) -> str:
     """A part of a JSON schema in words."""
     if "anyOf" in schema:
         # A type can have bounds and a single value has none: name the value first.

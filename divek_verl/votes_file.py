@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from divek_verl.errors import SetupError
 from divek_verl.files import dump, iter_lines, lock, write_lines
@@ -37,7 +37,7 @@ class Origin:
     """
 
     model: str
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, object] = field(default_factory=dict)
     class_lists: Mapping[str, str] = field(default_factory=dict)
 
     def differences(self, other: "Origin") -> list[str]:
@@ -171,6 +171,6 @@ def model_name(path: str) -> str:
     return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
 
 
-def origin_of(model: str, sampling: Mapping[str, Any], classes: Sequence[tuple[str, ClassNames]]) -> Origin:
+def origin_of(model: str, sampling: Mapping[str, object], classes: Sequence[tuple[str, ClassNames]]) -> Origin:
     """The origin of votes that are about to be mined with ``classes``, pairs of data source and class list."""
     return Origin(model_name(model), dict(sampling), {source: class_list_hash(names) for source, names in classes})

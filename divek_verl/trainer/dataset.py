@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+from omegaconf import DictConfig
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from divek_verl import prompts
@@ -43,7 +44,7 @@ class DiveKDataset(RLHFDataset):
         counted_wrong: reason -> image ids of the validation rows that cannot be asked; they stay and score 0.
     """
 
-    def __init__(self, *args: Any, config: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, config: DictConfig, **kwargs: object) -> None:
         settings = read_settings(config.divek)
         self._bounds = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
         self._longest_prompt = 0
@@ -76,8 +77,8 @@ class DiveKDataset(RLHFDataset):
         if not self.shuffle:
             return rows.select(range(self.max_samples))
         # The same generator and call as verl's, so that the same rows are taken.
-        indices: Any = np.random.default_rng(self.seed).choice(len(rows), size=self.max_samples, replace=False)
-        return rows.select(indices.tolist())
+        indices = np.random.default_rng(self.seed).choice(len(rows), size=self.max_samples, replace=False)
+        return rows.select(np.atleast_1d(indices).tolist())
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
         """Leave out rows that cannot be asked, by reason; rows of other data sources keep verl's own filter.
@@ -178,12 +179,12 @@ class DiveKDataset(RLHFDataset):
         return super()._build_messages(example, key)
 
     @classmethod
-    async def process_vision_info(cls, messages: list[Message], image_patch_size: int, config: Any) -> Any:
+    async def process_vision_info(cls, messages: list[Message], image_patch_size: int, config: DictConfig) -> object:
         upright = await asyncio.get_running_loop().run_in_executor(None, _upright, messages)
         return await super().process_vision_info(upright, image_patch_size, config)
 
     @classmethod
-    def _process_multi_modal_info(cls, messages: list[Message], image_patch_size: int, config: Any) -> Any:
+    def _process_multi_modal_info(cls, messages: list[Message], image_patch_size: int, config: DictConfig) -> object:
         return super()._process_multi_modal_info(_upright(messages), image_patch_size, config)
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import hydra
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
+from PIL import Image
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, DictConfigWrap, ToolListWrap, _agent_loop_registry
+from verl.workers.rollout.replica import TokenOutput
 
 from divek_verl.compat import GROUP_FIELD, serves_groups
 from divek_verl.labels import ClassNames
@@ -26,7 +28,7 @@ class OpenPrompt:
 
     uid: str
     token_ids: list[int]
-    images: Any
+    images: list[Image.Image] | None
     deadline: float
 
 
@@ -41,8 +43,7 @@ class OnlineMiner:
     def __init__(self, worker: Any, settings: Settings) -> None:
         self.worker = worker
         self.settings = settings
-        self._loop: Any = None
-        self._prompt_tokens: Any = None
+        self._loop: AgentLoopBase | None = None
         self._grouped = settings.group_requests and serves_groups(worker.config)
 
     async def mine(self, messages: list[Message], classes: ClassNames, uid: str, record: QuestionRecord) -> MinedVotes:
@@ -64,12 +65,12 @@ class OnlineMiner:
         except Exception as error:
             raise MiningError(FailureReason.UNREADABLE_IMAGE, error) from error
         try:
-            token_ids = await asyncio.to_thread(self._prompt_tokens, messages, media.get("images"))
+            token_ids = await asyncio.to_thread(loop.prompt_tokens, messages, media.get("images"))
         except ValueError as error:
             raise MiningError(FailureReason.OVERLONG_PROMPT, error) from error
         return OpenPrompt(uid, token_ids, media.get("images"), deadline)
 
-    def _single_turn_loop(self) -> Any:
+    def _single_turn_loop(self) -> AgentLoopBase:
         if self._loop is None:
             worker = self.worker
             self._loop = hydra.utils.instantiate(
@@ -83,10 +84,10 @@ class OnlineMiner:
                 data_config=DictConfigWrap(worker.config.data),
                 tools=ToolListWrap([]),
             )
-            self._prompt_tokens = PromptTokens(self._loop)
+            self._loop.prompt_tokens = PromptTokens(self._loop)
         return self._loop
 
-    async def _sample(self, prompt: OpenPrompt) -> list[Any]:
+    async def _sample(self, prompt: OpenPrompt) -> list[TokenOutput | BaseException]:
         """K outputs, or an exception in the place of one; one that is late is a TimeoutError.
 
         Nothing is aborted in the engine: that would clear its caches for everybody.
@@ -95,7 +96,7 @@ class OnlineMiner:
         groups = [(0, count)] if self._grouped else [(index, 1) for index in range(count)]
         tasks = {asyncio.ensure_future(self._request(prompt, *group)): group for group in groups}
         await asyncio.wait(tasks, timeout=max(0.0, prompt.deadline - time.monotonic()))
-        outputs: list[Any] = []
+        outputs: list[TokenOutput | BaseException] = []
         for task, (_, size) in tasks.items():
             if not task.done():
                 task.cancel()
@@ -106,10 +107,10 @@ class OnlineMiner:
                 outputs += task.result()
         return outputs
 
-    async def _request(self, prompt: OpenPrompt, index: int, count: int) -> list[Any]:
+    async def _request(self, prompt: OpenPrompt, index: int, count: int) -> list[TokenOutput]:
         """One request to the engine; all of an image share a routing id, because one replica has its picture cached."""
         settings, rollout = self.settings, self.worker.rollout_config
-        params: dict[str, Any] = {
+        params: dict[str, float] = {
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "top_k": settings.top_k,
@@ -133,7 +134,11 @@ class OnlineMiner:
         return split_group(output) if count > 1 else [output]
 
     def _count(
-        self, outputs: Sequence[Any], prompt: OpenPrompt, classes: ClassNames, record: QuestionRecord
+        self,
+        outputs: Sequence[TokenOutput | BaseException],
+        prompt: OpenPrompt,
+        classes: ClassNames,
+        record: QuestionRecord,
     ) -> MinedVotes:
         done = [each for each in outputs if not isinstance(each, BaseException) and each.stop_reason not in ABORTED]
         if not done:
@@ -166,7 +171,7 @@ def is_truncated(token_ids: Sequence[int], limit: int, end: int) -> bool:
     return len(token_ids) >= limit and token_ids[-1] != end
 
 
-def split_group(output: Any) -> list[Any]:
+def split_group(output: TokenOutput) -> list[TokenOutput]:
     """One output for each completion of a request with n > 1 (compat.py: serve_groups).
 
     The engine reports the cached tokens of one completion, the one that ended last. Each completion gets that number,
@@ -181,7 +186,7 @@ def split_group(output: Any) -> list[Any]:
     return [output.model_copy(update={"token_ids": tokens, "stop_reason": reason}) for tokens, reason in group]
 
 
-def _oldest_version(output: Any) -> int | None:
+def _oldest_version(output: TokenOutput) -> int | None:
     """A request that continues after a weight sync has two versions; the votes are as old as the older one."""
     oldest: int | None = output.extra_fields.get("min_global_steps")
     return output.extra_fields.get("global_steps") if oldest is None else oldest

@@ -6,7 +6,9 @@ A prompt only needs to know how many tokens a picture takes, and that follows fr
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+
+from PIL import Image
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +23,11 @@ class PromptTokens:
         loop: an agent loop of verl's (``verl/experimental/agent_loop/agent_loop.py``).
     """
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: AgentLoopBase) -> None:
         self._loop = loop
         self._agrees: bool | None = None if can_count(loop) else False
 
-    def __call__(self, messages: list[dict], images: Sequence[Any] | None) -> list[int]:
+    def __call__(self, messages: list[dict], images: Sequence[Image.Image] | None) -> list[int]:
         """The prompt's token ids, a picture's placeholders repeated; takes milliseconds, so call it in a thread.
 
         Raises:
@@ -37,7 +39,7 @@ class PromptTokens:
             raise ValueError(f"{len(token_ids)} tokens, data.max_prompt_length={limit}")
         return list(self._loop._cap_text_prompt_length(token_ids))
 
-    def _build(self, messages: list[dict], images: Sequence[Any] | None) -> list[int]:
+    def _build(self, messages: list[dict], images: Sequence[Image.Image] | None) -> list[int]:
         if not images or self._agrees is False:
             return self._processed(messages, images)
         counted = self._counted(messages, images)
@@ -49,11 +51,11 @@ class PromptTokens:
             return processed
         return counted
 
-    def _processed(self, messages: list[dict], images: Sequence[Any] | None) -> list[int]:
+    def _processed(self, messages: list[dict], images: Sequence[Image.Image] | None) -> list[int]:
         builder = self._loop.continuous_token_builder
         return list(builder.build_initial_tokens(messages, images=list(images) if images else None))
 
-    def _counted(self, messages: list[dict], images: Sequence[Any]) -> list[int]:
+    def _counted(self, messages: list[dict], images: Sequence[Image.Image]) -> list[int]:
         from verl.utils.tokenizer.chat_template import apply_chat_template
 
         processor = self._loop.processor
@@ -63,7 +65,7 @@ class PromptTokens:
         return _repeated(processor.tokenizer(text)["input_ids"], processor.image_token_id, counts["num_image_tokens"])
 
 
-def can_count(loop: Any) -> bool:
+def can_count(loop: AgentLoopBase) -> bool:
     """Whether the processor can tell a picture's tokens from its size, with no options that change its pixels."""
     needed = ("image_token_id", "_get_num_multimodal_tokens")
     return all(hasattr(loop.processor, name) for name in needed) and not loop.mm_processor_kwargs

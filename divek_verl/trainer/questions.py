@@ -28,7 +28,7 @@ TIMEOUT_MARGIN_S = 30.0
 Message = dict[str, Any]
 
 
-class Prompt(TypedDict):
+class Prompt(TypedDict, total=False):
     """The fields of one row as verl hands it to an agent-loop worker, as far as they are read here."""
 
     uid: str
@@ -38,6 +38,7 @@ class Prompt(TypedDict):
     reward_model: dict[str, Any]
     extra_info: dict[str, Any] | None
     image_root: str
+    __rollout_n__: int  # where a prompt brings a group size of its own
 
 
 # (messages, class list, uid, record) -> votes; raises MiningError

@@ -5,10 +5,11 @@ One Ray actor writes for all agent-loop workers, so that lines are never torn an
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from divek_verl.files import append_line
 from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, QuestionRecord
@@ -67,13 +68,13 @@ class RunRecorder:
         self._questions = folder / QUESTIONS_FILE
         self._mined: list[QuestionRecord] = []
         self._rolled_out: list[QuestionRecord] = []
-        self._workers: list[Any] = []
+        self._workers: list[ActorHandle] = []
 
-    def register_worker(self, handle: Any) -> None:
+    def register_worker(self, handle: ActorHandle) -> None:
         """Remember an agent-loop worker, so that the sampler can notice its death."""
         self._workers.append(handle)
 
-    def workers(self) -> list[Any]:
+    def workers(self) -> list[ActorHandle]:
         return self._workers
 
     def record_votes(self, record: QuestionRecord) -> None:
@@ -104,7 +105,7 @@ class RunRecorder:
         return summarize(mined, rolled_out)
 
 
-def shared_recorder(run_dir: str) -> Any:
+def shared_recorder(run_dir: str) -> ActorHandle:
     """The handle of this job's recorder; the first caller starts it. It takes no CPU slot of Ray's."""
     options = {"name": RECORDER_NAME, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1}
     return ray.remote(RunRecorder).options(**options).remote(run_dir)
@@ -120,12 +121,12 @@ class MetricsFile:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         self._path = Path(run_dir) / METRICS_FILE
 
-    def log(self, data: dict[str, Any], step: int) -> None:
+    def log(self, data: Mapping[str, object], step: int) -> None:
         """Append one line with everything in ``data`` that is a number; JSON has only null for NaN and infinities."""
         numbers: dict[str, float | None] = {}
         for name, value in data.items():
             try:
-                number = float(value)
+                number = float(value)  # type: ignore[arg-type]
             except (TypeError, ValueError):
                 continue
             numbers[name] = number if math.isfinite(number) else None

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import ray
+from omegaconf import DictConfig
 from ray.exceptions import ActorUnavailableError, RayActorError
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from divek_verl.settings import read_settings
@@ -30,7 +31,7 @@ class DivekReplayBuffer(ReplayBuffer):
         NoProgress: from ``sample``, instead of waiting for ever.
     """
 
-    def __init__(self, *, sampler_kwargs: Any, refill_fn: Callable[[int], None], **kwargs: Any) -> None:
+    def __init__(self, *, sampler_kwargs: DictConfig, refill_fn: Callable[[int], None], **kwargs: object) -> None:
         self.settings = read_settings(sampler_kwargs.divek)
         self.max_refills = self.settings.max_refills_per_step or 10 * int(sampler_kwargs.train_batch_size)
         self.recorder = shared_recorder(self.settings.run_dir)
@@ -53,7 +54,7 @@ class DivekReplayBuffer(ReplayBuffer):
             **kwargs,
         )
 
-    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """A batch of finished groups with verl's metrics and, for training, the ``divek/`` metrics of the step."""
         self._refills = 0
         self._last_progress = time.monotonic()

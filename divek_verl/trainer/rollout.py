@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
+from ray.actor import ActorHandle
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
@@ -47,7 +48,7 @@ class InFlightQuestion:
 class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     """verl's agent-loop worker with the mining stage before the rollouts of each DiVE-k row."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         settings = read_settings(self.config.divek)
         recorder = shared_recorder(settings.run_dir)
@@ -55,7 +56,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         store = start_store(settings.max_vote_age) if settings.reuses_votes else None
         self._set_up(settings, recorder, store)
 
-    def _set_up(self, settings: Settings, recorder: Any, store: Any | None) -> None:
+    def _set_up(self, settings: Settings, recorder: ActorHandle, store: ActorHandle | None) -> None:
         self.settings, self.recorder = settings, recorder
         self.miner = OnlineMiner(self, settings)
         self.questions = QuestionMaker(
@@ -104,7 +105,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         finally:
             del self._in_flight[prompt["uid"]]
 
-    async def _run_agent_loop(self, sampling_params: dict, trajectory: dict, **kwargs: Any) -> Any:
+    async def _run_agent_loop(self, sampling_params: dict, trajectory: dict, **kwargs: Any) -> object:
         asked = self._in_flight.get(kwargs["uid"])
         if asked is None:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
@@ -121,6 +122,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
                 raise
             logger.exception("divek_verl: a validation rollout of %s failed", asked.record.image_id)
             await self._publish_zero(kwargs, reason)
+            return None
         finally:
             asked.sessions_left -= 1
             if asked.sessions_left == 0:
@@ -129,7 +131,9 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
                 asked.record.rollout_failures = dict(asked.failures)
                 await self.recorder.write.remote(asked.record)
 
-    async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
+    async def _agent_loop_postprocess(
+        self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
+    ) -> None:
         await super()._agent_loop_postprocess(output, validate, **kwargs)
         asked = self._in_flight.get(kwargs["uid"])
         if asked is None:
@@ -183,8 +187,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
 
     def _sessions(self, prompt: Prompt, trajectory: dict) -> int:
         rollout = self.config.actor_rollout_ref.rollout
-        asked: Any = prompt.get("__rollout_n__")  # verl sets it where a prompt brings a number of its own
-        return int(asked or (rollout.val_kwargs.n if trajectory["validate"] else rollout.n))
+        return int(prompt.get("__rollout_n__") or (rollout.val_kwargs.n if trajectory["validate"] else rollout.n))
 
     def _count_tokens(self, messages: list[Message]) -> int:
         template = (self.processor or self.tokenizer).apply_chat_template
@@ -202,7 +205,7 @@ def _first_image(messages: list[Message]) -> str:
 class TwoStageAgentLoopManager(AgentLoopManagerTQ):
     """verl's manager with our workers; named by ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         # verl's own __init__ sets its class, so this has to come after it.
         self.agent_loop_workers_class = ray.remote(TwoStageAgentLoopWorker)

@@ -38,13 +38,13 @@ def _extend_tracking(tracking: Any, runs: list[str]) -> None:
         runs.extend([run_dir] if run_dir else [])
 
     @functools.wraps(original_log)
-    def log(self: Any, data: dict[str, Any], step: int, backend: object = None) -> None:
+    def log(self: Any, data: dict[str, object], step: int, backend: object = None) -> None:
         original_log(self, data, step, backend)
         if self._divek_metrics is not None:
             self._divek_metrics.log(data, step)
 
     @functools.wraps(original_finish)
-    def finish(self: Any, *args: Any, **kwargs: Any) -> None:
+    def finish(self: object, *args: object, **kwargs: object) -> None:
         # verl finishes its trackers once, whether the training succeeded or not.
         run_dir = None if getattr(self, "_finished", False) else getattr(self, "_divek_run_dir", None)
         original_finish(self, *args, **kwargs)
@@ -77,12 +77,12 @@ def _extend_generations(generations: Any, runs: Sequence[str]) -> None:
     original_log, original_tensorboard = generations.log, generations.log_generations_to_tensorboard
 
     @functools.wraps(original_log)
-    def log(self: Any, loggers: object, samples: Sequence[Sequence[Any]], step: int) -> None:
+    def log(self: object, loggers: object, samples: Sequence[Sequence[str]], step: int) -> None:
         named = [(text or NO_QUESTION, *rest) for text, *rest in samples] if runs else samples
         original_log(self, loggers, named, step)
 
     @functools.wraps(original_tensorboard)
-    def log_to_tensorboard(self: Any, samples: Sequence[Sequence[Any]], step: int) -> None:
+    def log_to_tensorboard(self: object, samples: Sequence[Sequence[str]], step: int) -> None:
         shown = [(verbatim(text), verbatim(answer), *rest) for text, answer, *rest in samples] if runs else samples
         original_tensorboard(self, shown, step)
 

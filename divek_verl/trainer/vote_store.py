@@ -4,9 +4,10 @@ The age of votes is counted in versions of the policy: one per training step in 
 """
 
 from pathlib import Path
-from typing import Any
 
 import ray
+from omegaconf import DictConfig
+from ray.actor import ActorHandle
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 
 from divek_verl.errors import SetupError
@@ -54,7 +55,7 @@ class VoteStore:
         return list(self._votes.values())
 
 
-def start_store(max_age: int | None) -> Any:
+def start_store(max_age: int | None) -> ActorHandle:
     """The handle of this job's store; the first caller starts it. It takes no CPU slot of Ray."""
     options = {"name": STORE_NAME, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1}
     return ray.remote(VoteStore).options(**options).remote(max_age)
@@ -67,7 +68,7 @@ class SaveVotes(CheckpointCallback):
     """
 
     def on_save(
-        self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
+        self, trainer: object, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: object
     ) -> None:
         try:
             store = ray.get_actor(STORE_NAME)
@@ -77,7 +78,7 @@ class SaveVotes(CheckpointCallback):
         write_votes_file(Path(checkpoint_dir).absolute() / CHECKPOINT_FILE, votes_origin(self.config), votes)
 
 
-def fill_store(store: Any, file: VotesFile, path: Path) -> str:
+def fill_store(store: ActorHandle, file: VotesFile, path: Path) -> str:
     """Put a file's votes into the store; returns one sentence for the log."""
     ray.get(store.put.remote(*file.votes), timeout=STORE_TIMEOUT)
     torn = f"; {file.torn} torn lines left out" if file.torn else ""
@@ -85,7 +86,7 @@ def fill_store(store: Any, file: VotesFile, path: Path) -> str:
     return f"loaded the votes on {len(file.votes)} images from {path}{torn}{short}"
 
 
-def restore_votes(store: Any, path: Path, origin: Origin) -> str:
+def restore_votes(store: ActorHandle, path: Path, origin: Origin) -> str:
     """Load the votes of a checkpoint; returns one sentence for the log.
 
     Without votes, or with votes that other settings mined, the images are mined again.
@@ -100,7 +101,7 @@ def restore_votes(store: Any, path: Path, origin: Origin) -> str:
     return fill_store(store, file, path)
 
 
-def resumed_folder(trainer: Any) -> Path | None:
+def resumed_folder(trainer: DictConfig) -> Path | None:
     """The checkpoint that verl resumes from, or None (verl/trainer/ppo/v1/trainer_base.py: _load_checkpoint)."""
     from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
@@ -112,7 +113,7 @@ def resumed_folder(trainer: Any) -> Path | None:
     return None if found is None else Path(found)
 
 
-def prepare_store(config: Any) -> Any | None:
+def prepare_store(config: DictConfig) -> ActorHandle | None:
     """The run's vote store with the votes of ``divek.votes_file`` and of the checkpoint that verl resumes from.
 
     The checkpoint's votes come last, because they are newer. None where every visit samples.
