@@ -75,6 +75,9 @@ def test_verl_loads_the_coin_reward(learning: ModuleType, compose: Callable[...,
     from divek_verl.trainer.configure import prepare_config
 
     plan = learning.plan_of("coin", 2, tmp_path, 60)
+    plan.data.mkdir()
+    for split in ("train", "val_base", "val_new"):
+        (plan.data / f"{split}.parquet").touch()
     config = compose(*training_command(plan)[5:-5], *plan.overrides, name="divek_demo")
     prepare_config(config)
     loaded = get_custom_reward_fn(config)
