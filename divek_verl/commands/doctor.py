@@ -29,11 +29,9 @@ SHOWN = ("verl", "TransferQueue", "tensordict", "torch", "transformers", "ray", 
 # Has a fallback, so it may be missing.
 OPTIONAL = ("flash-attn",)
 # `++` because verl's own files lack the first key.
-WITHOUT_FLASH_ATTENTION = " ".join(
-    [
-        "++actor_rollout_ref.model.override_config.attn_implementation=sdpa",
-        "actor_rollout_ref.model.use_remove_padding=false",
-    ]
+WITHOUT_FLASH_ATTENTION = (
+    "++actor_rollout_ref.model.override_config.attn_implementation=sdpa "
+    "actor_rollout_ref.model.use_remove_padding=false"
 )
 GIB = 2**30
 # A checkpoint of a model in fp32 with AdamW's two moments takes 12 bytes a parameter: 100 GB for 8.3 billion.
@@ -44,7 +42,7 @@ QUESTION = "What colour is this? Answer in one short sentence."
 
 
 class State(Enum):
-    """The result of a check; only ``RED`` makes the command fail."""
+    """The result of a check by its colour on the screen; only ``RED`` makes the command fail."""
 
     GREEN = "green"
     YELLOW = "yellow"
@@ -90,7 +88,6 @@ def installed_version(name: str) -> str | None:
 
 
 def check_python() -> Line:
-    """Whether this Python is supported."""
     supported = importlib.metadata.metadata(PACKAGE)["Requires-Python"] or ""
     version = platform.python_version()
     found, fits = f"{version} (supported: {supported})", SpecifierSet(supported).contains(version)
@@ -98,7 +95,6 @@ def check_python() -> Line:
 
 
 def check_requirement(requirement: Requirement) -> Line:
-    """Whether the installed version of one package is supported."""
     name, specifier = requirement.name, requirement.specifier
     version = installed_version(name)
     fits = version is not None and specifier.contains(version, prereleases=True)
@@ -226,14 +222,8 @@ async def _generate(model: str) -> tuple[int, float]:
 def examine(model: str | None, ray: bool = True) -> Iterator[Line]:
     """The lines of all checks, cheap ones first; a check that breaks is a red line of its own."""
     extra = "cpu" if is_chosen() else "gpu"
-    checks: list[Callable[[], Line | Iterator[Line]]] = [
-        check_python,
-        lambda: check_versions(extra),
-        check_plugin,
-        check_platform,
-        check_flash_attention,
-        lambda: check_disk(extra),
-    ]
+    checks: list[Callable[[], Line | Iterator[Line]]] = [check_python, lambda: check_versions(extra), check_plugin]
+    checks += [check_platform, check_flash_attention, lambda: check_disk(extra)]
     if ray:
         checks.append(check_ray)
     if model is not None:

@@ -21,7 +21,6 @@ WEIGHTS: dict[Literal["micro", "macro"], str] = {
 
 
 def write_page(results: Results, path: Path) -> None:
-    """Write the page."""
     write_aside(path, render(results))
 
 
@@ -45,7 +44,8 @@ def show(results: Results, console: Console) -> None:
     console.print(_sample_table(results))
     if results.second_step:
         console.print(_difference_table("what the second step adds to the most frequent answer", results.second_step))
-    _print(_notes(results), console)
+    for line in _notes(results):
+        console.print(visible(line), markup=False, highlight=False)
     comparison = results.comparison
     if comparison is None:
         return
@@ -53,10 +53,6 @@ def show(results: Results, console: Console) -> None:
     lines = [f"before: {comparison.model}", *(f"also different: {line}" for line in comparison.other_settings)]
     if comparison.only_here or comparison.only_there:
         lines.append(f"left out: {comparison.only_here} images only here, {comparison.only_there} only there")
-    _print(lines, console)
-
-
-def _print(lines: Iterator[str] | Sequence[str], console: Console) -> None:
     for line in lines:
         console.print(visible(line), markup=False, highlight=False)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from divek_verl.engines.base import Engine, for_each
-from divek_verl.engines.rows import Key, PreparedRows, read_rows
+from divek_verl.engines.rows import Key, read_rows
 from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.display import write_page
@@ -75,7 +75,7 @@ class Evaluation:
     def measures(self) -> list[str]:
         return [name for name in MEASURES if name != "two_step" or self.mode != "one-step"]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The settings that decide the answers, besides model and data."""
         settings = asdict(self.two_step)
         rules = settings.pop("rules")
@@ -104,12 +104,25 @@ class EvaluationFolder:
         torn: lines that a kill left unreadable; their images are asked again.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, asked: Mapping[str, object]) -> None:
         self._questions = folder / QUESTIONS_FILE
         self.records: dict[tuple[str, str], EvaluationRecord] = {}
         # Through JSON, so that tuples and lists compare equal.
         wanted = json.loads(json.dumps(asked))
-        _check_folder(folder, wanted)
+        try:
+            found = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if self._questions.exists():
+                raise SetupError(f"{folder} holds the records of something else: name another folder.") from None
+            found = wanted
+        except ValueError:
+            found = None
+        if found != wanted:
+            changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
+            raise SetupError(
+                f"{folder} holds an evaluation with another {' and another '.join(changed) or 'format'}: "
+                "name another folder with --out, or start over with --fresh."
+            )
         write_aside(folder / ASKED_FILE, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
         lines, self.torn = read_lines(self._questions)
         for line in lines:
@@ -135,24 +148,6 @@ class EvaluationFolder:
         ordered = [self.records[key] for key in sorted(self.records)]
         write_lines(self._questions, (record.to_json() for record in ordered))
         return ordered
-
-
-def _check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
-    try:
-        found = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if (folder / QUESTIONS_FILE).exists():
-            raise SetupError(f"{folder} holds the records of something else: name another folder.") from None
-        return
-    except ValueError:
-        found = None
-    if found == wanted:
-        return
-    changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
-    raise SetupError(
-        f"{folder} holds an evaluation with another {' and another '.join(changed) or 'format'}: "
-        "name another folder with --out, or start over with --fresh."
-    )
 
 
 async def evaluate(
@@ -185,7 +180,17 @@ async def evaluate(
     with _writing(out):
         if fresh:
             start_over(out)
-        folder = EvaluationFolder(out, _asked(evaluation, rows))
+        # The facts that must be equal for answers to be kept; paths may change, contents may not. The class lists are part,
+        # because the answers were counted by their names and aliases.
+        asked = {
+            "model": evaluation.model,
+            "model's files": "served" if evaluation.base_url is not None else fingerprint(evaluation.model),
+            "address": evaluation.base_url,
+            "data": sorted(file.sha256 for file in rows.files),
+            "class list": sorted([source, class_list_hash(classes)] for source, classes in rows.classes.items()),
+            "settings": evaluation.settings(),
+        }
+        folder = EvaluationFolder(out, asked)
         left = [key for key in keys if folder.is_open(key, retry_failures=retry_failures)]
         counts = CallCounts(asked=len(left), kept=len(keys) - len(left), torn=folder.torn)
         if left:
@@ -236,8 +241,8 @@ async def evaluate(
             judge=judged,
             comparison=None,
         )
-        if earlier is not None:
-            results.comparison = _compared(earlier, results, records, evaluation)
+        if compare is not None and earlier is not None:
+            results.comparison = _compared(compare, earlier, results, records, evaluation)
         write_results(results, out)
         write_page(results, out / PAGE_FILE)
         return results, counts
@@ -262,21 +267,6 @@ def _writing(out: Path) -> Iterator[None]:
         raise SetupError(f"{out} cannot be written ({error.strerror}): name another folder with --out.") from None
 
 
-def _asked(evaluation: Evaluation, rows: PreparedRows) -> dict[str, Any]:
-    """The facts that must be equal for answers to be kept; paths may change, contents may not.
-
-    The class lists are included, because the answers were counted by their names and aliases.
-    """
-    return {
-        "model": evaluation.model,
-        "model's files": "served" if evaluation.base_url is not None else fingerprint(evaluation.model),
-        "address": evaluation.base_url,
-        "data": sorted(file.sha256 for file in rows.files),
-        "class list": sorted([source, class_list_hash(classes)] for source, classes in rows.classes.items()),
-        "settings": evaluation.settings(),
-    }
-
-
 def fingerprint(model: str) -> str:
     """A hash of the names, sizes and times of a model folder's files: it changes when the model at a path does."""
     folder = Path(model).expanduser()
@@ -287,43 +277,38 @@ def fingerprint(model: str) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Earlier:
-    """The evaluation to compare with."""
-
-    run: Path
-    results: Results
-    records: list[EvaluationRecord]
-
-
-def _read_earlier(run: Path, keys: Sequence[Key]) -> _Earlier:
+def _read_earlier(run: Path, keys: Sequence[Key]) -> tuple[Results, list[EvaluationRecord]]:
     """Read the other evaluation before anything is asked, so that a wrong folder costs nothing."""
     results = read_results(run)
     folder = run if run.is_dir() else run.parent
     records = [EvaluationRecord.from_json(line) for line in read_lines(folder / QUESTIONS_FILE)[0]]
     if not {record.key for record in records} & set(keys):
         raise SetupError(f"{run} evaluated none of these images: compare evaluations of the same data.")
-    return _Earlier(run, results, records)
+    return results, records
 
 
 def _compared(
-    earlier: _Earlier, after: Results, records: Sequence[EvaluationRecord], evaluation: Evaluation
+    run: Path,
+    earlier: tuple[Results, list[EvaluationRecord]],
+    after: Results,
+    records: Sequence[EvaluationRecord],
+    evaluation: Evaluation,
 ) -> Comparison:
     """This evaluation (after) against an earlier one (before), on the images of both."""
-    before = earlier.results
-    shared = {record.key for record in earlier.records} & {record.key for record in records}
+    before, old_records = earlier
+    shared = {record.key for record in old_records} & {record.key for record in records}
     measures = [name for name in evaluation.measures if name != "two_step" or before.mode != "one-step"]
     old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
     new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return Comparison(
-        run=str(earlier.run),
+        run=str(run),
         model=before.model,
         only_here=len(records) - len(shared),
-        only_there=len(earlier.records) - len(shared),
+        only_there=len(old_records) - len(shared),
         other_settings=[f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed],
         differences=differences(
-            earlier.records,
+            old_records,
             records,
             [(name, name) for name in measures],
             seed=evaluation.two_step.seed,
@@ -332,9 +317,9 @@ def _compared(
     )
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(settings: Mapping[str, object]) -> dict[str, object]:
     """Nested settings by dotted names, such as ``open_sampling.seed``, so that a change shows one number."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             found |= {f"{name}.{inner}": each for inner, each in _flat(value).items()}

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from divek_verl.errors import SetupError
 from divek_verl.files import append_line, read_lines
@@ -258,7 +257,7 @@ def parse_verdict(reply: str) -> bool | None:
     return None
 
 
-def _verdict(completion: Any) -> Verdict:
+def _verdict(completion: object) -> Verdict:
     """The verdict in a response; any part of it may be missing, because servers of this protocol differ."""
     usage = getattr(completion, "usage", None)
     tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]

@@ -181,6 +181,12 @@ def _group(
     classes: dict[str, list[EvaluationRecord]] = {}
     for record in sorted(records, key=lambda record: record.truth):
         classes.setdefault(record.truth, []).append(record)
+    per_class = []
+    for name, own in classes.items():
+        means = {measure: mean(getattr(record, measure) for record in own) for measure in measures}
+        unjudged = {measure: mean(record.unjudged.get(measure, 0.0) for record in own) for measure in measures}
+        undecided = {measure: share for measure, share in unjudged.items() if share}
+        per_class.append(ClassScore(name=name, images=len(own), means=means, unjudged=undecided))
     failures = Counter(f"{record.failed_step}: {record.failure}" for record in records if record.failure is not None)
     sample_failures: Counter[str] = Counter()
     for record in records:
@@ -203,18 +209,7 @@ def _group(
         right_by_filler=mean(record.two_step * (record.chosen not in record.votes) for record in records),
         failures=dict(sorted(failures.items())),
         sample_failures=dict(sorted(sample_failures.items())),
-        per_class=[_class_score(name, own, measures) for name, own in classes.items()],
-    )
-
-
-def _class_score(name: str, records: list[EvaluationRecord], measures: Sequence[str]) -> ClassScore:
-    means = {measure: mean(getattr(record, measure) for record in records) for measure in measures}
-    unjudged = {measure: mean(record.unjudged.get(measure, 0.0) for record in records) for measure in measures}
-    return ClassScore(
-        name=name,
-        images=len(records),
-        means=means,
-        unjudged={measure: share for measure, share in unjudged.items() if share},
+        per_class=per_class,
     )
 
 

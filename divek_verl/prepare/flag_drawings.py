@@ -133,7 +133,7 @@ PROPORTIONS: dict[str, float] = {
 
 
 def load_drawings(cache: Path = DEFAULT_CACHE, styles: Sequence[Style] = TRAIN_STYLES) -> dict[str, list[Drawing]]:
-    """Display name -> its drawings in the order of `styles`; packages not in `cache` are fetched by"""
+    """Display name -> its drawings in the order of `styles`; npm fetches the packages that `cache` lacks."""
     by_style = [_load_style(style, cache.expanduser()) for style in styles]
     return {name: [drawings[name] for drawings in by_style if name in drawings] for name in COUNTRIES.values()}
 

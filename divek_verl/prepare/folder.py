@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import PIL
 import pyarrow as pa
@@ -30,7 +29,15 @@ def new_folder(target: Path) -> Iterator[Path]:
         SetupError: `target` holds something that is no prepared set, or cannot be written.
     """
     target = target.expanduser().resolve()
-    _refuse_foreign(target)
+    if target.exists():
+        if not target.is_dir():
+            raise SetupError(f"{target} is a file: give --out a folder.")
+        names = {path.name for path in target.iterdir()}
+        if foreign := sorted(names - _CONTENTS):
+            raise SetupError(f"{target} holds {foreign[0]}, no part of a prepared set: give --out another folder.")
+        # A folder that holds only "images" may be anybody's.
+        if names and CLASSES_FILE not in names:
+            raise SetupError(f"{target} holds {sorted(names)[0]} and no {CLASSES_FILE}: give --out another folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, hence on the same file system: renaming is then one step.
@@ -53,20 +60,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch)
 
 
-def _refuse_foreign(target: Path) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise SetupError(f"{target} is a file: give --out a folder.")
-    names = {path.name for path in target.iterdir()}
-    if foreign := sorted(names - _CONTENTS):
-        raise SetupError(f"{target} holds {foreign[0]}, no part of a prepared set: give --out another folder.")
-    # A folder that holds only "images" may be anybody's.
-    if names and CLASSES_FILE not in names:
-        raise SetupError(f"{target} holds {sorted(names)[0]} and no {CLASSES_FILE}: give --out another folder.")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

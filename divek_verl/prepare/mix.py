@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow.parquet as pq
 import typer
@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Merge prepared sets into one of mixed domains; validation files are merged whole."""
     folders = [folder.expanduser().resolve() for folder in sets]
-    classes: dict[str, Any] = {}
+    classes: dict[str, object] = {}
     roots = {}
     for folder in folders:
         for name, lists in _class_lists(folder).items():
@@ -39,9 +39,15 @@ def main(
                 )
             classes[name] = lists
             roots[name] = recorded_root(image_root(str(folder), name), out)
-    files = _common_files(folders)
+    files = [[name for name in SPLITS if (folder / f"{name}.parquet").exists()] for folder in folders]
+    for folder, names in zip(folders, files, strict=True):
+        if names != files[0]:
+            raise SetupError(
+                f"{folders[0]} holds {', '.join(files[0])} and {folder} {', '.join(names)}: "
+                "prepare both with the same --setting."
+            )
     with new_folder(out) as folder:
-        written = {name: _write(folder / f"{name}.parquet", folders, name, per_class, seed) for name in files}
+        written = {name: _write(folder / f"{name}.parquet", folders, name, per_class, seed) for name in files[0]}
         write_json(folder / CLASSES_FILE, {"sets": classes})
         facts = {"mixed": list(classes), "per_class": per_class, "seed": seed}
         write_json(folder / SET_FILE, {"image_roots": roots, **facts, "files": written, "versions": versions()})
@@ -51,7 +57,7 @@ def main(
     Console(soft_wrap=True).print(table)
 
 
-def _class_lists(folder: Path) -> dict[str, Any]:
+def _class_lists(folder: Path) -> dict[str, object]:
     """The part of each data set in a set's classes.json; a mixed set has several."""
     try:
         content = json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8"))
@@ -66,17 +72,6 @@ def _class_lists(folder: Path) -> dict[str, Any]:
             raise SetupError(f"{folder} holds no rows in train.parquet: prepare it first.")
         dataset = first["extra_info"]["dataset"]
     return {str(dataset): content}
-
-
-def _common_files(folders: Sequence[Path]) -> list[str]:
-    files = [[name for name in SPLITS if (folder / f"{name}.parquet").exists()] for folder in folders]
-    for folder, names in zip(folders, files, strict=True):
-        if names != files[0]:
-            raise SetupError(
-                f"{folders[0]} holds {', '.join(files[0])} and {folder} {', '.join(names)}: "
-                "prepare both with the same --setting."
-            )
-    return files[0]
 
 
 def _write(path: Path, folders: Sequence[Path], name: str, per_class: int | None, seed: int) -> dict[str, int]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from divek_verl.errors import SetupError
 from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
 from divek_verl.prompts import Wording
@@ -72,7 +74,7 @@ class Official:
         except ValueError as error:
             raise SetupError(f"{path} is no JSON ({error}): download it again.") from None
 
-    def mat(self, path: Path) -> dict[str, Any]:
+    def mat(self, path: Path) -> dict[str, np.ndarray]:
         """The variables of a MATLAB file."""
         from scipy.io import loadmat
 
@@ -110,11 +112,17 @@ def read_coop_split(
     path = files[0]
     content = official.json(path)
     names: dict[int, str] = {}
+    parts: dict[Part, list[Item]] = {}
     try:
-        parts: dict[Part, list[Item]] = {
-            part: [_item(path, entry, names) for entry in content[part]] for part in PARTS if part in content
-        }
-        parts["train"]
+        for part in [part for part in PARTS if part == "train" or part in content]:
+            parts[part] = []
+            for entry in content[part]:
+                image, label, name = entry
+                if not isinstance(image, str) or not isinstance(label, int) or not isinstance(name, str):
+                    raise TypeError(entry)
+                if names.setdefault(label, name) != name:
+                    raise SetupError(f"{path} calls label {label} both {names[label]!r} and {name!r}: correct it.")
+                parts[part].append(Item(PurePosixPath(checked_path(path, image)).as_posix(), label))
     except SetupError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -123,12 +131,3 @@ def read_coop_split(
         raise SetupError(f"{path} has no class for each label from 0 to {max(names)}: download it again.")
     classes = Classes(tuple(display(names[label]) for label in sorted(names)))
     return Source(official.name, root, classes, parts, f"as in {path.name}")
-
-
-def _item(path: Path, entry: Any, names: dict[int, str]) -> Item:
-    image, label, name = entry
-    if not isinstance(image, str) or not isinstance(label, int) or not isinstance(name, str):
-        raise TypeError(entry)
-    if names.setdefault(label, name) != name:
-        raise SetupError(f"{path} calls label {label} both {names[label]!r} and {name!r}: correct it.")
-    return Item(PurePosixPath(checked_path(path, image)).as_posix(), label)

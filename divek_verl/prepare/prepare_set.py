@@ -55,9 +55,8 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
             raise SetupError(f"The name {dataset!r} cannot be a data set's: give --name one without a slash.")
         planned = plan_splits(source, options)
         classes = planned.classes
-        Console(soft_wrap=True).print(
-            f"{dataset}: {len(classes.all)} classes, divided: {source.division}", highlight=False
-        )
+        found = f"{dataset}: {len(classes.all)} classes, divided: {source.division}"
+        Console(soft_wrap=True).print(found, highlight=False)
         if "val" in source.parts and options.val_fraction != VAL_FRACTION:
             print(f"--val-fraction has no effect: {dataset} has a validation part of its own")
         facts: dict[str, object] = {

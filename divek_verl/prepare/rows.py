@@ -74,14 +74,13 @@ def build_row(
     content: bytes | None = None,
 ) -> Row:
     """Row `index` of a file: the open question about one image, which is a path or the encoded bytes `content`."""
-    extra_info = {"index": index, "split": split.stage, "image_id": example.image_id, "dataset": dataset}
     return {
         "data_source": f"divek/{dataset}/{split.side}",
         "prompt": prompt,
         "images": [{"image": example.image} if content is None else {"bytes": content}],
         "ability": "classification",
         "reward_model": {"style": "rule", "ground_truth": example.truth},
-        "extra_info": extra_info,
+        "extra_info": {"index": index, "split": split.stage, "image_id": example.image_id, "dataset": dataset},
     }
 
 

@@ -73,59 +73,49 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     if "val" not in parts:
         parts |= divide(parts["train"], {"val": plan.val_fraction}, "train", f"{seed}-val")
     labels = sorted({item.label for item in parts["train"]})
-    _check_number(source.dataset, len(labels), plan.setting)
+    if plan.setting is Setting.BASE_TO_NOVEL and 2 <= len(labels) < 4:
+        raise SetupError(
+            f"{source.dataset} has {len(labels)} classes with training images, of which one half would hold a single "
+            "one: use --setting all or few-shot, or add classes."
+        )
+    if len(labels) < 2:
+        raise SetupError(
+            f"{source.dataset} has {len(labels)} classes with training images: a question needs two or more."
+        )
+    on_test = plan.eval_split is EvalSplit.TEST
+    # The parts that validate base (or all) classes and new classes.
+    validating: tuple[Part, Part] = ("test", "test") if on_test else ("val", source.new_part)
+    for part in validating:
+        if not parts.get(part):
+            other = EvalSplit.REFERENCE if on_test else EvalSplit.TEST
+            raise SetupError(f"{source.dataset} has no {part} part: use --eval-split {other.value}.")
+    base_part, new_part = validating
     classes = source.classes.only(labels)
-    base, new = frozenset(labels[: len(classes.base)]), frozenset(labels[len(classes.base) :])
-    base_part, new_part = _validating_parts(source.dataset, parts, plan.eval_split, source.new_part)
+    base, new = labels[: len(classes.base)], labels[len(classes.base) :]
     if plan.setting is Setting.BASE_TO_NOVEL:
-        held_out = new
+        held_out = set(new)
         wanted = [
-            ("train", "base", _of(parts["train"], base)),
-            ("val_base", "base", _of(parts[base_part], base)),
-            ("val_new", "new", _of(parts[new_part], new)),
+            ("train", "base", parts["train"], base),
+            ("val_base", "base", parts[base_part], base),
+            ("val_new", "new", parts[new_part], new),
         ]
     else:
-        held_out = frozenset()
-        train = list(parts["train"])
+        held_out = set()
+        train = parts["train"]
         if plan.setting is Setting.FEW_SHOT:
             train = few_shots(train, plan.shots, f"{seed}-shots")
-        wanted = [("train", "all", train), ("val", "all", _of(parts[base_part], base | new))]
+        wanted = [("train", "all", train, labels), ("val", "all", parts[base_part], labels)]
     splits = []
-    for name, side, items in wanted:
+    for name, side, items, shown_labels in wanted:
+        allowed = set(shown_labels)
+        drawn = at_most([item for item in items if item.label in allowed], plan.limit, f"{seed}-{name}")
         # In label order, so that the files do not depend on the order in which a folder was listed.
-        chosen = sorted(at_most(items, plan.limit, f"{seed}-{name}"), key=lambda item: (item.label, item.image))
+        chosen = sorted(drawn, key=lambda item: (item.label, item.image))
         examples = [Example(item.image, source.classes.all[item.label], item.image) for item in chosen]
         splits.append(Split(name, side, examples))
     shown = {example.image for split in splits for example in split.examples}
     unseen = {item.image for items in parts.values() for item in items if item.label in held_out} - shown
     return Planned(classes, splits, sorted(unseen))
-
-
-def _check_number(dataset: str, classes: int, setting: Setting) -> None:
-    """There must be a choice between classes, in each half if there are halves."""
-    if setting is Setting.BASE_TO_NOVEL and 2 <= classes < 4:
-        raise SetupError(
-            f"{dataset} has {classes} classes with training images, of which one half would hold a single one: "
-            "use --setting all or few-shot, or add classes."
-        )
-    if classes < 2:
-        raise SetupError(f"{dataset} has {classes} classes with training images: a question needs two or more.")
-
-
-def _validating_parts(
-    dataset: str, parts: Mapping[Part, Sequence[Item]], eval_split: EvalSplit, new_part: Part
-) -> tuple[Part, Part]:
-    """The parts that validate base (or all) classes and new classes."""
-    chosen: tuple[Part, Part] = ("test", "test") if eval_split is EvalSplit.TEST else ("val", new_part)
-    for part in chosen:
-        if not parts.get(part):
-            other = EvalSplit.REFERENCE if eval_split is EvalSplit.TEST else EvalSplit.TEST
-            raise SetupError(f"{dataset} has no {part} part: use --eval-split {other.value}.")
-    return chosen
-
-
-def _of(items: Sequence[Item], labels: frozenset[int]) -> list[Item]:
-    return [item for item in items if item.label in labels]
 
 
 def divide(items: Sequence[Item], shares: Mapping[Part, float], rest: Part, seed: str) -> dict[Part, list[Item]]:

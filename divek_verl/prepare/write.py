@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -42,8 +41,8 @@ class Written:
     left_out: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        facts = {"rows": self.rows.total(), "classes": len(self.rows), "duplicates": self.duplicates}
+    def to_json(self) -> dict[str, object]:
+        facts: dict[str, object] = {"rows": self.rows.total(), "classes": len(self.rows), "duplicates": self.duplicates}
         return {**facts, "left_out": dict(self.left_out)} if self.left_out else facts
 
 
@@ -60,7 +59,7 @@ def write_set(
     skip_bad: bool = False,
     embed: bool = False,
     is_easy: Callable[[str, Example], bool] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> None:
     """Check every row and write the parquet file of each split, classes.json, set.json and a report on the screen.
 
@@ -130,7 +129,13 @@ class _SetWriter:
     def _rows(self, split: Split, written: Written) -> Iterator[Row]:
         names = self.classes.of(split.side)
         prompt = user_prompt(open_question(self.wording, names.names))
-        checked = in_threads(self._check, split.examples)
+
+        def check(example: Example) -> Picture:
+            if any("\ud800" <= character <= "\udfff" for character in example.image):
+                return Picture("has a name that is not UTF-8")
+            return check_picture(self.root / example.image, keep_content=self.embed)
+
+        checked = in_threads(check, split.examples)
         for example, picture in progress(checked, f"check {split.name}", len(split.examples), unit="image"):
             reason = self._reason_to_leave_out(split, example, picture)
             if reason is not None:
@@ -144,11 +149,6 @@ class _SetWriter:
             check_row(row, names)
             written.rows[example.truth] += 1
             yield row
-
-    def _check(self, example: Example) -> Picture:
-        if any("\ud800" <= character <= "\udfff" for character in example.image):
-            return Picture("has a name that is not UTF-8")
-        return check_picture(self.root / example.image, keep_content=self.embed)
 
     def _reason_to_leave_out(self, split: Split, example: Example, picture: Picture) -> str | None:
         """Why an example does not go into its file, in the words of the report; None to keep it."""

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
 
 from divek_verl.records import QuestionRecord
 from divek_verl.report.pictures import thumbnails
@@ -42,7 +41,7 @@ class Entry:
 class Browser:
     """``data`` goes into the page as JSON; ``notes`` say what is missing or was left out to keep the page small."""
 
-    data: dict[str, Any]
+    data: dict[str, object]
     notes: list[str]
 
 
@@ -141,7 +140,7 @@ def make_columns(entries: Iterable[Entry], names: Index, paths: Index) -> dict[s
     return {column: [row[column] for row in rows] for column in (rows[0] if rows else {})}
 
 
-def _row(entry: Entry, names: Index, paths: Index) -> dict[str, Any]:
+def _row(entry: Entry, names: Index, paths: Index) -> dict[str, object]:
     record = entry.record
     rollouts = len(record.choices) + sum(record.rollout_failures.values())
     answers = [(count, name, True) for name, count in record.votes.items() if count]

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import plotly.graph_objects as go
 
@@ -138,7 +138,7 @@ def charts(run: Run) -> list[Chart]:
     ]
 
 
-def figure(chart: Chart, styles: Mapping[str, LineStyle], steps: tuple[int, int]) -> dict[str, Any]:
+def figure(chart: Chart, styles: Mapping[str, LineStyle], steps: tuple[int, int]) -> dict[str, object]:
     """The chart for plotly.js. It has no colours: the page adds those of the reader's light or dark scheme.
 
     ``styles``: curve -> its style, the same in every chart. ``steps``: the first and the last step of the run, so that
@@ -164,7 +164,16 @@ def figure(chart: Chart, styles: Mapping[str, LineStyle], steps: tuple[int, int]
             result.add_scatter(mode=mode, line_dash=DASHES[style.dash % len(DASHES)], **trace)
     first, last = steps
     result.update_xaxes(range=[first - 0.6, last + 0.6], dtick=1 if last - first <= 10 else None)
-    result.update_yaxes(**_y_axis(chart))
+    if chart.kind == "share":
+        result.update_yaxes(range=[-0.03, 1.03], dtick=0.25, tickformat=".0%", hoverformat=".1%")
+    elif chart.kind == "part":
+        result.update_yaxes(rangemode="tozero", tickformat=".2~%", hoverformat=".1%")
+    elif chart.kind == "correlation":
+        low = min([0.98, *(value for points in chart.series.values() for value in points.values())])
+        result.update_yaxes(range=[low - 0.03 * (1 - low), 1 + 0.05 * (1 - low)], hoverformat=".5f")
+    else:
+        suffix = " s" if chart.kind == "seconds" else ""
+        result.update_yaxes(rangemode="tozero", hoverformat=".4~g", ticksuffix=suffix)
     return result.to_plotly_json()
 
 
@@ -173,15 +182,3 @@ def thinned(points: Points) -> Points:
     every = -(-len(points) // POINTS_SHOWN)
     backwards = list(points.items())[::-1]
     return dict(backwards[:: max(every, 1)][::-1])
-
-
-def _y_axis(chart: Chart) -> dict[str, Any]:
-    if chart.kind == "share":
-        return {"range": [-0.03, 1.03], "dtick": 0.25, "tickformat": ".0%", "hoverformat": ".1%"}
-    if chart.kind == "part":
-        return {"rangemode": "tozero", "tickformat": ".2~%", "hoverformat": ".1%"}
-    if chart.kind == "correlation":
-        low = min([0.98, *(value for points in chart.series.values() for value in points.values())])
-        return {"range": [low - 0.03 * (1 - low), 1 + 0.05 * (1 - low)], "hoverformat": ".5f"}
-    suffix = " s" if chart.kind == "seconds" else ""
-    return {"rangemode": "tozero", "hoverformat": ".4~g", "ticksuffix": suffix}

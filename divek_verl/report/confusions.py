@@ -4,7 +4,6 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from divek_verl.records import QuestionRecord
 from divek_verl.report.validation import Pair
@@ -70,7 +69,7 @@ class Matrix:
         return [*self.classes, OTHER, NONE]
 
     @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, object]:
         """The matrix for the page's script; plotly.js reads some HTML in labels, so they are escaped."""
         return {
             "run": self.run,

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -31,6 +30,8 @@ REPORT_FILE, COMPARISON_FILE = "report.html", "comparison.html"
 PAGE_BYTES = 14_500_000
 # Reserved in it for tables, examples, style and the page's own scripts.
 TABLE_BYTES = 600_000
+# A file of 5 MB, which is read once.
+plotly_js = functools.cache(get_plotlyjs)
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -96,7 +97,7 @@ def render_comparison(runs: Mapping[str, Run]) -> str:
 def _render(
     template: str,
     runs: Mapping[str, Run],
-    context: dict[str, Any],
+    context: Mapping[str, object],
     drawn: Sequence[Chart],
     styles: Mapping[str, LineStyle],
 ) -> str:
@@ -110,7 +111,7 @@ def _render(
     style, *own_scripts = (
         templates.loader.get_source(templates, name)[0] for name in ("report.css", "charts.js", "browser.js")
     )
-    scripts = [_plotly(), *own_scripts]
+    scripts = [plotly_js(), *own_scripts]
     room = PAGE_BYTES - TABLE_BYTES - len(scripts[0].encode()) - len(json.dumps(figures))
     return templates.get_template(template).render(
         context,
@@ -124,11 +125,6 @@ def _render(
         script_hashes=" ".join(f"'{csp_hash(script)}'" for script in scripts),
         plotly_megabytes=len(scripts[0].encode()) / 1e6,
     )
-
-
-@functools.cache
-def _plotly() -> str:
-    return get_plotlyjs()
 
 
 def csp_hash(script: str) -> str:

@@ -46,8 +46,16 @@ def thumbnail(path: str, pixels: int, quality: int, image_format: str = "WEBP") 
 
 def thumbnails(paths: Sequence[str], limit: int) -> Thumbnails:
     """A thumbnail of each picture, as large as ``limit`` bytes of base64 for all of them allow."""
+    # The best size that should fit, estimated from some pictures, so that few are encoded twice.
+    tried = paths[:: max(1, len(paths) // PICTURES_TRIED)]
+    first = 0
+    while first < len(SIZES) - 1:
+        size = _size([_base64(path, *SIZES[first]) for path in tried])
+        if size * len(paths) <= 0.95 * limit * max(len(tried), 1):
+            break
+        first += 1
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for pixels, quality in SIZES[_first_size(paths, limit) :]:
+        for pixels, quality in SIZES[first:]:
             encoded = list(pool.map(lambda path: _base64(path, pixels, quality), paths))  # noqa: B023
             if _size(encoded) <= limit:
                 return Thumbnails("image/webp", pixels, encoded)
@@ -57,16 +65,6 @@ def thumbnails(paths: Sequence[str], limit: int) -> Thumbnails:
         used += len(picture or "")
         kept.append(picture if used <= limit else None)
     return Thumbnails("image/webp", pixels, kept, left_out=kept.count(None) - encoded.count(None))
-
-
-def _first_size(paths: Sequence[str], limit: int) -> int:
-    """Index in ``SIZES`` of the best size that should fit, estimated from some pictures to encode few twice."""
-    tried = paths[:: max(1, len(paths) // PICTURES_TRIED)]
-    for index, (pixels, quality) in enumerate(SIZES):
-        size = _size([_base64(path, pixels, quality) for path in tried])
-        if size * len(paths) <= 0.95 * limit * max(len(tried), 1):
-            return index
-    return len(SIZES) - 1
 
 
 def _base64(path: str, pixels: int, quality: int) -> str | None:

@@ -69,7 +69,13 @@ def read_run(run_dir: Path) -> Run:
         _read_questions_into(run, questions)
     if metrics.is_file():
         _read_metrics_into(run, metrics)
-    run.summary = _read_summary(run_dir / SUMMARY_FILE)
+    try:
+        summary = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it is optional, and must not stop the report
+        summary = None
+    if isinstance(summary, dict):
+        plain = {key: value for key, value in summary.items() if isinstance(value, str | int | float | bool)}
+        run.summary = {key: str(value) for key, value in plain.items()}
     return run
 
 
@@ -129,13 +135,3 @@ def _merge(known: dict[str, float], logged: dict[str, float]) -> int:
             del known[name]
         known.update(part)
     return replaced
-
-
-def _read_summary(path: Path) -> dict[str, str]:
-    """The plain values of the optional summary; an unreadable summary does not stop the report."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    values = summary.items() if isinstance(summary, dict) else ()
-    return {key: str(value) for key, value in values if isinstance(value, str | int | float | bool)}

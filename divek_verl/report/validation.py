@@ -92,19 +92,16 @@ def validation_curves(run: Run) -> dict[str, Curves]:
         points = run.series(metric) if match else {}
         if match and points:
             logged.setdefault(match["source"], {})[names.get(match["key"], match["key"])] = points
-    averaged = {source: _averages(steps) for source, steps in run.validation.items()}
-    curves = averaged | logged
-    return {source: curves[source] for source in sorted(curves, key=source_order)}
-
-
-def _averages(steps: dict[int, dict[str, QuestionRecord]]) -> Curves:
-    curves: Curves = {}
-    for step, by_image in sorted(steps.items()):
-        for measure in MEASURES:
-            name = "accuracy" if measure == "two_step" else measure
-            values = [getattr(record, name) for record in by_image.values()]
-            curves.setdefault(measure, {})[step] = sum(values) / len(values)
-    return curves
+    averaged: dict[str, Curves] = {}
+    for source, steps in run.validation.items():
+        curves = averaged.setdefault(source, {})
+        for step, by_image in sorted(steps.items()):
+            for measure in MEASURES:
+                name = "accuracy" if measure == "two_step" else measure
+                values = [getattr(record, name) for record in by_image.values()]
+                curves.setdefault(measure, {})[step] = sum(values) / len(values)
+    found = averaged | logged
+    return {source: found[source] for source in sorted(found, key=source_order)}
 
 
 def first_and_last(curves: Curves) -> tuple[int, int | None] | None:

@@ -26,7 +26,10 @@ def read(data_root: Path, seed: int = 0) -> Source:
     if followed is not None:
         return followed
     devkit = folder / "devkit"
-    classes = _classes(devkit / "cars_meta.mat")
+    meta = CARS.mat(devkit / "cars_meta.mat")
+    if "class_names" not in meta:
+        raise CARS.damaged(devkit / "cars_meta.mat", "holds no class names")
+    classes = Classes(tuple(year_first(str(name)) for name in np.atleast_1d(meta["class_names"]).ravel()))
     # The labels of the test images are published apart from the devkit.
     test = folder / "cars_test_annos_withlabels.mat"
     parts: dict[Part, list[Item]] = {
@@ -41,15 +44,6 @@ def year_first(name: str) -> str:
     """`AM General Hummer SUV 2000` as `2000 AM General Hummer SUV`; a name without a year at its end stays."""
     *words, last = name.split()
     return " ".join([last, *words]) if len(last) == 4 and last.isdigit() and words else " ".join(name.split())
-
-
-def _classes(path: Path) -> Classes:
-    content = CARS.mat(path)
-    try:
-        names = np.atleast_1d(content["class_names"])
-        return Classes(tuple(year_first(str(name)) for name in names.ravel()))
-    except (KeyError, ValueError):
-        raise CARS.damaged(path, "holds no class names") from None
 
 
 def _items(path: Path, folder: str, num_classes: int) -> list[Item]:

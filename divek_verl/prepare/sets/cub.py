@@ -1,10 +1,8 @@
 """CUB-200-2011: 200 bird species, with an official division into training and test."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from divek_verl.errors import SetupError
 from divek_verl.prepare.official import Official, checked_path, read_coop_split
 from divek_verl.prepare.source import Classes, Item, Source, tidy
 from divek_verl.prompts import Wording
@@ -63,13 +61,12 @@ def class_name(folder: str) -> str:
 
 def _table(path: Path) -> dict[str, str]:
     """The id and the value of each line."""
-    rows = []
+    rows: dict[str, str] = {}
     for where, line in CUB.lines(path):
         key, space, value = line.partition(" ")
         if not space or not key.isdigit():
             raise CUB.damaged(where, "is not an id and a value")
-        rows.append((key, value.strip()))
-    twice = [key for key, count in Counter(key for key, _ in rows).items() if count > 1]
-    if twice:
-        raise SetupError(f"{path} holds id {twice[0]} twice: download {CUB.title} again.")
-    return dict(rows)
+        if key in rows:
+            raise CUB.damaged(path, f"holds id {key} twice")
+        rows[key] = value.strip()
+    return rows

@@ -1,9 +1,7 @@
 """Oxford Flowers 102: 102 flower species, in CoOp's split, the official one or a seeded one."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,28 +42,26 @@ def read(data_root: Path, seed: int = 0) -> Source:
 
 
 def _official(folder: Path, root: Path, seed: int) -> Source:
-    classes = _classes(folder)
+    path = folder / "cat_to_name.json"
+    names = FLOWERS.json(path)
+    try:
+        classes = Classes(tuple(tidy(names[str(number)]) for number in range(1, len(names) + 1)))
+    except (KeyError, TypeError, AttributeError):
+        raise FLOWERS.damaged(path, 'does not name its classes "1", "2", "3", ...') from None
     labels = _numbers(folder / "imagelabels.mat", "labels")
     if labels.min() < 1 or labels.max() > len(classes.all):
         raise FLOWERS.damaged(folder / "imagelabels.mat", f"holds labels beyond the {len(classes.all)} class names")
     items = [Item(f"image_{number:05d}.jpg", int(label) - 1) for number, label in enumerate(labels, 1)]
     if (folder / "setid.mat").exists():
-        parts: Mapping[Part, list[Item]] = {
-            part: [_item(folder, items, number) for number in _numbers(folder / "setid.mat", key)]
-            for part, key in OFFICIAL_PARTS.items()
-        }
+        parts: dict[Part, list[Item]] = {}
+        for part, key in OFFICIAL_PARTS.items():
+            numbers = _numbers(folder / "setid.mat", key)
+            if beyond := [number for number in numbers if not 1 <= number <= len(items)]:
+                raise FLOWERS.damaged(folder / "setid.mat", f"names image {beyond[0]} of {len(items)}")
+            parts[part] = [items[number - 1] for number in numbers]
         return Source(FLOWERS.name, root, classes, parts, "the official parts of setid.mat")
     parts = divide(items, SHARES, "test", f"{seed}-{FLOWERS.name}")
     return Source(FLOWERS.name, root, classes, parts, f"half, a fifth and the rest of each class by seed {seed}")
-
-
-def _classes(folder: Path) -> Classes:
-    path = folder / "cat_to_name.json"
-    names: Any = FLOWERS.json(path)
-    try:
-        return Classes(tuple(tidy(names[str(number)]) for number in range(1, len(names) + 1)))
-    except (KeyError, TypeError, AttributeError):
-        raise FLOWERS.damaged(path, 'does not name its classes "1", "2", "3", ...') from None
 
 
 def _numbers(path: Path, key: str) -> np.ndarray:
@@ -74,9 +70,3 @@ def _numbers(path: Path, key: str) -> np.ndarray:
         return np.atleast_1d(content[key]).astype(int).ravel()
     except (KeyError, ValueError, TypeError):
         raise FLOWERS.damaged(path, f"holds no numbers named {key!r}") from None
-
-
-def _item(folder: Path, items: list[Item], number: int) -> Item:
-    if not 1 <= number <= len(items):
-        raise FLOWERS.damaged(folder / "setid.mat", f"names image {number} of {len(items)}")
-    return items[number - 1]

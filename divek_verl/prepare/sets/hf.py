@@ -1,8 +1,8 @@
 """Any image-classification set that `datasets` can load: a folder, a parquet file, or a name on the hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from divek_verl.errors import SetupError
 from divek_verl.images import UnreadableImage, open_picture, read_picture_file
@@ -10,6 +10,9 @@ from divek_verl.prepare.folder import IMAGES_FOLDER
 from divek_verl.prepare.sets.image_folder import key_of
 from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
 from divek_verl.progress import progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def read(
@@ -28,21 +31,32 @@ def read(
     `splits` gives the split of each part; `class_names` is a file with a name on each line, for labels that are
     numbers without names.
     """
+    import datasets
+
     loaded = load(path, config)
-    parts: dict[Part, Any] = {}
+    parts: dict[Part, Dataset] = {}
     for part, split in splits.items():
         if split not in loaded:
             raise SetupError(f"{path} has no split {split!r}: use one of {', '.join(loaded)}.")
-        parts[part] = _with_columns(path, loaded[split], image_column, label_column)
-    names = _names(path, parts["train"], label_column, class_names)
+        rows = loaded[split]
+        for option, column in (("image", image_column), ("label", label_column)):
+            if column not in rows.column_names:
+                columns = ", ".join(rows.column_names)
+                raise SetupError(f"{path} has no column {column!r}: give --{option}-column one of {columns}.")
+        # Images as encoded bytes instead of pixels.
+        encoded = rows.select_columns([image_column, label_column]).cast_column(
+            image_column, datasets.Image(decode=False)
+        )
+        parts[part] = encoded.rename_columns({image_column: "image", label_column: "label"})
+    names = _names(path, parts["train"], class_names)
     labels = {value: label for label, value in enumerate(names)}
-    items = {part: _export(rows, part, folder, image_column, label_column, labels) for part, rows in parts.items()}
+    items = {part: _export(rows, part, folder, labels) for part, rows in parts.items()}
     display = Classes(tuple(tidy(text) for text in names.values()))
     key = name or key_of(Path(path).stem if Path(path).exists() else path.rpartition("/")[2])
     return Source(key, None, display, items, f"the splits {', '.join(splits.values())} of {path}")
 
 
-def load(path: str, config: str | None) -> Any:
+def load(path: str, config: str | None) -> Mapping[str, "Dataset"]:
     """All splits by name."""
     import datasets
 
@@ -58,61 +72,42 @@ def load(path: str, config: str | None) -> Any:
     return {"train": loaded} if isinstance(loaded, datasets.Dataset) else loaded
 
 
-def _with_columns(path: str, rows: Any, image_column: str, label_column: str) -> Any:
-    """The image and label columns, with images as encoded bytes instead of pixels."""
-    import datasets
-
-    for option, column in (("image", image_column), ("label", label_column)):
-        if column not in rows.column_names:
-            columns = ", ".join(rows.column_names)
-            raise SetupError(f"{path} has no column {column!r}: give --{option}-column one of {columns}.")
-    return rows.select_columns([image_column, label_column]).cast_column(image_column, datasets.Image(decode=False))
-
-
-def _names(path: str, rows: Any, column: str, file: Path | None) -> dict[Any, str]:
+def _names(path: str, rows: "Dataset", file: Path | None) -> dict[object, str]:
     """The name of each value in the label column, in label order."""
     import datasets
 
-    feature = rows.features[column]
+    feature = rows.features["label"]
     if file is not None:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         return dict(enumerate(lines))
     if isinstance(feature, datasets.ClassLabel):
         return dict(enumerate(feature.names))
-    values = sorted(set(rows[column]))
+    values = sorted(set(rows["label"]))
     if not all(isinstance(value, str) for value in values):
         raise SetupError(f"The labels of {path} are numbers without names: give --class-names a file of them.")
     return {value: value for value in values}
 
 
-def _export(rows: Any, part: Part, folder: Path, image: str, label: str, labels: dict[Any, int]) -> Sequence[Item]:
+def _export(rows: "Dataset", part: Part, folder: Path, labels: dict[object, int]) -> list[Item]:
     items = []
     (folder / IMAGES_FOLDER / part).mkdir(parents=True, exist_ok=True)
     for index, row in enumerate(progress(rows, desc=f"read {part}", unit="image")):
-        content = _content(row[image])
-        path = f"{IMAGES_FOLDER}/{part}/{index:06d}.{_suffix(content)}"
-        if row[label] not in labels:
-            raise SetupError(f"Row {index} of {part} has the label {row[label]!r}, which no class has: fix it.")
+        # A missing image has no bytes; the check of pictures then refuses it as empty.
+        image = row["image"] or {"bytes": b""}
+        content = image["bytes"]
+        if content is None:
+            try:
+                content = read_picture_file(Path(image["path"]))
+            except UnreadableImage as error:
+                raise SetupError(f"{image['path']} {error.problem}: fix the data set.") from None
+        try:
+            with open_picture(content) as picture:
+                suffix = (picture.format or "bin").lower()
+        except Exception:  # the check of the rows says what is wrong with it
+            suffix = "bin"
+        if row["label"] not in labels:
+            raise SetupError(f"Row {index} of {part} has the label {row['label']!r}, which no class has: fix it.")
+        path = f"{IMAGES_FOLDER}/{part}/{index:06d}.{suffix}"
         (folder / path).write_bytes(content)
-        items.append(Item(path, labels[row[label]]))
+        items.append(Item(path, labels[row["label"]]))
     return items
-
-
-def _content(image: Mapping[str, Any] | None) -> bytes:
-    """The encoded bytes; none for a missing image, which the check of pictures then refuses as empty."""
-    if image is None:
-        return b""
-    if image["bytes"] is not None:
-        return image["bytes"]
-    try:
-        return read_picture_file(Path(image["path"]))
-    except UnreadableImage as error:
-        raise SetupError(f"{image['path']} {error.problem}: fix the data set.") from None
-
-
-def _suffix(content: bytes) -> str:
-    try:
-        with open_picture(content) as picture:
-            return (picture.format or "bin").lower()
-    except Exception:  # the check of the rows says what is wrong with it
-        return "bin"

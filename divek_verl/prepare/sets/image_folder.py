@@ -37,8 +37,11 @@ def read(data_root: Path, name: str | None = None) -> Source:
     for part, prefix in listed:
         for label, folder in enumerate(classes):
             parts.setdefault(part, []).extend(Item(image, label) for image in find_images(root, f"{prefix}{folder}"))
-    names = tuple(_class_name(root, folder) for folder in classes)
-    return Source(name or key_of(root.resolve().name), root, Classes(names), parts, division)
+    for folder in classes:
+        if any("\ud800" <= letter <= "\udfff" for letter in folder):
+            raise SetupError(f"{printable(root / folder)} has a name that is not UTF-8: rename the folder.")
+    names = Classes(tuple(tidy(folder) for folder in classes))
+    return Source(name or key_of(root.resolve().name), root, names, parts, division)
 
 
 def find_images(root: Path, folder: str) -> Iterator[str]:
@@ -63,11 +66,3 @@ def key_of(name: str) -> str:
 
 def _sub_folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _class_name(root: Path, folder: str) -> str:
-    try:
-        folder.encode("utf-8")
-    except UnicodeEncodeError:
-        raise SetupError(f"{printable(root / folder)} has a name that is not UTF-8: rename the folder.") from None
-    return tidy(folder)
