@@ -7,7 +7,7 @@ interruptions: equal inputs give equal bytes.
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -167,7 +167,7 @@ class Results(_Model):
     model: str = Field(description="path or server-side name, as given")
     base_url: str | None = Field(description="address of the server; null for a model that ran here")
     mode: Literal["one-step", "two-step", "both"]
-    settings: dict[str, Any] = Field(description="samples, options, sampling of both steps, pixel bounds, seed, ...")
+    settings: dict[str, object] = Field(description="samples, options, sampling of both steps, pixel bounds, seed, ...")
     versions: dict[str, str] = Field(description="of Python, divek_verl and the libraries that decide the numbers")
     data: list[DataFile]
     images: int

@@ -147,15 +147,10 @@ def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, s
         estimates[prompts.parse_data_source(source)] = estimate
         groups.append(_group(source, own, measures, estimate.averages(measures)))
     paired = sorted({name for name, _ in estimates if {(name, "base"), (name, "new")} <= set(estimates)})
-    harmonic_means = [
-        HarmonicMean(
-            dataset=name,
-            averages=BootstrapEstimate.combine(harmonic, [estimates[name, "base"], estimates[name, "new"]]).averages(
-                measures
-            ),
-        )
-        for name in paired
-    ]
+    harmonic_means = []
+    for name in paired:
+        both = BootstrapEstimate.combine(harmonic, [estimates[name, "base"], estimates[name, "new"]])
+        harmonic_means.append(HarmonicMean(dataset=name, averages=both.averages(measures)))
     over_data_sets = []
     if len(paired) > 1:
         # As papers report several data sets: the harmonic mean is that of the two means.

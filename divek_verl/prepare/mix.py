@@ -81,9 +81,9 @@ def _write(path: Path, folders: Sequence[Path], name: str, per_class: int | None
 
     def rows() -> Iterator[Row]:
         for folder in folders:
-            kept = None if per_class is None or name != "train" else _drawn(folder, name, per_class, f"{seed}-mix")
+            drawn = None if per_class is None or name != "train" else _drawn(folder, name, per_class, f"{seed}-mix")
             for index, row in enumerate(rows_of(folder, name)):
-                if kept is None or index in kept:
+                if drawn is None or index in drawn:
                     counts[row["extra_info"]["dataset"]] += 1
                     row["extra_info"]["index"] = next(numbers)
                     yield row

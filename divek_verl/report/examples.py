@@ -108,22 +108,13 @@ def describe(pair: Pair) -> Example:
     picture = jpeg and Markup("data:image/jpeg;base64,") + base64.b64encode(jpeg).decode("ascii")
     views = []
     for title, record in zip(("Before", "After"), pair.records, strict=False):
-        choice = next(iter(record.choices), None)
+        title = f"{title} · step {record.step}"
+        choice, text = next(iter(record.choices), None), next(iter(record.completions), None)
         options = [
             Option(letter, name, letter == record.answer, letter == choice)
             for letter, name in zip(ascii_uppercase, record.options, strict=False)
         ]
-        views.append(
-            ValidationView(
-                title=f"{title} · step {record.step}",
-                record=record,
-                right=is_right(record),
-                bars=answer_bars(record),
-                options=options,
-                choice=choice,
-                text=next(iter(record.completions), None),
-            )
-        )
+        views.append(ValidationView(title, record, is_right(record), answer_bars(record), options, choice, text))
     return Example(pair.outcome, is_right(latest), latest, Path(latest.image).name, picture or None, views)
 
 

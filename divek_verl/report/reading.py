@@ -66,7 +66,20 @@ def read_run(run_dir: Path) -> Run:
             f"{run_dir} holds neither {QUESTIONS_FILE} nor {METRICS_FILE}; give the directory that a run wrote to."
         )
     if questions.is_file():
-        _read_questions_into(run, questions)
+        lines, unreadable = read_lines(questions)
+        for line in lines:
+            try:
+                record = QuestionRecord.from_json(line)
+            except SetupError as error:
+                unreadable += 1
+                run.refused.setdefault(QUESTIONS_FILE, str(error))
+                continue
+            if record.split == "train":
+                run.training.append(record)
+            else:
+                # A resumed run validates a step again: the last record of an image counts.
+                run.validation.setdefault(record.data_source, {}).setdefault(record.step, {})[record.image_id] = record
+        run.unreadable[QUESTIONS_FILE] = unreadable
     if metrics.is_file():
         _read_metrics_into(run, metrics)
     try:
@@ -84,23 +97,6 @@ def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:
     run = Run(run_dir.name)
     _read_metrics_into(run, run_dir / METRICS_FILE)
     return run.metrics
-
-
-def _read_questions_into(run: Run, path: Path) -> None:
-    """A resumed run validates a step again: the last record of an image counts."""
-    lines, unreadable = read_lines(path)
-    for line in lines:
-        try:
-            record = QuestionRecord.from_json(line)
-        except SetupError as error:
-            unreadable += 1
-            run.refused.setdefault(QUESTIONS_FILE, str(error))
-            continue
-        if record.split == "train":
-            run.training.append(record)
-        else:
-            run.validation.setdefault(record.data_source, {}).setdefault(record.step, {})[record.image_id] = record
-    run.unreadable[QUESTIONS_FILE] = unreadable
 
 
 def _read_metrics_into(run: Run, path: Path) -> None:

@@ -28,16 +28,12 @@ def read(data_root: Path, seed: int = 0) -> Source:
     labels = {name: label for label, name in enumerate(names)}
     if len(labels) < len(names):
         raise AIRCRAFT.damaged(folder / "variants.txt", "names a variant twice")
-    parts: dict[Part, list[Item]] = {part: _read_list(folder / f"images_variant_{part}.txt", labels) for part in PARTS}
+    parts: dict[Part, list[Item]] = {part: [] for part in PARTS}
+    for part, items in parts.items():
+        for where, line in AIRCRAFT.lines(folder / f"images_variant_{part}.txt"):
+            # Only the first space divides: `1025794 Embraer Legacy 600`.
+            image, _, variant = line.partition(" ")
+            if variant not in labels:
+                raise AIRCRAFT.damaged(where, f"names the variant {variant!r}, which is not in variants.txt")
+            items.append(Item(checked_path(where, f"{image}.jpg"), labels[variant]))
     return Source(AIRCRAFT.name, root, Classes(tuple(names)), parts, "the official parts")
-
-
-def _read_list(path: Path, labels: dict[str, int]) -> list[Item]:
-    items = []
-    for where, line in AIRCRAFT.lines(path):
-        # Only the first space divides: `1025794 Embraer Legacy 600`.
-        image, _, variant = line.partition(" ")
-        if variant not in labels:
-            raise AIRCRAFT.damaged(where, f"names the variant {variant!r}, which is not in variants.txt")
-        items.append(Item(checked_path(where, f"{image}.jpg"), labels[variant]))
-    return items

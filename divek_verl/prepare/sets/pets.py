@@ -26,25 +26,20 @@ def read(data_root: Path, seed: int = 0) -> Source:
     if followed is not None:
         return followed
     names: dict[int, str] = {}
-    parts = {part: _read_list(folder / "annotations" / file, names) for part, file in LISTS.items()}
+    parts: dict[Part, list[Item]] = {part: [] for part in LISTS}
+    for part, items in parts.items():
+        for where, line in PETS.lines(folder / "annotations" / LISTS[part]):
+            # name, class from 1, species (1 cat, 2 dog), breed within the species
+            name, *numbers = line.split()
+            if not numbers or not numbers[0].isdigit() or "_" not in name:
+                raise PETS.damaged(where, "is not an image and its class")
+            label = int(numbers[0]) - 1
+            breed = tidy(name.rpartition("_")[0]).lower()
+            if names.setdefault(label, breed) != breed:
+                raise PETS.damaged(where, f"calls class {label + 1} both {names[label]!r} and {breed!r}")
+            items.append(Item(checked_path(where, f"{name}.jpg"), label))
     labels = sorted(names)
     if labels != list(range(len(labels))):
         raise PETS.damaged(folder / "annotations", "does not number its classes 1, 2, 3, ...")
     classes = Classes(tuple(names[label] for label in labels))
     return Source(PETS.name, root, classes, parts, "the official training and test images")
-
-
-def _read_list(path: Path, names: dict[int, str]) -> list[Item]:
-    """The images of a list; the breed of each label goes into `names`."""
-    items = []
-    for where, line in PETS.lines(path):
-        # name, class from 1, species (1 cat, 2 dog), breed within the species
-        name, *numbers = line.split()
-        if not numbers or not numbers[0].isdigit() or "_" not in name:
-            raise PETS.damaged(where, "is not an image and its class")
-        label = int(numbers[0]) - 1
-        breed = tidy(name.rpartition("_")[0]).lower()
-        if names.setdefault(label, breed) != breed:
-            raise PETS.damaged(where, f"calls class {label + 1} both {names[label]!r} and {breed!r}")
-        items.append(Item(checked_path(where, f"{name}.jpg"), label))
-    return items
