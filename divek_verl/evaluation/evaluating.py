@@ -180,8 +180,8 @@ async def evaluate(
     with _writing(out):
         if fresh:
             start_over(out)
-        # The facts that must be equal for answers to be kept; paths may change, contents may not. The class lists are part,
-        # because the answers were counted by their names and aliases.
+        # The facts that must be equal for answers to be kept; paths may change, contents may not. The class lists are
+        # among them, because the answers were counted by their names and aliases.
         asked = {
             "model": evaluation.model,
             "model's files": "served" if evaluation.base_url is not None else fingerprint(evaluation.model),
