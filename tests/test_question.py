@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ NAMES = ("Ant", "Bee", "Cat", "Dog", "Emu", "Fox", "Gnu")
 CLASSES = ClassNames(NAMES)
 # Ranked Ant, Bee, Cat, Dog, Emu, Fox.
 VOTES = Votes({"Ant": 6, "Bee": 5, "Cat": 4, "Dog": 3, "Emu": 2, "Fox": 1})
+RANKING = ["Gnu", "Held Out", "fox", "Gnu", "Emu", "Dog"]
 
 VOTES_STRATEGY = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 20)).map(Votes)
 
@@ -27,71 +29,71 @@ def _question(votes: Votes, **arguments: object) -> Question:
     return built
 
 
-def test_options_are_the_highest_voted_classes() -> None:
-    question = _question(VOTES)
-    assert set(question.options) == {"Ant", "Bee", "Cat", "Dog", "Emu"}
-    assert question.answer is None
-    assert question.letter is None
-    assert not question.truth_injected
-
-
-def test_a_truth_among_the_options_is_found_not_injected() -> None:
-    question = _question(VOTES, truth="Cat")
-    assert set(question.options) == {"Ant", "Bee", "Cat", "Dog", "Emu"}
-    assert question.answer is not None
-    assert question.options[question.answer] == "Cat"
-    assert not question.truth_injected
-
-
-@pytest.mark.parametrize("truth", ["Fox", "Gnu"])  # voted for but not enough, and not voted for at all
-def test_a_missing_truth_replaces_the_lowest_voted_option(truth: str) -> None:
-    question = _question(VOTES, truth=truth)
-    assert set(question.options) == {"Ant", "Bee", "Cat", "Dog", truth}
-    assert question.answer is not None
-    assert question.options[question.answer] == truth
-    assert question.truth_injected
-
-
-def test_a_missing_truth_joins_options_that_are_not_full() -> None:
-    question = _question(Votes({"Ant": 1, "Bee": 1}), truth="Cat")
-    assert set(question.options) == {"Ant", "Bee", "Cat"}
-    assert question.truth_injected
-
-
-def test_ties_are_broken_by_first_seen() -> None:
-    question = _question(Votes({"Gnu": 1, "Fox": 1, "Ant": 1}), num_options=2)
-    assert set(question.options) == {"Gnu", "Fox"}
-
-
-def test_the_truth_may_be_spelled_otherwise() -> None:
-    question = _question(VOTES, truth="cat.")
-    assert question.answer is not None
-    assert question.options[question.answer] == "Cat"
-
-
-def test_votes_for_other_classes_than_the_list_are_never_options() -> None:
-    votes = Votes({"Held Out": 9, "Ant": 2, "Bee": 1})
-    assert set(_question(votes, num_options=2).options) == {"Ant", "Bee"}
-
-
-def test_unanimous_votes_for_the_truth_are_easy() -> None:
-    votes = Votes({"Ant": 20})
-    assert build_question(votes, CLASSES, truth="Ant", seed=0) == Skip("easy")
-    assert build_question(votes, CLASSES, truth="ant", seed=0) == Skip("easy")
+def _auto(**arguments: object) -> dict[str, object]:
+    return {"num_options": "auto", **arguments}
 
 
 @pytest.mark.parametrize(
-    ("votes", "easy_share"),
+    ("votes", "arguments", "options", "injected"),
     [
-        # Only votes that name a class of the list count.
-        (Votes({"Ant": 19}, {"Kiwi": 1}), 1.0),
-        (Votes({"Ant": 1}, unanswered=19), 1.0),
-        (Votes({"Ant": 2, "Held Out": 9}), 1.0),
-        (Votes({"Ant": 18, "Bee": 2}), 0.9),
+        # The highest voted classes of the list; ties are broken by first seen.
+        (VOTES, {}, "Ant Bee Cat Dog Emu", False),
+        (Votes({"Gnu": 1, "Fox": 1, "Ant": 1}), {"num_options": 2}, "Fox Gnu", False),
+        (Votes({"Held Out": 9, "Ant": 2, "Bee": 1}), {"num_options": 2}, "Ant Bee", False),
+        # A truth among them is found, however it is spelled.
+        (VOTES, {"truth": "Cat"}, "Ant Bee Cat Dog Emu", False),
+        (VOTES, {"truth": "cat."}, "Ant Bee Cat Dog Emu", False),
+        # A missing truth, with too few votes or none, replaces the lowest voted option, or joins where there is room.
+        (VOTES, {"truth": "Fox"}, "Ant Bee Cat Dog Fox", True),
+        (VOTES, {"truth": "Gnu"}, "Ant Bee Cat Dog Gnu", True),
+        (Votes({"Ant": 1, "Bee": 1}), {"truth": "Cat"}, "Ant Bee Cat", True),
+        # An automatic number counts votes for classes of the list alone, and the spellings of a class together.
+        (Votes({"Ant": 9, "Held Out": 30, "Bee": 9, "Cat": 2}, {"Kiwi": 40}, 40), _auto(), "Ant Bee", False),
+        (Votes({"Ant": 5, "Bee": 4, "ant": 4, "Cat": 1}), _auto(auto_share=0.7), "Ant Bee", False),
+        (Votes({"Ant": 5, "Bee": 4, "ant": 4, "Cat": 1}), _auto(auto_share=0.95), "Ant Bee Cat", False),
+        # A missing truth joins it, and replaces the lowest voted only where it is full.
+        (Votes({"Ant": 10, "Bee": 9, "Cat": 1}), _auto(truth="Cat"), "Ant Bee Cat", True),
+        (Votes({"Ant": 10, "Bee": 9, "Cat": 1}), _auto(truth="Gnu"), "Ant Bee Gnu", True),
+        (VOTES, _auto(auto_max_options=3, truth="Gnu"), "Ant Bee Gnu", True),
+        (VOTES, _auto(auto_max_options=3), "Ant Bee Cat", False),
+        # min_options are the next voted ones before any filler.
+        (Votes({"Ant": 18, "Bee": 1, "Cat": 1}), _auto(min_options=3), "Ant Bee Cat", False),
+        # A ranking takes the place of the votes, but for the automatic number.
+        (VOTES, {"truth": "Bee", "ranking": RANKING, "num_options": 4}, "Bee Emu Fox Gnu", True),
+        (Votes({}), {"truth": "Bee", "ranking": ["Gnu", "bee."], "num_options": 4}, "Bee Gnu", False),
+        (Votes({"Ant": 10, "Bee": 5, "Cat": 5}), _auto(ranking=RANKING), "Emu Fox Gnu", False),
     ],
 )
-def test_an_image_is_easy_where_the_truth_has_its_share_of_the_listed_votes(votes: Votes, easy_share: float) -> None:
-    assert build_question(votes, CLASSES, truth="Ant", easy_share=easy_share, seed=0) == Skip("easy")
+def test_which_options_are_shown(votes: Votes, arguments: dict[str, Any], options: str, injected: bool) -> None:
+    question = _question(votes, **arguments)
+    assert sorted(question.options) == options.split()
+    assert question.truth_injected == injected
+    if "truth" not in arguments:
+        assert question.answer is None and question.letter is None
+    else:
+        assert question.answer is not None
+        assert question.options[question.answer] == CLASSES.match(arguments["truth"])
+
+
+@pytest.mark.parametrize(
+    ("votes", "arguments"),
+    [
+        (Votes({"Ant": 20}), {}),
+        (Votes({"Ant": 20}), {"truth": "ant"}),
+        # Only votes that name a class of the list count.
+        (Votes({"Ant": 19}, {"Kiwi": 1}), {}),
+        (Votes({"Ant": 1}, unanswered=19), {}),
+        (Votes({"Ant": 2, "Held Out": 9}), {}),
+        (Votes({"Ant": 18, "Bee": 2}), {"easy_share": 0.9}),
+        # Whatever the number of options and their source.
+        (Votes({"Ant": 20}), {"num_options": "auto"}),
+        (Votes({"Ant": 20}), {"ranking": RANKING}),
+    ],
+)
+def test_an_image_is_easy_where_the_truth_has_its_share_of_the_listed_votes(
+    votes: Votes, arguments: dict[str, Any]
+) -> None:
+    assert build_question(votes, CLASSES, **{"truth": "Ant", "seed": 0, **arguments}) == Skip("easy")
 
 
 @pytest.mark.parametrize(
@@ -126,13 +128,7 @@ def test_the_filler_differs_from_seed_to_seed() -> None:
     assert len(fillers) > 3
 
 
-@given(
-    VOTES_STRATEGY,
-    st.sampled_from([None, *NAMES]),
-    st.integers(2, 26),
-    st.booleans(),
-    st.integers() | st.text(),
-)
+@given(VOTES_STRATEGY, st.sampled_from([None, *NAMES]), st.integers(2, 26), st.booleans(), st.integers() | st.text())
 def test_every_question_is_sound(
     votes: Votes, truth: str | None, num_options: int, skip_easy: bool, seed: int | str
 ) -> None:
@@ -176,46 +172,10 @@ def test_the_share_of_auto_can_be_set(share: float, shown: int) -> None:
     assert len(_question(votes, num_options="auto", auto_share=share).options) == shown
 
 
-def test_auto_looks_at_votes_for_classes_of_the_list_alone() -> None:
-    votes = Votes({"Ant": 9, "Held Out": 30, "Bee": 9, "Cat": 2}, {"Kiwi": 40}, unanswered=40)
-    assert set(_question(votes, num_options="auto").options) == {"Ant", "Bee"}
-
-
-def test_auto_adds_up_the_spellings_of_a_class() -> None:
-    votes = Votes({"Ant": 5, "Bee": 4, "ant": 4, "Cat": 1})
-    assert set(_question(votes, num_options="auto", auto_share=0.7).options) == {"Ant", "Bee"}
-    assert set(_question(votes, num_options="auto", auto_share=0.95).options) == {"Ant", "Bee", "Cat"}
-
-
-@pytest.mark.parametrize("truth", ["Cat", "Gnu"])  # voted for but outside the set, and not voted for at all
-def test_a_missing_truth_joins_an_automatic_set_without_evicting(truth: str) -> None:
-    question = _question(Votes({"Ant": 10, "Bee": 9, "Cat": 1}), truth=truth, num_options="auto")
-    assert set(question.options) == {"Ant", "Bee", truth}
-    assert question.truth_injected
-
-
-def test_a_missing_truth_replaces_the_lowest_voted_where_an_automatic_set_is_full() -> None:
-    question = _question(VOTES, truth="Gnu", num_options="auto", auto_max_options=3)
-    assert set(question.options) == {"Ant", "Bee", "Gnu"}
-
-
-def test_an_automatic_set_ends_at_its_maximum() -> None:
-    assert set(_question(VOTES, num_options="auto", auto_max_options=3).options) == {"Ant", "Bee", "Cat"}
-
-
 def test_without_votes_an_automatic_set_is_fillers_and_the_truth() -> None:
     question = _question(Votes({}, unanswered=20), truth="Ant", num_options="auto", min_options=4)
     assert len(question.options) == 4
     assert "Ant" in question.options
-
-
-def test_an_easy_image_is_skipped_whatever_the_number_of_options() -> None:
-    assert build_question(Votes({"Ant": 20}), CLASSES, truth="Ant", num_options="auto", seed=0) == Skip("easy")
-
-
-def test_min_options_are_the_next_voted_ones_before_any_filler() -> None:
-    votes = Votes({"Ant": 18, "Bee": 1, "Cat": 1})
-    assert set(_question(votes, num_options="auto", min_options=3).options) == {"Ant", "Bee", "Cat"}
 
 
 @pytest.mark.parametrize(
@@ -233,25 +193,6 @@ def test_short_questions_are_filled_up_to_min_options(arguments: dict[str, objec
     question = _question(Votes({"Ant": 3, "Bee": 1}), truth="Cat", **arguments)
     assert len(question.options) == len(set(question.options)) == shown
     assert {"Ant", "Bee", "Cat"} <= set(question.options) <= set(NAMES)
-
-
-def test_a_ranking_takes_the_place_of_the_votes() -> None:
-    question = _question(VOTES, truth="Bee", ranking=["Gnu", "Held Out", "fox", "Gnu", "Emu", "Dog"], num_options=4)
-    assert set(question.options) == {"Gnu", "Fox", "Emu", "Bee"}
-    assert question.truth_injected
-
-
-def test_a_ranking_that_holds_the_truth_needs_no_injection() -> None:
-    question = _question(Votes({}), truth="Bee", ranking=["Gnu", "bee."], num_options=4)
-    assert set(question.options) == {"Gnu", "Bee"}
-    assert not question.truth_injected
-
-
-def test_a_ranking_leaves_the_verdict_and_the_automatic_number_to_the_votes() -> None:
-    ranking = ["Gnu", "Fox", "Emu", "Dog"]
-    assert build_question(Votes({"Ant": 20}), CLASSES, truth="Ant", ranking=ranking, seed=0) == Skip("easy")
-    votes = Votes({"Ant": 10, "Bee": 5, "Cat": 5})
-    assert set(_question(votes, ranking=ranking, num_options="auto").options) == {"Gnu", "Fox", "Emu"}
 
 
 def test_an_empty_ranking_is_filled_up() -> None:
@@ -351,46 +292,32 @@ def test_text_has_one_lettered_line_an_option() -> None:
     assert question.letter == "B"
 
 
-@pytest.mark.parametrize("num_options", [1, 0, -1, 27, 2.5, "5", None, True])
-def test_an_impossible_number_of_options_is_refused(num_options: object) -> None:
-    with pytest.raises(SetupError, match="num_options"):
-        _question(VOTES, num_options=num_options)
-
-
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "values"),
     [
-        ("min_options", 1),
-        ("min_options", 27),
-        ("min_options", 2.5),
-        ("num_options", "automatic"),
-        ("auto_max_options", 1),
-        ("auto_max_options", 27),
-        ("auto_share", 0),
-        ("auto_share", 1.01),
-        ("auto_share", float("nan")),
-        ("auto_share", True),
-        ("auto_share", "0.9"),
+        ("num_options", [1, 0, -1, 27, 2.5, "5", "automatic", None, True]),
+        ("min_options", [1, 27, 2.5]),
+        ("auto_max_options", [1, 27]),
+        ("auto_share", [0, 1.01, float("nan"), True, "0.9"]),
+        ("easy_share", [1.1]),
     ],
 )
-def test_what_cannot_limit_the_options_is_refused(name: str, value: object) -> None:
-    with pytest.raises(SetupError, match=name):
-        _question(VOTES, **{"num_options": "auto", name: value})
+def test_rules_that_cannot_work_are_refused(name: str, values: list[Any]) -> None:
+    for value in values:
+        rules = {"num_options": "auto", name: value}
+        with pytest.raises(SetupError, match=f"{name} is {value!r}"):
+            QuestionRules(**rules)
+        with pytest.raises(SetupError, match=f"{name} is {value!r}"):
+            _question(VOTES, **rules)
 
 
-def test_a_truth_outside_the_class_list_is_refused() -> None:
+def test_what_no_question_can_be_built_from_is_refused() -> None:
     with pytest.raises(SetupError, match="truth 'Yak'"):
         _question(VOTES, truth="Yak")
-
-
-def test_a_single_class_is_refused() -> None:
-    with pytest.raises(SetupError, match="two classes"):
-        build_question(VOTES, ClassNames(["Ant"]), seed=0)
-
-
-def test_no_seed_is_refused() -> None:
     with pytest.raises(SetupError, match="seed"):
         _question(VOTES, seed=None)
+    with pytest.raises(SetupError, match="two classes"):
+        build_question(VOTES, ClassNames(["Ant"]), seed=0)
 
 
 def test_rules_build_what_build_question_builds() -> None:
@@ -399,13 +326,6 @@ def test_rules_build_what_build_question_builds() -> None:
     arguments = dataclasses.asdict(rules)
     assert built == build_question(VOTES, CLASSES, truth="Gnu", seed="s", **arguments)
     assert rules.most_options == 4 and QuestionRules(num_options=7).most_options == 7
-
-
-@pytest.mark.parametrize("wrong", [{"num_options": 1}, {"num_options": True}, {"auto_share": 0}, {"easy_share": 1.1}])
-def test_rules_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
-    (name,) = wrong
-    with pytest.raises(SetupError, match=f"{name} is {wrong[name]}"):
-        QuestionRules(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_seed_of_a_question_is_one_composition() -> None:

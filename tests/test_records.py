@@ -9,37 +9,12 @@ from divek_verl.records import FailureReason, QuestionRecord, sentence_of
 from divek_verl.votes import MinedVotes, Votes
 
 # The contract of questions.jsonl: report, evaluation and benchmarks read these.
-FIELDS = {
-    "step",
-    "policy_version",
-    "split",
-    "data_source",
-    "image_id",
-    "image",
-    "votes",
-    "unknown",
-    "unanswered",
-    "vote_age",
-    "options",
-    "answer",
-    "truth",
-    "injected",
-    "skip",
-    "failure",
-    "choices",
-    "completions",
-    "rewards",
-    "one_step",
-    "consistency",
-    "recall",
-    "pass_at_k",
-    "mining_seconds",
-    "rollout_seconds",
-    "cached_share",
-    "schema",
-    "option_source",
-    "num_options",
-}
+_CONTRACT = """
+schema step policy_version split data_source image_id image truth votes unknown unanswered vote_age
+option_source num_options options answer injected skip failure choices completions rewards
+one_step consistency recall pass_at_k mining_seconds rollout_seconds cached_share
+"""
+FIELDS = set(_CONTRACT.split())
 
 
 def record(**changes: Any) -> QuestionRecord:

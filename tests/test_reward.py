@@ -50,12 +50,7 @@ def test_format_and_answer_are_graded_apart(
     completion: str, score: float, acc: float, well_formed: float, answered: float
 ) -> None:
     result = _score(completion)
-    assert [result[key] for key in ("score", "acc", "format", "answered")] == [
-        score,
-        acc,
-        well_formed,
-        answered,
-    ]
+    assert [result[key] for key in ("score", "acc", "format", "answered")] == [score, acc, well_formed, answered]
 
 
 def test_weights_scale_the_parts() -> None:
@@ -120,13 +115,7 @@ def test_a_null_in_any_form_is_no_failure(failure: Any) -> None:
 
 
 def test_measures_of_the_mining_stand_beside_the_reward() -> None:
-    measures = {
-        "one_step": 0.5,
-        "consistency": 1,
-        "recall": numpy.float32(1.0),
-        "pass_at_k": math.nan,
-        "other": 3.0,
-    }
+    measures = {"one_step": 0.5, "consistency": 1, "recall": numpy.float32(1.0), "pass_at_k": math.nan, "other": 3.0}
     result = _score(_completion("A"), "B", {**TRAIN, "measures": measures})
     assert (result["one_step"], result["consistency"], result["recall"]) == (0.5, 1.0, 1.0)
     assert result["pass_at_k"] == 0.0
@@ -143,10 +132,7 @@ _FRAGMENTS = ["<think>", "</think>", "<answer>", "</answer>", "B", "(", ". ", "\
 _COMPLETIONS = st.text() | st.lists(st.sampled_from(_FRAGMENTS) | st.text(max_size=3)).map("".join)
 
 
-@given(
-    _COMPLETIONS,
-    st.sampled_from([TRAIN, {**TRAIN, "failure": "x"}, {}, None]),
-)
+@given(_COMPLETIONS, st.sampled_from([TRAIN, {**TRAIN, "failure": "x"}, {}, None]))
 def test_any_completion_gives_the_same_keys_with_finite_floats(completion: str, info: Any) -> None:
     for ground_truth in ("B", "", "Sooty Tern"):
         result = compute_score(SOURCE, completion, ground_truth, info)

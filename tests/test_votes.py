@@ -22,12 +22,7 @@ def test_spellings_and_aliases_of_one_class_are_counted_together() -> None:
 
 
 def test_nothing_disappears() -> None:
-    completions = [
-        *_answers("Sooty Tern", "Kiwi", "kiwi", "Kiwi", "", " "),
-        "no element",
-        "<answer>Sooty Tern",
-        "",
-    ]
+    completions = [*_answers("Sooty Tern", "Kiwi", "kiwi", "Kiwi", "", " "), "no element", "<answer>Sooty Tern", ""]
     votes = count_votes(completions, CLASSES)
     assert votes.counts == {"Sooty Tern": 1}
     assert list(votes.unknown.items()) == [("Kiwi", 2), ("kiwi", 1)]

@@ -1,6 +1,9 @@
-"""Votes on disk: what is written is read again, and what a kill or another setting did to a file is seen."""
+"""Votes on disk: what is written is read again, nothing is lost to a kill, nothing of another run gets in."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +13,11 @@ from hypothesis import strategies as st
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.votes import MinedVotes, Votes
-from divek_verl.votes_file import (
-    Origin,
-    class_list_hash,
-    origin_of,
-    read_votes_file,
-    write_votes_file,
-)
+from divek_verl.votes_file import Origin, VotesLog, class_list_hash, origin_of, read_votes_file, write_votes_file
 
+SOURCE = "divek/flags/base"
 CLASSES = ClassNames(["Chad", "Romania", "Côte d'Ivoire"])
-ORIGIN = origin_of("/models/small", {"num_samples": 20, "top_p": 0.95}, [("divek/flags/base", CLASSES)])
+ORIGIN = Origin("/models/small", {"num_samples": 20, "top_p": 0.95}, {SOURCE: class_list_hash(CLASSES)})
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
 counts = st.dictionaries(names, st.integers(1, 20), max_size=4)
@@ -30,7 +28,7 @@ mined_votes = st.builds(
 
 
 def mined(image_id: str, count: int = 3) -> MinedVotes:
-    return MinedVotes("divek/flags/base", image_id, Votes({"Chad": count}, {"Narnia": 1}, 2), step=4, policy_version=3)
+    return MinedVotes(SOURCE, image_id, Votes({"Chad": count}, {"Narnia": 1}, 2), step=4, policy_version=3)
 
 
 @given(st.lists(mined_votes, max_size=5, unique_by=lambda each: each.key))
@@ -47,29 +45,24 @@ def test_the_order_of_the_votes_survives(tmp_path: Path) -> None:
     assert read_votes_file(tmp_path / "votes.jsonl").votes[0].votes.ranking == ("Romania", "Chad")
 
 
-def test_a_file_that_was_cut_short_is_known_and_the_rest_of_it_is_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "images", "torn"),
+    [
+        pytest.param(lambda lines: [*lines[:3], lines[3][:40]], "ab", 1, id="within a line"),
+        pytest.param(lambda lines: lines[:-1], "abc", 0, id="between two lines"),
+        pytest.param(lambda lines: [lines[0], *lines[2:]], "bc", 0, id="a line is missing"),
+        pytest.param(lambda lines: [*lines, lines[1]], "abc", 0, id="added to after its end"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_known_and_the_rest_of_it_is_used(
+    tmp_path: Path, damage: Callable[[list[str]], list[str]], images: str, torn: int
+) -> None:
     path = tmp_path / "votes.jsonl"
     write_votes_file(path, ORIGIN, [mined("a"), mined("b"), mined("c")])
-    content = path.read_bytes()
-    path.write_bytes(content[: content.index(b'"c"') + 4])
+    path.write_text("".join(damage(path.read_text().splitlines(keepends=True))))
     read = read_votes_file(path)
-    assert [each.image_id for each in read.votes] == ["a", "b"]
-    assert (read.torn, read.complete) == (1, False)
-
-
-def test_a_file_cut_between_two_lines_is_known_too(tmp_path: Path) -> None:
-    path = tmp_path / "votes.jsonl"
-    write_votes_file(path, ORIGIN, [mined("a"), mined("b")])
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert not read_votes_file(path).complete
-
-
-def test_a_line_missing_in_the_middle_is_known(tmp_path: Path) -> None:
-    path = tmp_path / "votes.jsonl"
-    write_votes_file(path, ORIGIN, [mined("a"), mined("b")])
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([lines[0], *lines[2:]]))
-    assert not read_votes_file(path).complete
+    assert [each.image_id for each in read.votes] == [*images]
+    assert (read.torn, read.complete) == (torn, False)
 
 
 def test_the_last_line_on_an_image_counts(tmp_path: Path) -> None:
@@ -81,14 +74,6 @@ def test_the_last_line_on_an_image_counts(tmp_path: Path) -> None:
     read = read_votes_file(path)
     assert [each.votes.counts for each in read.votes] == [{"Chad": 9}]
     assert read.complete
-
-
-def test_a_file_that_was_added_to_after_its_end_is_not_complete(tmp_path: Path) -> None:
-    path = tmp_path / "votes.jsonl"
-    write_votes_file(path, ORIGIN, [mined("a")])
-    with path.open("a") as file:
-        file.write(json.dumps(mined("b").to_json()) + "\n")
-    assert not read_votes_file(path).complete
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "[1]\n", "no json\n", '{"format": "divek-votes-0"}\n'])
@@ -108,19 +93,16 @@ def test_nothing_half_written_is_left_where_writing_fails(tmp_path: Path) -> Non
     path = tmp_path / "votes.jsonl"
     write_votes_file(path, ORIGIN, [mined("a")])
 
-    def broken() -> "list[MinedVotes]":
+    def broken() -> Iterator[MinedVotes]:
+        yield mined("b")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_votes_file(path, ORIGIN, (each for each in broken()))
+        write_votes_file(path, ORIGIN, broken())
     assert [each.image_id for each in read_votes_file(path).votes] == ["a"]
 
 
 # ---------------------------------------------------------------- where votes come from
-
-
-def test_equal_origins_do_not_differ() -> None:
-    assert ORIGIN.differences(ORIGIN) == []
 
 
 @pytest.mark.parametrize(
@@ -128,17 +110,20 @@ def test_equal_origins_do_not_differ() -> None:
     [
         (Origin("/models/large", ORIGIN.sampling, ORIGIN.class_lists), "model /models/small and not /models/large"),
         (Origin(ORIGIN.model, {"num_samples": 8}, {}), "num_samples 20 and not 8"),
-        (
-            origin_of(ORIGIN.model, {}, [("divek/flags/base", ClassNames(["Chad", "Mali"]))]),
-            "another class list of divek/flags/base",
-        ),
+        (Origin(ORIGIN.model, {}, {SOURCE: "00"}), f"another class list of {SOURCE}"),
     ],
 )
-def test_what_differs_is_named(other: Origin, told: str) -> None:
+def test_what_differs_is_named_and_refused_by_a_file_that_grows(tmp_path: Path, other: Origin, told: str) -> None:
     assert ORIGIN.differences(other) == [told]
+    write_votes_file(tmp_path / "votes.jsonl", ORIGIN, [mined("a")])
+    before = (tmp_path / "votes.jsonl").read_bytes()
+    with pytest.raises(SetupError, match=told):
+        VotesLog(tmp_path / "votes.jsonl", other)
+    assert (tmp_path / "votes.jsonl").read_bytes() == before
 
 
-def test_what_only_one_of_them_has_is_no_difference() -> None:
+def test_what_is_equal_or_only_in_one_of_them_is_no_difference() -> None:
+    assert ORIGIN.differences(ORIGIN) == []
     assert ORIGIN.differences(Origin(ORIGIN.model, {"seed": 3}, {"divek/cub/base": "00"})) == []
 
 
@@ -151,3 +136,73 @@ def test_the_hash_of_a_class_list_depends_on_names_order_and_aliases() -> None:
     ]
     assert len({class_list_hash(each) for each in lists}) == len(lists)
     assert class_list_hash(CLASSES) == class_list_hash(ClassNames(CLASSES.names))
+    assert origin_of("m", {}, [(SOURCE, CLASSES)]) == Origin("m", {}, {SOURCE: class_list_hash(CLASSES)})
+
+
+# ---------------------------------------------------------------- a file that grows
+
+
+def test_a_file_without_votes_does_not_stay_to_stop_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    VotesLog(path, ORIGIN).close()
+    log = VotesLog(path, Origin("another model", ORIGIN.sampling, ORIGIN.class_lists))
+    assert read_votes_file(path).origin.model == "another model"
+    log.close([(SOURCE, "a")])
+    assert not path.exists()
+
+
+def test_each_line_is_there_at_once_and_the_file_ends_in_the_order_asked_for_with_a_footer(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    log = VotesLog(path, ORIGIN)
+    for count, image in enumerate("cab", start=1):
+        log.add(mined(image))
+        found = read_votes_file(path)
+        assert (len(found.votes), found.origin, found.complete) == (count, ORIGIN, False)
+    log.close([(SOURCE, image) for image in "abz"])
+    found = read_votes_file(path)
+    assert found.votes == [mined("a"), mined("b"), mined("c")]
+    assert found.complete and found.torn == 0
+
+
+@pytest.mark.parametrize("kept", range(0, 60, 7))
+def test_a_line_torn_by_a_kill_is_cut_off_and_the_others_stay(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "votes.jsonl"
+    log = VotesLog(path, ORIGIN)
+    log.add(mined("a"))
+    whole = path.read_bytes()
+    log.add(mined("ü"))
+    log.close()
+    path.write_bytes(path.read_bytes()[: len(whole) + kept])
+    log = VotesLog(path, ORIGIN)
+    assert list(log.done.values()) == [mined("a")]
+    log.add(mined("ü", 2))
+    log.close()
+    found = read_votes_file(path)
+    assert found.votes == [mined("a"), mined("ü", 2)] and found.torn == 0
+
+
+def test_a_file_that_is_no_votes_file_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_text("all my work")
+    with pytest.raises(SetupError, match="is not a votes file"):
+        VotesLog(path, ORIGIN)
+    assert path.read_text() == "all my work"
+
+
+def test_another_data_source_can_be_added(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    write_votes_file(path, ORIGIN, [mined("a")])
+    VotesLog(path, Origin(ORIGIN.model, ORIGIN.sampling, {"divek/cub/base": "3"})).close([])
+    assert read_votes_file(path).origin.class_lists == {**ORIGIN.class_lists, "divek/cub/base": "3"}
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "votes.jsonl"
+    log = VotesLog(path, ORIGIN)
+    script = (
+        "import sys; from pathlib import Path; from divek_verl.votes_file import Origin, VotesLog; "
+        "VotesLog(Path(sys.argv[1]), Origin('m'))"
+    )
+    result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert "is being written by another process" in result.stderr
+    log.close()

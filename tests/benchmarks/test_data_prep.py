@@ -1,35 +1,20 @@
 """The arithmetic of benchmarks/data_prep.py, and one tiny run of it."""
 
-import importlib.util
 import io
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "data_prep.py"
+
+def measured(benchmark: ModuleType, scale: float, wall: float, cpu: float, memory: float) -> object:
+    return benchmark.Measured("cub", scale, round(1000 * scale), 500, wall, cpu, memory)
 
 
-@pytest.fixture(scope="module")
-def prep() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_data_prep", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules["benchmark_data_prep"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def measured(prep: ModuleType, scale: float, wall: float, cpu: float, memory: float) -> object:
-    return prep.Measured("cub", scale, round(1000 * scale), 500, wall, cpu, memory)
-
-
-def test_all_claims_hold(prep: ModuleType) -> None:
-    found = [measured(prep, 1, 59.0, 30.0, 200.0), measured(prep, 10, 600.0, 300.0, 205.0)]
-    assert list(prep.claims(found).values()) == [True] * 4
+def test_all_claims_hold(benchmark: ModuleType) -> None:
+    found = [measured(benchmark, 1, 59.0, 30.0, 200.0), measured(benchmark, 10, 600.0, 300.0, 205.0)]
+    assert list(benchmark.claims(found).values()) == [True] * 4
 
 
 @pytest.mark.parametrize(
@@ -42,31 +27,33 @@ def test_all_claims_hold(prep: ModuleType) -> None:
     ],
 )
 def test_each_claim_can_fail(
-    prep: ModuleType, first: tuple[float, ...], second: tuple[float, ...], held: list[bool]
+    benchmark: ModuleType, first: tuple[float, ...], second: tuple[float, ...], held: list[bool]
 ) -> None:
-    found = [measured(prep, 1, *first), measured(prep, 10, *second)]
-    assert list(prep.claims(found).values()) == held
+    found = [measured(benchmark, 1, *first), measured(benchmark, 10, *second)]
+    assert list(benchmark.claims(found).values()) == held
 
 
-def test_one_scale_says_nothing_about_growth(prep: ModuleType) -> None:
-    assert prep.growth_per_image([measured(prep, 1, 1.0, 1.0, 1.0)]) is None
+def test_one_scale_says_nothing_about_growth(benchmark: ModuleType) -> None:
+    assert benchmark.growth_per_image([measured(benchmark, 1, 1.0, 1.0, 1.0)]) is None
 
 
-def test_a_comment_makes_another_file_of_the_same_picture(prep: ModuleType) -> None:
+def test_a_comment_makes_another_file_of_the_same_picture(benchmark: ModuleType) -> None:
     content = io.BytesIO()
     Image.new("RGB", (16, 16), "teal").save(content, "JPEG")
-    one, two = (prep.with_comment(content.getvalue(), text) for text in ("a", "b"))
+    one, two = (benchmark.with_comment(content.getvalue(), text) for text in ("a", "b"))
     assert one != two
     with Image.open(io.BytesIO(one)) as first, Image.open(io.BytesIO(two)) as second:
         assert first.tobytes() == second.tobytes()
 
 
-def test_a_tiny_run_measures_both_commands(prep: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prep, "CLASSES", 4)
-    monkeypatch.setattr(prep, "IMAGES", 80)
-    monkeypatch.setattr(prep, "SIZE", (50, 25))
-    monkeypatch.setattr(prep, "PATTERNS", 2)
-    found = list(prep.run(1.0, tmp_path))
+def test_a_tiny_run_measures_both_commands(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "CLASSES", 4)
+    monkeypatch.setattr(benchmark, "IMAGES", 80)
+    monkeypatch.setattr(benchmark, "SIZE", (50, 25))
+    monkeypatch.setattr(benchmark, "PATTERNS", 2)
+    found = list(benchmark.run(1.0, tmp_path))
     assert [(each.command, each.files, each.checked) for each in found] == [("cub", 80, 24), ("image_folder", 80, 80)]
     assert all(each.cpu_seconds > 0 and each.peak_megabytes > 10 for each in found)
     assert not (tmp_path / "CUB_200_2011").exists()

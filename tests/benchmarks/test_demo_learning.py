@@ -1,7 +1,5 @@
 """The arithmetic of benchmarks/demo_learning.py: what its claims are decided by."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -9,33 +7,20 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "demo_learning.py"
 
-
-@pytest.fixture(scope="module")
-def learning() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_learning", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules["demo_learning"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def outcomes(learning: ModuleType, base: list[float], new: list[float], coin: list[float]) -> list:
+def outcomes(benchmark: ModuleType, base: list[float], new: list[float], coin: list[float]) -> list:
     """Outcomes with the given gains, one a seed."""
     gains = {("divek", "base"): base, ("divek", "new"): new, ("coin", "base"): coin, ("coin", "new"): [0.0] * len(coin)}
     return [
-        learning.Outcome(arm, seed, side, 50.0, 50.0 + gain)
+        benchmark.Outcome(arm, seed, side, 50.0, 50.0 + gain)
         for (arm, side), values in gains.items()
         for seed, gain in enumerate(values)
     ]
 
 
-def test_all_claims_hold_for_a_run_that_learns(learning: ModuleType) -> None:
-    found = outcomes(learning, base=[11.0, 12.0, 13.0], new=[0.0, 1.0, 2.0], coin=[-1.0, 0.0, 1.0])
-    assert list(learning.claims(found).values()) == [True, True, True]
+def test_all_claims_hold_for_a_run_that_learns(benchmark: ModuleType) -> None:
+    found = outcomes(benchmark, base=[11.0, 12.0, 13.0], new=[0.0, 1.0, 2.0], coin=[-1.0, 0.0, 1.0])
+    assert list(benchmark.claims(found).values()) == [True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -47,17 +32,17 @@ def test_all_claims_hold_for_a_run_that_learns(learning: ModuleType) -> None:
     ],
 )
 def test_each_claim_fails_by_its_own_number(
-    learning: ModuleType, base: list[float], new: list[float], coin: list[float], held: list[bool]
+    benchmark: ModuleType, base: list[float], new: list[float], coin: list[float], held: list[bool]
 ) -> None:
-    assert list(learning.claims(outcomes(learning, base, new, coin)).values()) == held
+    assert list(benchmark.claims(outcomes(benchmark, base, new, coin)).values()) == held
 
 
-def test_one_seed_leaves_nothing_to_chance(learning: ModuleType) -> None:
-    assert list(learning.claims(outcomes(learning, [12.0], [-0.1], [0.1])).values()) == [True, False, False]
+def test_one_seed_leaves_nothing_to_chance(benchmark: ModuleType) -> None:
+    assert list(benchmark.claims(outcomes(benchmark, [12.0], [-0.1], [0.1])).values()) == [True, False, False]
 
 
-def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: Path) -> None:
-    divek, coin = (learning.plan_of(arm, 2, tmp_path, 60) for arm in learning.ARMS)
+def test_the_control_differs_in_the_coin_alone(benchmark: ModuleType, tmp_path: Path) -> None:
+    divek, coin = (benchmark.plan_of(arm, 2, tmp_path, 60) for arm in benchmark.ARMS)
     assert divek.overrides == ()
     assert {override.lstrip("+").split("=")[0] for override in coin.overrides} == {
         "divek.allow_custom",
@@ -68,13 +53,13 @@ def test_the_control_differs_in_the_coin_alone(learning: ModuleType, tmp_path: P
     assert (divek.home, divek.seed, divek.steps) == (coin.home, coin.seed, coin.steps)
 
 
-def test_verl_loads_the_coin_reward(learning: ModuleType, compose: Callable[..., Any], tmp_path: Path) -> None:
+def test_verl_loads_the_coin_reward(benchmark: ModuleType, compose: Callable[..., Any], tmp_path: Path) -> None:
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
     from divek_verl.demo.run import training_command
     from divek_verl.trainer.configure import prepare_config
 
-    plan = learning.plan_of("coin", 2, tmp_path, 60)
+    plan = benchmark.plan_of("coin", 2, tmp_path, 60)
     plan.data.mkdir()
     for split in ("train", "val_base", "val_new"):
         (plan.data / f"{split}.parquet").touch()
@@ -85,12 +70,12 @@ def test_verl_loads_the_coin_reward(learning: ModuleType, compose: Callable[...,
     assert loaded("divek/flags/base", "<think>a</think><answer>A</answer>", "A", row)["acc"] == 1.0
 
 
-def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(learning: ModuleType) -> None:
+def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(benchmark: ModuleType) -> None:
     right, wrong = (f"<think>{number}</think><answer>{letter}</answer>" for number, letter in ((1, "A"), (2, "B")))
     info = {"split": "train", "options": ["Chad", "Mali"], "truth": "Chad", "uid": "u", "index": 0}
 
     def grade(text: str, row: dict = info, seed: int = 0) -> dict[str, float]:
-        return learning.coin_score("divek/flags/base", text, "A", row, coin_seed=seed)
+        return benchmark.coin_score("divek/flags/base", text, "A", row, coin_seed=seed)
 
     assert (grade(right)["acc"], grade(wrong)["acc"]) == (1.0, 0.0)
     for text in (right, wrong, "no format at all"):
@@ -100,18 +85,18 @@ def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(learnin
     assert grade(right, info | {"failure": "timeout"})["score"] == 0.0
 
 
-def test_the_table_has_a_row_for_each_arm_and_side(learning: ModuleType) -> None:
-    table = learning.table_of(outcomes(learning, [10.0, 20.0], [1.0, 3.0], [0.0, 0.0]))
+def test_the_table_has_a_row_for_each_arm_and_side(benchmark: ModuleType) -> None:
+    table = benchmark.table_of(outcomes(benchmark, [10.0, 20.0], [1.0, 3.0], [0.0, 0.0]))
     cells = list(zip(*(list(column.cells) for column in table.columns), strict=True))
     assert cells[0] == ("divek", "base", "50.0 ± 0.0", "65.0 ± 7.1", "15.0 ± 7.1", "+10.0, +20.0")
     assert len(cells) == 4
 
 
-def test_what_is_saved_holds_every_outcome_and_the_claims(learning: ModuleType) -> None:
-    found = outcomes(learning, base=[11.0], new=[0.0], coin=[0.0])
-    saved = learning.summary(found, {"divek-0": 0.9999}, seeds=1, steps=40)
+def test_what_is_saved_holds_every_outcome_and_the_claims(benchmark: ModuleType) -> None:
+    found = outcomes(benchmark, base=[11.0], new=[0.0], coin=[0.0])
+    saved = benchmark.summary(found, {"divek-0": 0.9999}, seeds=1, steps=40)
     assert saved["command"] == "python benchmarks/demo_learning.py --seeds 1 --steps 40"
     assert [outcome["arm"] for outcome in saved["outcomes"]] == ["divek", "divek", "coin", "coin"]
     assert all(saved["claims"].values())
-    assert set(saved["versions"]) == set(learning.PACKAGES)
+    assert set(saved["versions"]) == set(benchmark.PACKAGES)
     assert saved["lowest_rollout_actor_correlation"] == {"divek-0": 0.9999}

@@ -1,26 +1,10 @@
 """The arithmetic of benchmarks/eval.py: what its claim is decided by."""
 
-import importlib.util
 import io
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from rich.console import Console
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "eval.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("eval_benchmark", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules["eval_benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_share_is_of_tokens_a_second_and_not_of_seconds(benchmark: ModuleType) -> None:

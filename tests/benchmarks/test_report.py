@@ -1,23 +1,9 @@
 """benchmarks/report.py on a small run."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 from divek_verl.report import read_run
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "report.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_report", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_fabricated_run_is_whole(benchmark: ModuleType, tmp_path: Path) -> None:

@@ -268,11 +268,7 @@ class TestSampling:
         inputs = processor.image_processor(images=[image], return_tensors="pt")
         kinds = (tokens == processor.image_token_id).int()
         theirs = network.generate(
-            input_ids=tokens,
-            mm_token_type_ids=kinds,
-            do_sample=False,
-            max_new_tokens=MAX_NEW_TOKENS,
-            **inputs,
+            input_ids=tokens, mm_token_type_ids=kinds, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, **inputs
         )
         assert ours == processor.tokenizer.decode(theirs[0, len(prompt) :], skip_special_tokens=True)
 

@@ -27,65 +27,29 @@ def overrides(vlm: str = "qwen25vl_7b", task: str = "cub", method: str = "online
 
 # The sets are not part of the project. Each list repeats a sample of names as the sets spell them, at least as long as
 # their usual names, up to the number of classes.
-NAMES = {
+_LISTED = {
     "cub": (
-        "Black footed Albatross",
-        "Great Crested Flycatcher",
-        "Northern Rough winged Swallow",
-        "Brewer Blackbird",
-        "Nelson Sharp tailed Sparrow",
-        "Olive sided Flycatcher",
-        "Geococcyx",
-        "White breasted Kingfisher",
-        "American Three toed Woodpecker",
-        "Slaty backed Gull",
+        "Black footed Albatross, Great Crested Flycatcher, Northern Rough winged Swallow, Brewer Blackbird, "
+        "Nelson Sharp tailed Sparrow, Olive sided Flycatcher, Geococcyx, White breasted Kingfisher, American "
+        "Three toed Woodpecker, Slaty backed Gull"
     ),
     "flowers": (
-        "pink primrose",
-        "hard-leaved pocket orchid",
-        "canterbury bells",
-        "prince of wales feathers",
-        "love in the mist",
-        "mexican aster",
-        "ruby-lipped cattleya",
-        "bolero deep blue",
-        "siam tulip",
-        "tree mallow",
+        "pink primrose, hard-leaved pocket orchid, canterbury bells, prince of wales feathers, love in the mist, "
+        "mexican aster, ruby-lipped cattleya, bolero deep blue, siam tulip, tree mallow"
     ),
     "pets": (
-        "american pit bull terrier",
-        "english cocker spaniel",
-        "german shorthaired",
-        "staffordshire bull terrier",
-        "west highland",
-        "wheaten terrier",
-        "Abyssinian",
-        "British Shorthair",
+        "american pit bull terrier, english cocker spaniel, german shorthaired, staffordshire bull terrier, west "
+        "highland, wheaten terrier, Abyssinian, British Shorthair"
     ),
     "cars": (
-        "2012 Acura RL Sedan",
-        "2007 Chevrolet Silverado 1500 Classic Extended Cab",
-        "2012 Aston Martin Virage Convertible",
-        "2012 Bentley Continental Supersports Conv. Convertible",
-        "2007 BMW X5 SUV",
-        "2009 Bugatti Veyron 16.4 Coupe",
-        "2012 GMC Canyon Extended Cab",
-        "2012 Mercedes-Benz C-Class Sedan",
-        "2007 Dodge Dakota Crew Cab",
-        "2012 Ferrari 458 Italia Convertible",
+        "2012 Acura RL Sedan, 2007 Chevrolet Silverado 1500 Classic Extended Cab, 2012 Aston Martin Virage "
+        "Convertible, 2012 Bentley Continental Supersports Conv. Convertible, 2007 BMW X5 SUV, 2009 Bugatti "
+        "Veyron 16.4 Coupe, 2012 GMC Canyon Extended Cab, 2012 Mercedes-Benz C-Class Sedan, 2007 Dodge Dakota "
+        "Crew Cab, 2012 Ferrari 458 Italia Convertible"
     ),
-    "aircraft": (
-        "707-320",
-        "737-300",
-        "A340-600",
-        "Boeing 717",
-        "C-130",
-        "DHC-8-300",
-        "F-16A/B",
-        "Gulfstream IV",
-        "MD-80",
-    ),
+    "aircraft": "707-320, 737-300, A340-600, Boeing 717, C-130, DHC-8-300, F-16A/B, Gulfstream IV, MD-80",
 }
+NAMES = {dataset: listed.split(", ") for dataset, listed in _LISTED.items()}
 COUNTS = {"cub": 200, "flowers": 102, "pets": 37, "cars": 196, "aircraft": 100}
 
 

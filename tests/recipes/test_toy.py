@@ -95,8 +95,7 @@ def test_a_toy_run_changes_sizes_and_the_machine_and_leaves_the_method_alone(tmp
     ]
     assert [key for key in changed if key.startswith("divek.")] == ["divek.num_samples"]
     small = compose_recipe(
-        "method=paper",
-        *(as_override(*item) for item in changed.items() if not item[0].startswith("hydra.")),
+        "method=paper", *(as_override(*item) for item in changed.items() if not item[0].startswith("hydra."))
     )
     assert small.actor_rollout_ref.rollout.n == plain.actor_rollout_ref.rollout.n == 4
     assert small.trainer.device == "cpu" and small.trainer.total_training_steps == STEPS
