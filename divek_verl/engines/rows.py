@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -34,8 +35,8 @@ class PreparedRow:
     Attributes:
         data_source: ``divek/<set>/<side>``; empty for a person's own picture.
         image_id: unique in its data source.
-        image: path of the picture, for records; empty where the row holds the picture itself.
-        truth: display name of the true class, or the row's spelling where the class list does not know it.
+        image: path of the picture, for records; empty if the row holds the picture itself.
+        truth: display name of the true class, or the row's spelling if the class list does not have it.
         classes: the class list.
         wording: the nouns of its questions.
         messages: the chat messages with picture and class list, as in ``Request``.
@@ -70,7 +71,9 @@ class _StoredRow:
     path: Path
     group: int
     index: int
+    root: Path
     truth: str
+    wording: Wording
     prompt: Messages
     images: Sequence[Mapping[str, Any]] | None
 
@@ -107,18 +110,22 @@ class PreparedRows:
         images = stored.images
         if images is None:
             images = self._images_of_group(stored.path, stored.group)[stored.index]
-        root = _image_root(stored.path, key[0])
-        pictures = [
-            picture_entry(image, root, min_pixels=self.min_pixels, max_pixels=self.max_pixels) for image in images
-        ]
+        bounds = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        pictures = [picture_entry(image, stored.root, **bounds) for image in images]
         path = str(pictures[0]["image"]) if pictures and stored.images is not None else ""
-        wording = wording_of(_folder(stored.path), key[0])
         messages = with_pictures(stored.prompt, pictures)
-        return PreparedRow(*key, path, stored.truth, self.classes[key[0]], wording, messages)
+        return PreparedRow(*key, path, stored.truth, self.classes[key[0]], stored.wording, messages)
 
     @cached_property
     def files(self) -> list[DataFile]:
-        return [DataFile(str(path), _sha256(path), rows) for path, rows in self._rows_of.items()]
+        found = []
+        for path, rows in self._rows_of.items():
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+            found.append(DataFile(str(path), digest.hexdigest(), rows))
+        return found
 
 
 def read_rows(
@@ -147,8 +154,10 @@ def read_rows(
     # The rows of a set share a few prompts, which can be long.
     prompts: dict[str, Messages] = {}
     for path in paths:
+        folder = str(path.expanduser().resolve().parent)
         for group, index, number, row in _rows_of(path, found):
-            if not is_divek(row["data_source"]):
+            source = row["data_source"]
+            if not is_divek(source):
                 found.others += 1
                 continue
             if limit is not None and len(found) >= limit:
@@ -162,16 +171,35 @@ def read_rows(
                     "prepare the data again."
                 )
             embedded = any(image.get("bytes") is not None for image in images)
-            key = row["data_source"], _image_id(row, number)
+            key = source, _image_id(row, number)
             if key in found._stored:
                 raise SetupError(
-                    f"{path} holds the image {key[1]!r} of {key[0]} a second time: "
+                    f"{path} holds the image {key[1]!r} of {source} a second time: "
                     "name each file once and give each row its own extra_info.image_id."
                 )
-            truth = _truth(row, key, path, found, open_vocabulary)
-            _image_root(path, key[0])
+            classes = classes_of(folder, source)
+            known = found.classes.setdefault(source, classes)
+            if known is not classes and (known.names, known.aliases) != (classes.names, classes.aliases):
+                raise SetupError(f"{source} has another class list beside {path} than before: give such files singly.")
+            dataset, side = parse_data_source(source)
+            given: str = row["reward_model"]["ground_truth"]
+            truth = classes.match(given)
+            if truth is None and not open_vocabulary:
+                raise SetupError(
+                    f"The truth {given!r} of image {key[1]} is not among the classes {side!r} beside {path}: "
+                    "prepare the data again, or let a judge decide (divek eval --judge openai)."
+                )
             found.keys.append(key)
-            found._stored[key] = _StoredRow(path, group, index, truth, prompt, None if embedded else images)
+            found._stored[key] = _StoredRow(
+                path,
+                group,
+                index,
+                root=image_root(folder, dataset),
+                truth=given if truth is None else truth,
+                wording=wording_of(folder, source),
+                prompt=prompt,
+                images=None if embedded else images,
+            )
     if not found.keys:
         raise SetupError(
             f"{', '.join(map(str, paths))} hold no row of DiVE-k: give the parquet files of a prepared set."
@@ -179,23 +207,20 @@ def read_rows(
     return found
 
 
-def with_pictures(prompt: Messages, pictures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def with_pictures(prompt: Messages, pictures: Sequence[Mapping[str, Any]]) -> Messages:
     """A row's prompt with each ``<image>`` replaced by the next of ``pictures``, as verl does it."""
     left = iter(pictures)
-    built = []
+    built: list[Mapping[str, Any]] = []
     for message in prompt:
         content: Any = message["content"]
         if pictures and isinstance(content, str):
-            first, *rest = content.split(PLACEHOLDER)
-            content = _text(first)
-            for text in rest:
-                content += [{"type": "image", **next(left)}, *_text(text)]
+            pieces = [piece for piece in re.split(f"({PLACEHOLDER})", content) if piece]
+            content = [
+                {"type": "image", **next(left)} if piece == PLACEHOLDER else {"type": "text", "text": piece}
+                for piece in pieces
+            ]
         built.append({**message, "content": content})
     return built
-
-
-def _text(text: str) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": text}] if text else []
 
 
 def _rows_of(path: Path, found: PreparedRows) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
@@ -228,36 +253,3 @@ def _read_images(path: Path, group: int) -> list[list[dict[str, Any]]]:
 def _image_id(row: Mapping[str, Any], number: int) -> str:
     given = row.get("extra_info") or {}
     return str(next((given[name] for name in ("image_id", "index") if given.get(name) is not None), number))
-
-
-def _truth(row: Mapping[str, Any], key: Key, path: Path, found: PreparedRows, open_vocabulary: bool) -> str:
-    """The display name of the truth; its class list becomes that of its data source."""
-    source, image_id = key
-    classes = classes_of(_folder(path), source)
-    known = found.classes.setdefault(source, classes)
-    if known is not classes and (known.names, known.aliases) != (classes.names, classes.aliases):
-        raise SetupError(f"{source} has another class list beside {path} than before: give such files one by one.")
-    given: str = row["reward_model"]["ground_truth"]
-    truth = classes.match(given)
-    if truth is None and not open_vocabulary:
-        raise SetupError(
-            f"The truth {given!r} of image {image_id} is not among the classes {parse_data_source(source)[1]!r} beside "
-            f"{path}: prepare the data again, or let a judge decide (divek eval --judge openai)."
-        )
-    return given if truth is None else truth
-
-
-def _folder(path: Path) -> str:
-    return str(path.expanduser().resolve().parent)
-
-
-def _image_root(path: Path, data_source: str) -> Path:
-    return image_root(_folder(path), parse_data_source(data_source)[0])
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

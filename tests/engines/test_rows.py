@@ -189,4 +189,4 @@ def test_a_data_source_has_one_class_list(data: Path, tmp_path: Path) -> None:
     paint(other, "other", "base", 1)
     split = Split("train", "base", [Example("images/other-0.png", "Chad", "x")])
     write_set(other, "flags", Classes(("Romania", "Chad", "Peru", "Mali")), [split])
-    wrong("give such files one by one", data / "train.parquet", other / "train.parquet")
+    wrong("give such files singly", data / "train.parquet", other / "train.parquet")
