@@ -30,9 +30,7 @@ _CACHED_LISTS = 8
 class OptionSource(Protocol):
     """Ranks classes as candidates for the options.
 
-    Attributes:
-        uses_votes: whether training has to sample votes for it; False saves the K samples where nothing else
-            needs them.
+    ``uses_votes`` says whether training has to sample votes for it; False saves K samples if nothing else needs them.
     """
 
     uses_votes: bool
@@ -64,7 +62,8 @@ class RandomSource:
         self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
     ) -> list[str]:
         """Classes other than the truth."""
-        others = _others(classes, truth)
+        true = None if truth is None else classes.match(truth)
+        others = [name for name in classes.names if name != true]
         return random.Random(f"{seed}-random").sample(others, min(num_options, len(others)))
 
 
@@ -97,14 +96,12 @@ class TextEmbeddingSource:
         Without a truth, the class with the most votes and those similar to it; without votes, random classes.
         """
         if truth is not None:
-            return list(self._nearest(display_name(truth, classes), classes)[:num_options])
+            name = display_name(truth, classes)
+            return list(nearest_names(classes.names, name, self.text_encoder)[:num_options])
         voted = list(listed_counts(votes, classes))
         if not voted:
             return RandomSource().rank(votes, classes, truth=truth, num_options=num_options, seed=seed)
-        return [voted[0], *self._nearest(voted[0], classes)][:num_options]
-
-    def _nearest(self, name: str, classes: ClassNames) -> tuple[str, ...]:
-        return nearest_names(classes.names, name, self.text_encoder)
+        return [voted[0], *nearest_names(classes.names, voted[0], self.text_encoder)][:num_options]
 
 
 class MixedSource:
@@ -182,12 +179,6 @@ def build_option_source(name: str, *, mixed_with: str = "random", text_encoder: 
         return MixedSource(build_option_source(mixed_with, text_encoder=text_encoder))
     source: OptionSource = TextEmbeddingSource(text_encoder) if encoding else found()
     return source
-
-
-def _others(classes: ClassNames, truth: str | None) -> list[str]:
-    """All classes except the truth, however it is spelled."""
-    true = None if truth is None else classes.match(truth)
-    return [name for name in classes.names if name != true]
 
 
 @lru_cache(maxsize=_CACHED_NAMES)

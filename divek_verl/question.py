@@ -19,10 +19,8 @@ _ROUNDING = 1e-9
 class Question:
     """A multiple-choice question about one image.
 
-    Attributes:
-        options: display names in the order of their letters.
-        answer: index of the truth among the options; None when no truth was given.
-        truth_injected: whether the truth is an option only because it was given, not for its votes.
+    ``options`` are display names in the order of their letters, and ``answer`` is the index of the truth among them
+    (None if no truth was given). ``truth_injected``: the truth is an option only because it was given.
     """
 
     options: tuple[str, ...]
@@ -53,15 +51,12 @@ class QuestionRules:
     """How votes become a question; training, validation, ``divek eval`` and ``divek predict`` share one object.
 
     Attributes:
-        num_options: options of a question, 2 to 26. ``"auto"`` shows the smallest set of top classes that holds
-            ``auto_share`` of the votes which name a class of the list.
-        min_options: fewer options than this are filled up from the class list, as far as the list and
-            ``num_options`` allow.
-        auto_share: share of the votes that ``"auto"`` covers, in (0, 1].
-        auto_max_options: most options with ``"auto"``.
+        num_options: options of a question, 2 to 26. ``"auto"``: the smallest set of top classes that holds
+            ``auto_share`` of the votes which name a class of the list, at most ``auto_max_options``.
+        min_options: fewer options are filled up from the class list, as far as it and ``num_options`` allow.
         skip_easy: whether an easy image gets ``Skip("easy")`` instead of a question; needs a truth.
-        easy_share: an image is easy where the truth has at least this share of the votes that name a class of the
-            list, in (0, 1]; there must be at least one such vote.
+        easy_share: an image is easy if the truth has at least this share, in (0, 1], of the votes that name a class
+            of the list; there must be at least one such vote.
 
     Raises:
         SetupError: an option count is outside 2 to 26, or a share outside (0, 1].

@@ -1,9 +1,8 @@
 """Checks verl's configuration and fills in what the user left open, on the driver before Ray starts (plugin.py)."""
 
-import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -29,7 +28,8 @@ CHECKPOINT_CALLBACK = "divek_verl.trainer.vote_store.SaveVotes"
 # What `reward=divek` names in verl's configuration. Another value would train something else without a word.
 REWARD = ("pkg://divek_verl.reward", "compute_score")
 DATASET = ("pkg://divek_verl.trainer.dataset", "DiveKDataset")
-MANAGER = "divek_verl.trainer.rollout.TwoStageAgentLoopManager"
+MANAGER = ("pkg://divek_verl.trainer.rollout", "TwoStageAgentLoopManager")
+MANAGER_OPTION = "actor_rollout_ref.rollout.agent.agent_loop_manager_class"
 
 
 def prepare_config(config: DictConfig) -> None:
@@ -64,53 +64,43 @@ def check_verl_version() -> None:
 
 
 def _check_parts(config: DictConfig, settings: Settings) -> None:
-    """Refuse a reward function, data set class or agent-loop manager that is neither DiVE-k's nor an allowed one."""
-    from verl.utils.import_utils import load_class_from_fqn, load_extern_object
+    """Refuse a reward function, data set class or agent-loop manager that is neither DiVE-k's nor an allowed one.
+
+    With ``divek.allow_custom``, classes have to extend DiVE-k's, and a reward function has to take its arguments.
+    """
+    from verl.utils.import_utils import load_extern_object
 
     reward, dataset = config.reward.custom_reward_function, config.data.custom_cls
-    manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
-    replaced: list[tuple[str, str, str, Callable[[], object]]] = []
-    for option, node, known in (
-        ("reward.custom_reward_function", reward, REWARD),
-        ("data.custom_cls", dataset, DATASET),
+    manager = str(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
+    module, _, name = manager.rpartition(".")
+    for option, value, given, known in (
+        ("reward.custom_reward_function", f"{reward.path} ({reward.name})", (reward.path, reward.name), REWARD),
+        ("data.custom_cls", f"{dataset.path} ({dataset.name})", (dataset.path, dataset.name), DATASET),
+        (MANAGER_OPTION, manager, (f"pkg://{module}", name), MANAGER),
     ):
-        if (node.path, node.name) != known:
-            load: Callable[[], object] = functools.partial(load_extern_object, node.path, node.name)
-            replaced.append((option, f"{node.path} ({node.name})", known[1], load))
-    if manager != MANAGER:
-        option = "actor_rollout_ref.rollout.agent.agent_loop_manager_class"
-        load = functools.partial(load_class_from_fqn, str(manager))
-        replaced.append((option, str(manager), MANAGER.rpartition(".")[2], load))
-    for option, value, known_name, load in replaced:
+        if given == known:
+            continue
         if not settings.allow_custom:
             raise SetupError(
-                f"{option} names {value} in the place of divek_verl's {known_name}, so the run would not train "
+                f"{option} names {value} in the place of divek_verl's {known[1]}, so the run would not train "
                 "DiVE-k: remove it, or set divek.allow_custom=true for one that builds on ours."
             )
         try:
-            found = load()
+            # By name, as verl loads them: the modules of both classes import this one.
+            found, ours = load_extern_object(*given), load_extern_object(*known)
         except Exception as error:
             raise SetupError(f"{option} names {value}, which cannot be imported ({error}): correct it.") from error
-        _check_custom(option, value, found)
+        if known is REWARD:
+            parameters = inspect.signature(found).parameters if callable(found) else {}
+            takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+            fits = takes_all or {"format_weight", "answer_weight"} <= parameters.keys()
+            lack = "does not take format_weight and answer_weight: add them, or **kwargs"
+        else:
+            fits = isinstance(found, type) and issubclass(found, ours)
+            lack = f"is not a subclass of divek_verl's {known[1]}: extend it"
+        if not fits:
+            raise SetupError(f"{option} names {value}, which {lack}.")
         print(f"divek_verl: {option} is {value} (divek.allow_custom=true)")
-
-
-def _check_custom(option: str, value: str, found: object) -> None:
-    """Classes have to extend DiVE-k's; a reward function has to take the keyword arguments that DiVE-k passes."""
-    if option == "reward.custom_reward_function":
-        parameters = inspect.signature(found).parameters if callable(found) else {}
-        takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-        if not takes_all and not {"format_weight", "answer_weight"} <= parameters.keys():
-            raise SetupError(
-                f"{option} names {value}, which does not take format_weight and answer_weight: add them, or **kwargs."
-            )
-        return
-    from verl.utils.import_utils import load_class_from_fqn, load_extern_object
-
-    # By name, as verl loads them: both modules import this one.
-    base = load_extern_object(*DATASET) if option == "data.custom_cls" else load_class_from_fqn(MANAGER)
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise SetupError(f"{option} names {value}, which is not a subclass of divek_verl's {base.__name__}: extend it.")
 
 
 def _check_trainer(config: DictConfig) -> None:

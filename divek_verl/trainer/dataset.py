@@ -48,10 +48,10 @@ class DiveKDataset(RLHFDataset):
         settings = read_settings(config.divek)
         self._bounds = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
         self._longest_prompt = 0
-        manager = config.get("divek_manager", MANAGER)
-        if not settings.allow_custom and manager != MANAGER:
+        manager = str(config.get("divek_manager", MANAGER[1]))
+        if not settings.allow_custom and manager.rpartition(".")[2] != MANAGER[1]:
             warnings.warn(
-                f"The agent loop is {manager} and not {MANAGER}: no DiVE-k question will be asked, and the reward "
+                f"The agent loop is {manager} and not {MANAGER[1]}: no DiVE-k question will be asked, and the reward "
                 "refuses training rows without options.",
                 stacklevel=2,
             )

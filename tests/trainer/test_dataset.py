@@ -320,7 +320,7 @@ def test_an_agent_loop_that_asks_no_questions_is_warned_of(folder: Path, load: A
         load(files, divek_manager=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        load(files, divek_manager=MANAGER)
+        load(files, divek_manager=f"divek_verl.trainer.rollout.{MANAGER[1]}")
         load(files)
 
 
