@@ -129,12 +129,7 @@ class PreparedRows:
 
 
 def read_rows(
-    paths: Sequence[Path],
-    *,
-    min_pixels: int,
-    max_pixels: int,
-    limit: int | None = None,
-    open_vocabulary: bool = False,
+    paths: Sequence[Path], *, min_pixels: int, max_pixels: int, limit: int | None = None, open_vocabulary: bool = False
 ) -> PreparedRows:
     """The rows of parquet files of prepared sets. A picture that cannot be read is found when it is asked about.
 

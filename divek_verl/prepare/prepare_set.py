@@ -37,8 +37,7 @@ class Options(Plan):
         bool, typer.Option("--embed-images", help="Put the images into the parquet files, not their paths.")
     ] = False
     votes: Annotated[
-        Path | None,
-        typer.Option(help="Votes file of `divek mine`: leave out the training images that are easy."),
+        Path | None, typer.Option(help="Votes file of `divek mine`: leave out the training images that are easy.")
     ] = None
     on_error: Annotated[OnError, typer.Option(help="Stop at an image that cannot be used, or skip it.")] = OnError.STOP
 

@@ -66,12 +66,7 @@ class Split:
 
 
 def build_row(
-    dataset: str,
-    split: Split,
-    prompt: list[dict[str, str]],
-    example: Example,
-    index: int,
-    content: bytes | None = None,
+    dataset: str, split: Split, prompt: list[dict[str, str]], example: Example, index: int, content: bytes | None = None
 ) -> Row:
     """Row `index` of a file: the open question about one image, which is a path or the encoded bytes `content`."""
     return {
