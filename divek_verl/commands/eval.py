@@ -33,9 +33,7 @@ def evaluate_model(
     model: AnsweringModel,
     asked: TwoStepOptions,
     judging: JudgeOptions,
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Parquet file of a prepared set; repeat it for several files.")
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Parquet file of a prepared set; repeatable.")] = None,
     mode: Annotated[
         str, typer.Option(help="one-step: the open question; two-step: both; both: also what the second adds.")
     ] = "both",

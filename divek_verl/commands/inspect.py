@@ -25,14 +25,7 @@ from divek_verl.settings import DEFAULTS
 
 @dataclass
 class Summary:
-    """Counts of one parquet file.
-
-    Attributes:
-        classes: rows of each (data set, class).
-        widths, heights: sizes of the readable pictures, upright.
-        unreadable: image ids.
-        tokens: lengths of whole prompts.
-    """
+    """Counts of one parquet file: rows of each (data set, class), upright sizes of readable pictures, tokens."""
 
     name: str
     classes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -107,11 +100,7 @@ def spread(values: Iterable[int]) -> str:
 
 
 class PromptCounter:
-    """Counts a prompt's tokens: its text with a tokenizer and its chat template, its picture by size alone.
-
-    Raises:
-        SetupError: the folder holds no tokenizer, or one without a chat template.
-    """
+    """Counts a prompt's tokens: its text with a tokenizer and its chat template, its picture by size alone."""
 
     def __init__(self, folder: Path, max_pixels: int) -> None:
         from transformers import AutoTokenizer

@@ -30,8 +30,6 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remain
 
 @dataclass(frozen=True)
 class Failure:
-    """An image without votes, and why."""
-
     data_source: str
     image_id: str
     reason: str
@@ -63,11 +61,7 @@ async def mine(
     in_flight: int,
     on_image: Callable[[], object] = lambda: None,
 ) -> Summary:
-    """Mine every row whose votes the log lacks; ``on_image`` is called after each.
-
-    Raises:
-        SetupError: the engine cannot continue; the votes so far are kept.
-    """
+    """Mine every row whose votes the log lacks; ``on_image`` is called after each. An error keeps the votes so far."""
     left = [key for key in rows.keys if key not in log.done]
     summary = Summary(before=len(rows) - len(left))
     sampling = options.sampling()

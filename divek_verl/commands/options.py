@@ -32,9 +32,7 @@ class TwoStepOptions(SamplingOptions):
     min_options: Annotated[int, from_settings("min_options")] = DEFAULTS.min_options
     auto_share: Annotated[float, from_settings("auto_share")] = DEFAULTS.auto_share
     auto_max_options: Annotated[int, from_settings("auto_max_options")] = DEFAULTS.auto_max_options
-    choice_temperature: Annotated[
-        float, typer.Option(help="Sampling temperature of the choice; 0 for the most likely one.")
-    ] = 0.0
+    choice_temperature: Annotated[float, typer.Option(help="Temperature of the choice; 0: the most likely one.")] = 0.0
     seed: Annotated[
         int, typer.Option(help="Seed for samples and the order of options, combined with each image's id.")
     ] = DEFAULTS.seed
@@ -42,12 +40,9 @@ class TwoStepOptions(SamplingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.choice_temperature < 0:
-            raise SetupError(
-                f"--choice-temperature {self.choice_temperature} does not work: it must be a number of at least 0."
-            )
+            raise SetupError(f"--choice-temperature {self.choice_temperature} does not work: it must be at least 0.")
 
     def settings(self, *, ask_choice: bool = True) -> TwoStepSettings:
-        """What ``ask_two_steps`` needs."""
         return TwoStepSettings(
             num_samples=self.samples,
             rules=self.as_training().rules,
@@ -67,9 +62,7 @@ class JudgeOptions:
         typer.Option(help="classes: such an answer is wrong; openai: ask a model behind an OpenAI-compatible server."),
     ] = "classes"
     judge_model: Annotated[str | None, typer.Option(help="Name of the judge on its server (openai).")] = None
-    judge_base_url: Annotated[
-        str | None, typer.Option(help="Address of the judge's server (openai); by default --base-url.")
-    ] = None
+    judge_base_url: Annotated[str | None, typer.Option(help="The judge's server (openai); unset: --base-url.")] = None
     judge_cache: Annotated[Path, typer.Option(help="File that keeps verdicts between runs (openai).")] = Path(
         "~/.cache/divek_verl/verdicts.jsonl"
     )
@@ -81,11 +74,7 @@ class JudgeOptions:
     judge_output_price: Annotated[float | None, typer.Option(help="Price of a million output tokens (openai).")] = None
 
     def settings(self, base_url: str | None) -> JudgeSettings | None:
-        """None if the class list alone decides.
-
-        Raises:
-            SetupError: the judge is unknown, or lacks its model or address.
-        """
+        """None if the class list alone decides; a SetupError if the judge lacks its model or address."""
         if self.judge == "classes":
             return None
         if self.judge != "openai":

@@ -20,17 +20,11 @@ from divek_verl.prompts import Wording
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
 
 Name = Annotated[str | None, typer.Option(help="The data set's key in data_source; by default its folder's name.")]
-Thing = Annotated[
-    str, typer.Option(help="What is in the pictures, such as 'bird' or 'skin lesion'; the questions ask about it.")
-]
-Kind = Annotated[
-    str, typer.Option(help="What a class is, such as 'species' or 'make and model'; the questions ask for it.")
-]
+Thing = Annotated[str, typer.Option(help="What is in the pictures, such as 'bird'; the questions ask about it.")]
+Kind = Annotated[str, typer.Option(help="What a class is, such as 'species'; the questions ask for it.")]
 
 
 def _official(official: Official, read: Reader) -> Callable[..., None]:
-    """The command of an official set."""
-
     def main(
         data_root: Annotated[Path, typer.Option(help="The official folder, or the folder that holds it.")],
         options: Options,
@@ -65,12 +59,10 @@ def huggingface(
     config: Annotated[str | None, typer.Option(help="Configuration of the set, if it has several.")] = None,
     image_column: Annotated[str, typer.Option(help="Column of the images.")] = "image",
     label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
-    class_names: Annotated[
-        Path | None, typer.Option(help="File of class names, one per line, for labels that are numbers.")
-    ] = None,
+    class_names: Annotated[Path | None, typer.Option(help="Class names, one per line, for labels as numbers.")] = None,
     train_split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
     val_split: Annotated[
-        str | None, typer.Option(help="Split to validate on; by default a share of --train-split.")
+        str | None, typer.Option(help="Split to validate on; unset: a share of --train-split.")
     ] = None,
     test_split: Annotated[str | None, typer.Option(help="Split that --eval-split test validates on.")] = None,
     options: Options,

@@ -9,9 +9,7 @@ from divek_verl.report.page import write_comparison, write_report
 
 
 def main(
-    run_dir: Annotated[
-        list[Path], typer.Argument(help="Directory with the records of a run; several to compare runs.")
-    ],
+    run_dir: Annotated[list[Path], typer.Argument(help="Directory with a run's records; several to compare runs.")],
     out: Annotated[
         Path | None, typer.Option(help="Page to write [RUN_DIR/report.html; for several runs comparison.html].")
     ] = None,

@@ -34,23 +34,14 @@ _LIGHT = 0.12
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of one size with their class names.
-
-    Attributes:
-        pixels: uint8, shape (pictures, 3, height, width).
-        names: class name of each picture.
-    """
+    """Pictures of one size (uint8, shape (pictures, 3, height, width)) with the class name of each."""
 
     pixels: torch.Tensor
     names: tuple[str, ...]
 
     @classmethod
     def load(cls, file: Path) -> "Pictures":
-        """The pictures of one parquet file of a prepared set.
-
-        Raises:
-            SetupError: the file is missing or empty, or its pictures differ in size.
-        """
+        """The pictures of one parquet file of a prepared set, which must be of one size."""
         if not file.is_file():
             raise SetupError(f"{file} does not exist: prepare the data with data_prep/flags.py first.")
         rows = pq.read_table(file, columns=["images", "reward_model"]).to_pylist()
@@ -79,13 +70,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One training sequence.
-
-    Attributes:
-        tokens: prompt and response.
-        weights: weight of each token in the loss; 0 for the prompt.
-        picture: number of the picture shown; None for a text.
-    """
+    """Tokens of prompt and response, their weights in the loss (0 for the prompt), and the picture's number."""
 
     tokens: list[int]
     weights: list[float]
@@ -98,10 +83,7 @@ def open_response(name: str) -> str:
 
 
 def choice_response(name: str, letter: str) -> str:
-    """The response to the multiple-choice question: the class that the model sees, then its letter.
-
-    The letter directly follows the name, because a look-up over one step is the easiest to learn.
-    """
+    """The class that the model sees, then its letter: a look-up over one step is the easiest to learn."""
     return f"<think>{_GUESS} {name} {letter}</think><answer> {letter}</answer>"
 
 
@@ -120,13 +102,7 @@ def tokenizer_texts(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Writes lessons; everything random comes from the caller's `rng`.
-
-    Attributes:
-        image_tokens: placeholder tokens of one picture.
-        base: class names of the pictures.
-        names: all class names.
-    """
+    """Writes lessons about `names`, of which `base` have pictures; everything random comes from the caller's `rng`."""
 
     tokenizer: Qwen2Tokenizer
     image_tokens: int

@@ -44,14 +44,9 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One demo run.
+    """One demo run, which writes into ``run_dir``; several can share the data and the warm-started model in ``home``.
 
-    Attributes:
-        run_dir: folder of everything that this run writes.
-        home: folder of the prepared data and the warm-started model, which several runs can share.
-        seed: of data order, question shuffles and sampling engine.
-        steps: GRPO steps.
-        overrides: further Hydra overrides, last on the command line.
+    ``seed`` is that of data order, question shuffles and sampling engine. ``overrides`` are Hydra's, last of all.
     """
 
     run_dir: Path

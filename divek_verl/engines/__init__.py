@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_engine(options: "EngineOptions") -> "AsyncIterator[Engine]":
-    """The engine that the options ask for, closed at the end of the block.
-
-    Raises:
-        SetupError: it cannot be started or reached.
-    """
+    """The engine that the options ask for, closed at the end; a SetupError if it cannot be started or reached."""
     engine: Engine
     if options.backend.value == "openai":
         from divek_verl.engines.openai_engine import OpenAIEngine

@@ -21,18 +21,9 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=-1, repetition_penalty=1.0)
 
 @dataclass(frozen=True)
 class TwoStepSettings:
-    """How both questions are asked.
+    """How both questions are asked; without ``ask_choice`` only the open one is.
 
-    Attributes:
-        num_samples: K, answers to the open question.
-        rules: how the votes become the multiple-choice question.
-        open_sampling: sampling of the K answers.
-        choice_sampling: sampling of the one answer to the multiple-choice question.
-        seed: seed of the questions; the samplings have their own.
-        ask_choice: whether the second question is asked.
-
-    Raises:
-        SetupError: there are no samples.
+    ``seed`` is that of the questions; the samplings have their own.
     """
 
     num_samples: int = DEFAULTS.num_samples
@@ -74,10 +65,7 @@ class TwoStepAnswer:
 
     @property
     def failed_reply(self) -> Reply | None:
-        """The reply without any completion, which ended the two steps early; None if there is none.
-
-        A reply with some of its samples and a reason for the missing ones is not a failed one.
-        """
+        """The first reply without any completion, which ended the two steps early."""
         replies = (self.open_reply, self.choice_reply)
         return next((reply for reply in replies if reply is not None and not reply.texts), None)
 

@@ -25,20 +25,17 @@ def write_page(results: Results, path: Path) -> None:
 
 
 def render(results: Results) -> str:
-    """The page as HTML."""
     made = environment(
         share=lambda share: f"{100 * share:.1f}",
         points=lambda share: f"{100 * share:+.1f}".replace("-", "\u2212"),
         sentence=sentence_of,
     )
     shown = [MEASURES[name] for name in results.groups[0].averages]
-    return made.get_template("evaluation.html.j2").render(
-        results=results, shown=shown, measures=MEASURES, weights=WEIGHTS
-    )
+    page = made.get_template("evaluation.html.j2")
+    return page.render(results=results, shown=shown, measures=MEASURES, weights=WEIGHTS)
 
 
 def show(results: Results, console: Console) -> None:
-    """Print the results on the terminal."""
     for kind in WEIGHTS:
         console.print(_score_table(results, kind))
     console.print(_sample_table(results))
@@ -58,10 +55,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Table:
-    """A table by data source; on a narrow terminal its cells wrap and nothing is cut.
-
-    No column has a minimum width, which would push the last numbers off the terminal.
-    """
+    """A table by data source. No column has a minimum width: on a narrow terminal cells wrap and nothing is cut."""
     table = Table(title=title, title_justify="left")
     for name in ("data source", *words):
         table.add_column(name, overflow="fold")
@@ -71,7 +65,6 @@ def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Tab
 
 
 def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
-    """Each measure of each data source, and the harmonic means."""
     names = list(results.groups[0].averages)
     titles = [MEASURES[name].title for name in names]
     table = _table(f"{kind} average, % [95 % interval]: {WEIGHTS[kind]}", ["images", *titles])
@@ -96,7 +89,6 @@ def _with_unjudged(text: str, share: float) -> str:
 
 
 def _sample_table(results: Results) -> Table:
-    """Shares of the samples, and facts about the questions."""
     shares = ("unanswered %", "unknown %", "failed %", "truncated %")
     table = _table("samples and questions", (*shares, "mean options", "tokens in", "tokens out", "right by filler %"))
     for group in results.groups:
@@ -112,7 +104,6 @@ def _sample_table(results: Results) -> Table:
 
 
 def _difference_table(title: str, differences: list[Difference]) -> Table:
-    """Paired differences in points, with McNemar's test for yes-or-no measures."""
     numbers = ("images", "before", "after", "difference", "gained", "lost", "McNemar p")
     table = _table(f"{title}, points [95 % interval]", numbers, words=["measure"])
     for each in differences:

@@ -37,21 +37,16 @@ Mode = Literal["one-step", "two-step", "both"]
 ASKED_FILE = "evaluation.json"
 PAGE_FILE = "results.html"
 OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
+Earlier = tuple[Results, list[EvaluationRecord]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The model, the data and the settings of an evaluation.
+    """The model (a path, or a name on the server at ``base_url``), the data and the settings of an evaluation.
 
-    Attributes:
-        model: path, or name on the server at ``base_url``.
-        data: parquet files of prepared sets.
-        two_step: how both questions are asked.
-        mode: ``one-step`` asks the open question only, ``two-step`` both, ``both`` also says what the second adds.
-        judge: decides on answers outside the class list; with None they are wrong.
-        min_pixels, max_pixels: bounds of each picture.
-        resamples: number of bootstrap resamples for each interval.
-        in_flight: images at work at one time; it changes no result.
+    Mode ``one-step`` asks the open question only, ``two-step`` both, ``both`` also says what the second adds. The judge
+    decides on answers outside the class list; with None they are wrong. ``in_flight``, the number of images at work at
+    one time, changes no result.
     """
 
     model: str
@@ -97,11 +92,8 @@ class CallCounts:
 class EvaluationFolder:
     """The records of one evaluation on disk: appended as they come, and sorted at the end.
 
-    ``evaluation.json`` says what was asked and how; a folder with records of another evaluation is refused.
-
-    Attributes:
-        records: by data source and image id.
-        torn: lines that a kill left unreadable; their images are asked again.
+    ``evaluation.json`` says what was asked and how; a folder with records of another evaluation is refused. ``torn``
+    counts lines that a kill left unreadable; their images are asked again.
     """
 
     def __init__(self, folder: Path, asked: Mapping[str, object]) -> None:
@@ -144,7 +136,6 @@ class EvaluationFolder:
         return record is None or (retry_failures and (record.failed_samples > 0 or record.failure is not None))
 
     def finish(self) -> list[EvaluationRecord]:
-        """All records, sorted, in memory and in the file."""
         ordered = [self.records[key] for key in sorted(self.records)]
         write_lines(self._questions, (record.to_json() for record in ordered))
         return ordered
@@ -208,9 +199,8 @@ async def evaluate(
                     await for_each(left, ask, evaluation.in_flight)
         classes = {key: rows.classes[key[0]] for key in keys}
         folder.records = {key: folder.records[key] for key in classes}
-        judged, counts.judging = await measure_all(
-            folder.records.values(), classes, evaluation.judge, show_progress=show_progress
-        )
+        asked_about = folder.records.values()
+        judged, counts.judging = await measure_all(asked_about, classes, evaluation.judge, show_progress=show_progress)
         records = folder.finish()
         seed, resamples = evaluation.two_step.seed, evaluation.resamples
         summary = summarize(records, evaluation.measures, seed=seed, resamples=resamples)
@@ -277,7 +267,7 @@ def fingerprint(model: str) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _read_earlier(run: Path, keys: Sequence[Key]) -> tuple[Results, list[EvaluationRecord]]:
+def _read_earlier(run: Path, keys: Sequence[Key]) -> Earlier:
     """Read the other evaluation before anything is asked, so that a wrong folder costs nothing."""
     results = read_results(run)
     folder = run if run.is_dir() else run.parent
@@ -288,11 +278,7 @@ def _read_earlier(run: Path, keys: Sequence[Key]) -> tuple[Results, list[Evaluat
 
 
 def _compared(
-    run: Path,
-    earlier: tuple[Results, list[EvaluationRecord]],
-    after: Results,
-    records: Sequence[EvaluationRecord],
-    evaluation: Evaluation,
+    run: Path, earlier: Earlier, after: Results, records: Sequence[EvaluationRecord], evaluation: Evaluation
 ) -> Comparison:
     """This evaluation (after) against an earlier one (before), on the images of both."""
     before, old_records = earlier
@@ -301,19 +287,14 @@ def _compared(
     old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
     new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    drawn = {"seed": evaluation.two_step.seed, "resamples": evaluation.resamples}
     return Comparison(
         run=str(run),
         model=before.model,
         only_here=len(records) - len(shared),
         only_there=len(old_records) - len(shared),
         other_settings=[f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed],
-        differences=differences(
-            old_records,
-            records,
-            [(name, name) for name in measures],
-            seed=evaluation.two_step.seed,
-            resamples=evaluation.resamples,
-        ),
+        differences=differences(old_records, records, [(name, name) for name in measures], **drawn),
     )
 
 

@@ -57,16 +57,10 @@ class Verdict:
 class JudgeSettings:
     """A judge model and how it is asked.
 
-    Attributes:
-        model: the judge's name on the server.
-        base_url: address of the OpenAI-compatible server, such as ``http://localhost:8000/v1``.
-        api_key: the server's key; None reads ``OPENAI_API_KEY``, and a local server needs none.
-        cache: file of verdicts, one JSON line each, kept between runs; None keeps none.
-        max_concurrency: requests at one time.
-        max_retries: retries of a request after 408, 409, 429, 5xx, a lost connection or a time-out, with growing waits.
-        timeout: seconds for one try.
-        max_reply_tokens: token limit of a reply, hidden reasoning included.
-        input_price, output_price: price of a million tokens, in any currency; None shows no cost.
+    Without ``api_key``, ``OPENAI_API_KEY`` is read; a local server needs none. ``cache`` is a file of verdicts that is
+    kept between runs. Retries, with growing waits, follow a 408, 409, 429, 5xx, a lost connection or a time-out;
+    ``timeout`` is in seconds for one try. ``max_reply_tokens`` includes hidden reasoning. Prices are those of a million
+    tokens.
     """
 
     model: str
@@ -95,10 +89,7 @@ class JudgeSettings:
 
 @dataclass
 class JudgeCount:
-    """Requests to the server in this process. They depend on the cache, and are therefore not part of the results.
-
-    ``error`` is the message of the last request that failed.
-    """
+    """Requests to the server in this process; they depend on the cache, so they are not part of the results."""
 
     from_cache: int = 0
     asked: int = 0
@@ -107,10 +98,7 @@ class JudgeCount:
 
 
 class VerdictCache:
-    """Verdicts on disk by truth, prediction, model and prompt; failures are not kept.
-
-    ``torn`` counts unreadable lines; the pairs in them are asked again.
-    """
+    """Decided verdicts on disk by truth, prediction, model and prompt; ``torn`` counts unreadable lines."""
 
     def __init__(self, path: Path | None, model: str) -> None:
         self.path = path
@@ -124,9 +112,7 @@ class VerdictCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             records, self.torn = read_lines(path)
         except OSError as error:
-            raise SetupError(
-                f"The judge's cache {path} cannot be used ({error.strerror}): name another file."
-            ) from None
+            raise SetupError(f"The judge's cache {path} cannot be used ({error.strerror}): name another.") from None
         for record in records:
             try:
                 if (record["model"], record["prompt"]) != (self.model, self.prompt):
@@ -154,10 +140,7 @@ class VerdictCache:
 
 
 class OpenAIJudge:
-    """Asks a model whether two names mean the same class.
-
-    ``counted`` says what was asked. Use it as an asynchronous context manager, which closes its connections.
-    """
+    """Asks a model whether two names mean the same class; leaving its context closes its connections."""
 
     def __init__(self, settings: JudgeSettings) -> None:
         from openai import AsyncOpenAI

@@ -23,10 +23,7 @@ async def measure_all(
     *,
     show_progress: bool = False,
 ) -> tuple[Judged | None, JudgeCount | None]:
-    """Set the measures of all records, and ask the judge about each undecided pair once, if ``settings`` name one.
-
-    Returns what the judge decided and what this call asked of it.
-    """
+    """Set the measures of all records; what the judge, if there is one, decided and what this call asked of it."""
     records = list(records)
     if settings is None:
         for record in records:
@@ -67,10 +64,7 @@ def measure(record: EvaluationRecord) -> None:
 
 
 def pairs_to_judge(record: EvaluationRecord, classes: ClassNames) -> set[Pair]:
-    """The pairs that the class list cannot decide: answers outside it, or every answer if the truth is outside.
-
-    Two spellings of one name need no judge.
-    """
+    """The pairs that need a judge: answers, but not spellings of the truth, that the class list does not decide."""
     names = set(record.unknown)
     if record.truth not in classes.names:
         names |= {*record.votes, *record.options}

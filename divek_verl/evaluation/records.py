@@ -13,18 +13,10 @@ class EvaluationRecord(QuestionRecord):
     """A run's record with what evaluation adds.
 
     Seconds and cache hits differ between machines and stay 0, so that equal models, data and seeds give equal lines.
-
-    Attributes:
-        num_samples: K that were asked for; all of them have failed for a failed image.
-        chosen: class that the second step chose.
-        two_step: 1.0 if that is the true class.
-        sample_failure: why some of the K samples are missing while others came.
-        failed_step: the question that ``failure`` ended.
-        input_tokens: of both prompts; the K samples share one, which is counted once.
-        output_tokens: of the K samples and the choice.
-        choice_truncated: whether the choice's completion ended at the token limit.
-        judged: name -> ``same``, ``different`` or ``unjudged: <reason>``, if a judge was asked.
-        unjudged: measure -> how much higher it would be if all that is unjudged were right.
+    ``sample_failure`` says why some of the ``num_samples`` are missing while others came; ``failed_step`` names the
+    question that ``failure`` ended. The K samples share one prompt, which ``input_tokens`` counts once. ``judged``:
+    name -> ``same``, ``different`` or ``unjudged: <reason>``. ``unjudged``: measure -> how much higher if all that were
+    right.
     """
 
     num_samples: int = 0

@@ -76,9 +76,7 @@ class Group(_Model):
         "two_step counts it, recall does not"
     )
     failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
-    sample_failures: dict[str, int] = Field(
-        default={}, description="reason -> missing samples of images that have others and therefore did not fail"
-    )
+    sample_failures: dict[str, int] = Field({}, description="reason -> missing samples of images that did not fail")
     per_class: list[ClassScore]
 
 
@@ -137,12 +135,8 @@ class Difference(_Model):
     images: int
     before: float
     after: float
-    before_unjudged: float = Field(
-        default=0.0, description="how much higher 'before' would be if all unjudged answers were right"
-    )
-    after_unjudged: float = Field(
-        default=0.0, description="the same for 'after'; the difference counts unjudged answers as not right"
-    )
+    before_unjudged: float = Field(0.0, description="how much higher 'before' if all unjudged answers were right")
+    after_unjudged: float = Field(0.0, description="the same for 'after'; in the difference they are not right")
     difference: float
     low: float
     high: float
@@ -194,18 +188,13 @@ def versions() -> dict[str, str]:
 
 
 def write_results(results: Results, folder: Path) -> Path:
-    """Write ``results.json`` into ``folder``."""
     path = folder / RESULTS_FILE
     write_aside(path, results.model_dump_json(indent=1) + "\n")
     return path
 
 
 def read_results(path: Path) -> Results:
-    """The results in a file, or in the folder of an evaluation.
-
-    Raises:
-        SetupError: there are no results, or they have another format.
-    """
+    """The results in a file or an evaluation's folder; a SetupError if there are none or they have another format."""
     file = path / RESULTS_FILE if path.is_dir() else path
     try:
         return Results.model_validate_json(file.read_bytes())

@@ -36,12 +36,8 @@ CHUNK = 256
 class BootstrapEstimate:
     """Averages of several measures with their resamples, so that averages of averages have intervals too.
 
-    In each array the first axis is micro and macro, and the last axis is the measures.
-
-    Attributes:
-        value: the averages; shape (2, measures).
-        most: the averages if all that is unjudged were right; shape (2, measures).
-        draws: the averages in each resample; shape (2, resamples, measures).
+    ``value`` has the shape (micro and macro, measures); ``most`` too, as if all that is unjudged were right. ``draws``
+    has the shape (micro and macro, resamples, measures).
     """
 
     value: np.ndarray
@@ -56,9 +52,8 @@ class BootstrapEstimate:
             [Estimate(value=value, low=low, high=high, unjudged=unjudged) for value, low, high, unjudged in kind]
             for kind in columns.tolist()
         ]
-        return {
-            name: Average(micro=micro, macro=macro) for name, micro, macro in zip(measures, *estimates, strict=True)
-        }
+        named = zip(measures, *estimates, strict=True)
+        return {name: Average(micro=micro, macro=macro) for name, micro, macro in named}
 
     @staticmethod
     def combine(

@@ -22,9 +22,7 @@ from divek_verl.prepare.rows import EMBEDDED_SCHEMA, MIXED_SCHEMA, SCHEMA, Row, 
 def main(
     sets: Annotated[list[Path], typer.Argument(help="Folders of prepared sets.")],
     out: Annotated[Path, typer.Option(help="Folder to write, replaced if it holds a prepared set.")],
-    per_class: Annotated[
-        int | None, typer.Option(min=1, help="Maximum training images per class; all by default.")
-    ] = None,
+    per_class: Annotated[int | None, typer.Option(min=1, help="Maximum training images per class; unset: all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the images that --per-class draws.")] = 0,
 ) -> None:
     """Merge prepared sets into one of mixed domains; validation files are merged whole."""
@@ -34,9 +32,7 @@ def main(
     for folder in folders:
         for name, lists in _class_lists(folder).items():
             if name in classes:
-                raise SetupError(
-                    f"Two of the sets are called {name!r}: mix only one of them, or prepare one with another --name."
-                )
+                raise SetupError(f"Two of the sets are called {name!r}: prepare one of them with another --name.")
             classes[name] = lists
             roots[name] = recorded_root(image_root(str(folder), name), out)
     files = [[name for name in SPLITS if (folder / f"{name}.parquet").exists()] for folder in folders]
@@ -96,7 +92,6 @@ def _write(path: Path, folders: Sequence[Path], name: str, per_class: int | None
 
 
 def _drawn(folder: Path, name: str, per_class: int, seed: str) -> set[int]:
-    """The indices of at most `per_class` rows of each class."""
     groups: dict[str, list[int]] = {}
     columns = pq.read_table(folder / f"{name}.parquet", columns=["data_source", "reward_model"]).to_pylist()
     for index, row in enumerate(columns):

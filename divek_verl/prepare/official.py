@@ -17,16 +17,10 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Official:
-    """A published data set.
+    """A published data set; ``name`` is its command and its key in `data_source`, ``title`` its authors' name for it.
 
-    Attributes:
-        name: its command and its key in `data_source`.
-        title: the name that its authors give it.
-        topic: what it shows, for the help text.
-        wording: the nouns of its questions.
-        url: its download page.
-        folders: possible names of its folder, in --data-root or once more inside itself.
-        markers: files or folders of which its folder holds at least one; errors name the first.
+    ``folders`` are possible names of its folder, in --data-root or once more inside itself. ``markers`` are files or
+    folders of which its folder holds at least one; errors name the first.
     """
 
     name: str
@@ -48,7 +42,6 @@ class Official:
         return self.need((known or [data_root])[0] / self.markers[0])
 
     def need(self, path: Path) -> Path:
-        """The path of something that must exist."""
         if not path.exists():
             raise SetupError(
                 f"{path} is missing: download {self.title} from {self.url} and "
@@ -75,7 +68,6 @@ class Official:
             raise SetupError(f"{path} is no JSON ({error}): download it again.") from None
 
     def mat(self, path: Path) -> dict[str, np.ndarray]:
-        """The variables of a MATLAB file."""
         from scipy.io import loadmat
 
         self.need(path)

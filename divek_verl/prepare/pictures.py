@@ -17,13 +17,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The result of a check.
-
-    Attributes:
-        problem: why the picture cannot be used, in words; None if it can.
-        digest: SHA-256 of the file.
-        content: the file itself, if it was asked for.
-    """
+    """A checked picture: why it cannot be used (None if it can), the SHA-256 of its file, the file if it was kept."""
 
     problem: str | None = None
     digest: bytes = b""

@@ -43,10 +43,7 @@ class Options(Plan):
 
 
 def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Options) -> None:
-    """Read a data set, divide it, check it and write it.
-
-    `read` gets the folder that is being written and may put images there, into "images".
-    """
+    """Prepare what `read` finds; it may put images into "images" of the new folder, which it is given."""
     with new_folder(options.out) as folder:
         source = read(folder)
         dataset = source.dataset
@@ -89,11 +86,7 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
 
 
 def easy_by_votes(path: Path, dataset: str, classes: Classes) -> Callable[[str, Example], bool]:
-    """A function that says of a data source and an example whether it is easy by its votes in a votes file.
-
-    Raises:
-        SetupError: the file holds no votes on this data set, or votes that another class list counted.
-    """
+    """Whether an example of a data source is easy by a votes file, which must fit the set's class lists."""
     file = read_votes_file(path)
     by_key = {mined.key: mined for mined in file.votes if parse_data_source(mined.data_source)[0] == dataset}
     if not by_key:

@@ -80,16 +80,11 @@ def build_row(
 
 
 def check_row(row: Row, classes: ClassNames) -> None:
-    """Build a question about a row and grade each of its letters.
-
-    Raises:
-        SetupError: the truth is no class of the list, or the reward grades a letter wrongly.
-    """
+    """Build a question about a row and grade each of its letters; a SetupError if a grade or the truth is wrong."""
     truth, extra_info = row["reward_model"]["ground_truth"], row["extra_info"]
     if truth not in classes.names:
-        raise SetupError(
-            f"{extra_info['image_id']} is labelled {truth!r}, no class of {row['data_source']}: fix the label."
-        )
+        image = extra_info["image_id"]
+        raise SetupError(f"{image} is labelled {truth!r}, no class of {row['data_source']}: fix the label.")
     # One vote for the truth and for each of the classes that follow it in the list.
     first = classes.names.index(truth)
     answered = [classes.names[(first + step) % len(classes)] for step in range(min(NUM_OPTIONS, len(classes)))]

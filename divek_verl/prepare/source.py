@@ -33,7 +33,6 @@ class Classes:
         return ClassNames(names, aliases={name: self.aliases[name] for name in names if name in self.aliases})
 
     def only(self, labels: Iterable[int]) -> "Classes":
-        """Some of the classes, by their index."""
         names = tuple(self.all[label] for label in labels)
         return Classes(names, {name: self.aliases[name] for name in names if name in self.aliases})
 
@@ -72,15 +71,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it was found on disk.
+    """A data set as it was found on disk; ``dataset`` is the key in ``data_source``.
 
-    Attributes:
-        dataset: the key in `data_source`.
-        root: the folder that image paths start from; None if the images were written into the set itself.
-        classes: all classes in label order.
-        parts: the images of each part. Without a "val" part, a share of "train" validates.
-        division: who divided the images into parts, in words.
-        new_part: the part that validates held-out classes where validation follows the reference.
+    ``root`` is the folder that image paths start from; None if the images were written into the set itself. Without a
+    "val" part, a share of "train" validates. ``division`` says who divided the images. ``new_part`` validates held-out
+    classes where validation follows the reference.
     """
 
     dataset: str

@@ -61,13 +61,7 @@ class Planned:
 
 
 def plan_splits(source: Source, plan: Plan) -> Planned:
-    """The parquet files of a source.
-
-    Base classes are the first half, rounded up, of those with a training image, in label order (CoOp's rule).
-
-    Raises:
-        SetupError: there are too few classes, or the part that validates is missing.
-    """
+    """The parquet files of a source. Base and new classes are halves of those with a training image (CoOp's rule)."""
     seed = f"{plan.seed}-{source.dataset}"
     parts = dict(source.parts)
     if "val" not in parts:
@@ -79,9 +73,7 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
             "one: use --setting all or few-shot, or add classes."
         )
     if len(labels) < 2:
-        raise SetupError(
-            f"{source.dataset} has {len(labels)} classes with training images: a question needs two or more."
-        )
+        raise SetupError(f"{source.dataset} has {len(labels)} classes with training images: a question needs two.")
     on_test = plan.eval_split is EvalSplit.TEST
     # The parts that validate base (or all) classes and new classes.
     validating: tuple[Part, Part] = ("test", "test") if on_test else ("val", source.new_part)
@@ -138,7 +130,6 @@ def divide(items: Sequence[Item], shares: Mapping[Part, float], rest: Part, seed
 
 
 def few_shots(items: Sequence[Item], shots: int, seed: str) -> list[Item]:
-    """At most `shots` images of each class."""
     return [
         item
         for label, group in by_label(items).items()

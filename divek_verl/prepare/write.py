@@ -63,19 +63,10 @@ def write_set(
 ) -> None:
     """Check every row and write the parquet file of each split, classes.json, set.json and a report on the screen.
 
-    Args:
-        folder: where to write, usually from `new_folder`.
-        wording: nouns of the questions.
-        root: folder that image paths start from; by default `folder` itself.
-        place: where the folder will lie in the end; by default where it is.
-        held_out: images of held-out classes that are in no split; training may not hold their content either.
-        skip_bad: leave out a picture that cannot be used, instead of stopping.
-        embed: put the pictures into the rows.
-        is_easy: whether a training example of a data source is left out because its votes are all right.
-        facts: how the set was made, for set.json.
-
-    Raises:
-        SetupError: a row fails its check, or a training image is also held out (unless `skip_bad`).
+    Image paths start from `root`, by default `folder`, which will lie at `place` in the end. Training may hold neither
+    the path nor the content of `held_out`. With `skip_bad`, a picture that cannot be used is left out; otherwise it is
+    a SetupError. `is_easy` says of a data source and a training example whether its votes are all right, which leaves
+    it out. `facts` go into set.json.
     """
     classes.of("all")  # refuses two classes of one name, also if they are on different sides
     writer = _SetWriter(folder, dataset, classes, wording, root or folder, skip_bad, embed, is_easy)

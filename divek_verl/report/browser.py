@@ -31,8 +31,6 @@ NO_NAME = -1
 
 @dataclass(frozen=True)
 class Entry:
-    """A record, and the index of its run."""
-
     run: int
     record: QuestionRecord
 
@@ -87,9 +85,6 @@ def browser(runs: Mapping[str, Run], limit: int) -> Browser | None:
     return Browser(data, [note for note, count in notes.items() if count])
 
 
-# ---------------------------------------------------------------------------------------------------- columns
-
-
 def _fit_columns(recorded: Sequence[Entry], limit: int) -> tuple[list[Entry], dict[str, list], list[str], list[str]]:
     """Entries, columns, names and picture paths, with as many questions as ``limit`` bytes allow."""
     most = MAX_QUESTIONS
@@ -123,7 +118,6 @@ class Index(dict[str, int]):
     """Each text once, numbered in the order of first use."""
 
     def add(self, text: str | None) -> int:
-        """The number of ``text``."""
         return NO_NAME if text is None else self.setdefault(text, len(self))
 
     def add_name(self, name: str | None) -> int:
@@ -183,9 +177,6 @@ def _letter_index(letter: str | None) -> int:
     return ascii_uppercase.find(letter) if letter and len(letter) == 1 else -1
 
 
-# ---------------------------------------------------------------------------------------------------- texts
-
-
 def _fit_texts(entries: Sequence[Entry], limit: int) -> tuple[list[str], int, int]:
     """The packed texts, and the rollouts per question and characters per text that are kept."""
     starts = range(0, len(entries), QUESTIONS_PER_CHUNK)
@@ -202,7 +193,6 @@ def _fit_texts(entries: Sequence[Entry], limit: int) -> tuple[list[str], int, in
 
 
 def _pack(chunk: Sequence[Sequence[str]], rollouts: int, characters: int) -> str:
-    """The completions of some questions as JSON, gzip and base64."""
     kept = [[visible(shorten(text, characters)) for text in texts[:rollouts]] for texts in chunk]
     compressed = gzip.compress(json.dumps(kept, ensure_ascii=False).encode(), mtime=0)
     return base64.b64encode(compressed).decode("ascii")

@@ -94,9 +94,7 @@ def charts(run: Run) -> list[Chart]:
             {"": "divek/truth_injected_share"},
             "share",
         ),
-        Chart(
-            "Skipped images", "Training images without a question, by reason.", "divek/skips/<reason>", skips, "count"
-        ),
+        Chart("Skipped images", "Images without a question, by reason.", "divek/skips/<reason>", skips, "count"),
         of_metrics(
             "Samples without a usable answer",
             "Share of the K samples of training images.",
@@ -139,10 +137,10 @@ def charts(run: Run) -> list[Chart]:
 
 
 def figure(chart: Chart, styles: Mapping[str, LineStyle], steps: tuple[int, int]) -> dict[str, object]:
-    """The chart for plotly.js. It has no colours: the page adds those of the reader's light or dark scheme.
+    """The chart for plotly.js without colours, which the page adds by the reader's light or dark scheme.
 
-    ``styles``: curve -> its style, the same in every chart. ``steps``: the first and the last step of the run, so that
-    all charts have one x-axis.
+    ``styles``: curve -> its style, the same in every chart. ``steps``: the run's first and last, so that x-axes are
+    equal.
     """
     alone = len(chart.series) == 1
     result = go.Figure(layout={"template": None, "barmode": "stack", "showlegend": not alone})

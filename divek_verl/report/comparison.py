@@ -32,13 +32,10 @@ class ComparedTable:
 
 
 def compared_tables(runs: Mapping[str, Run]) -> list[ComparedTable]:
-    """The final tables of all runs, grouped by data source."""
     tables = {name: {row.source: row for row in final_table(run)} for name, run in runs.items()}
     sources = sorted({source for table in tables.values() for source in table}, key=source_order)
-    return [
-        ComparedTable(source, {name: table[source] for name, table in tables.items() if source in table})
-        for source in sources
-    ]
+    rows_of = {source: {name: table[source] for name, table in tables.items() if source in table} for source in sources}
+    return [ComparedTable(source, rows) for source, rows in rows_of.items()]
 
 
 def compared_charts(runs: Mapping[str, Run]) -> tuple[list[Chart], dict[str, LineStyle]]:

@@ -53,8 +53,7 @@ class Matrix:
     """Shares of the samples on images of a class (row) by the class answered (column), from 0 to 1.
 
     The columns are ``classes``, then another class and no class of the list. A class without images has a row of None.
-    ``after`` is None after a single validation. ``num_classes`` counts all classes; ``classes`` are those confused
-    most.
+    ``after`` is None after a single validation. ``classes`` are those confused most of all ``num_classes``.
     """
 
     run: str
@@ -82,7 +81,6 @@ class Matrix:
 
 
 def matrices(run: str, pairs: Sequence[Pair]) -> list[Matrix]:
-    """One matrix for each data source, in the order of the pairs."""
     by_source: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_source.setdefault(pair.before.data_source, []).append(pair)
@@ -92,18 +90,13 @@ def matrices(run: str, pairs: Sequence[Pair]) -> list[Matrix]:
         shown = classes[:CLASSES_SHOWN]
         before = _shares([pair.before for pair in own], shown)
         after = [pair.after for pair in own if pair.after is not None]
-        names = [label(name) for name in shown]
-        found.append(
-            Matrix(label(run), label(source), names, before, _shares(after, shown) if after else None, len(classes))
-        )
+        names, shares = [label(name) for name in shown], _shares(after, shown) if after else None
+        found.append(Matrix(label(run), label(source), names, before, shares, len(classes)))
     return found
 
 
 def group_confused(records: Iterable[QuestionRecord]) -> list[str]:
-    """All classes, the most confused first, each beside the class that it is confused with.
-
-    Pairs of classes are linked from the most confused on; a link joins the groups of its two classes.
-    """
+    """All classes, most confused first; each confused pair, from the top on, joins the groups of its classes."""
     links: Counter[tuple[str, str]] = Counter()
     group: dict[str, list[str]] = {}
     for record in records:

@@ -24,10 +24,9 @@ KINDS: tuple[Callable[[Pair], bool], ...] = (
 
 
 def choose_examples(pairs: Sequence[Pair]) -> list[Pair]:
-    """Up to three instructive images, one of each kind; the same records give the same choice.
+    """Up to three instructive images, one of each kind or else the next best; the same records give the same choice.
 
-    Among the images of a kind, the one whose samples are most evenly split between the truth and another class is
-    chosen. If no image is of a kind, the next best image of any kind is shown instead.
+    Among the images of a kind, the one whose samples are most evenly split between truth and another class is chosen.
     """
     chosen: list[Pair | None] = []
     for kind in KINDS:
@@ -102,7 +101,6 @@ class Example:
 
 
 def describe(pair: Pair) -> Example:
-    """The example as the page shows it."""
     latest = pair.latest
     jpeg = thumbnail(latest.image, THUMBNAIL_PIXELS, 82, "JPEG")
     picture = jpeg and Markup("data:image/jpeg;base64,") + base64.b64encode(jpeg).decode("ascii")

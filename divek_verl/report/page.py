@@ -35,21 +35,13 @@ plotly_js = functools.cache(get_plotlyjs)
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
-    """Write the report of ``run_dir`` to ``out``, by default its ``report.html``, and return the path.
-
-    Raises:
-        SetupError: the directory holds no records, or the page cannot be written.
-    """
+    """Write the page to ``out``, by default the run's ``report.html``; a SetupError if there are no records."""
     run_dir = Path(run_dir)
     return _write(render(read_run(run_dir)), Path(out) if out is not None else run_dir / REPORT_FILE)
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write one page about several runs to ``out``, by default ``comparison.html`` of the first; return the path.
-
-    Raises:
-        SetupError: a directory holds no records or is named twice, or the page cannot be written.
-    """
+    """Write one page about several runs to ``out``, by default ``comparison.html`` of the first."""
     folders = [Path(folder) for folder in run_dirs]
     for folder in folders:
         if sum(other.resolve() == folder.resolve() for other in folders) > 1:
@@ -67,7 +59,6 @@ def _write(page: str, target: Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """The page of one run."""
     pairs = image_pairs(run)
     styles = {source: LineStyle(index, index) for index, source in enumerate(validation_curves(run))}
     context = {
@@ -108,9 +99,8 @@ def _render(
     figures = [figure(chart, styles, span) for chart in recorded]
     templates = environment(percent=percent, points=points_changed, heading=heading)
     assert templates.loader is not None
-    style, *own_scripts = (
-        templates.loader.get_source(templates, name)[0] for name in ("report.css", "charts.js", "browser.js")
-    )
+    names = ("report.css", "charts.js", "browser.js")
+    style, *own_scripts = (templates.loader.get_source(templates, name)[0] for name in names)
     scripts = [plotly_js(), *own_scripts]
     room = PAGE_BYTES - TABLE_BYTES - len(scripts[0].encode()) - len(json.dumps(figures))
     return templates.get_template(template).render(

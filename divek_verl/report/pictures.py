@@ -17,10 +17,7 @@ LIMITS = PictureLimits(max_pixels=64_000_000, min_side=1)
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Thumbnails in base64 in the order of the paths, None for a missing one.
-
-    ``left_out``: readable pictures that did not fit into the limit.
-    """
+    """Base64 in the order of the paths, None for a missing one; ``left_out``: readable, but over the limit."""
 
     mime: str
     pixels: int

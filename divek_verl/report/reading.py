@@ -43,7 +43,6 @@ class Run:
         return [record for records in by_step for record in records.values()]
 
     def series(self, metric: str) -> Points:
-        """The finite values of a metric."""
         logged = {step: data[metric] for step, data in sorted(self.metrics.items()) if metric in data}
         return {step: value for step, value in logged.items() if math.isfinite(value)}
 
@@ -54,17 +53,11 @@ class Run:
 
 
 def read_run(run_dir: Path) -> Run:
-    """The records in ``run_dir``.
-
-    Raises:
-        SetupError: the directory holds neither of the two record files.
-    """
+    """The records in ``run_dir``; a SetupError if it holds neither of the two record files."""
     run = Run(run_dir.resolve().name)
     questions, metrics = run_dir / QUESTIONS_FILE, run_dir / METRICS_FILE
     if not questions.is_file() and not metrics.is_file():
-        raise SetupError(
-            f"{run_dir} holds neither {QUESTIONS_FILE} nor {METRICS_FILE}; give the directory that a run wrote to."
-        )
+        raise SetupError(f"{run_dir} holds neither {QUESTIONS_FILE} nor {METRICS_FILE}; give the directory of a run.")
     if questions.is_file():
         lines, unreadable = read_lines(questions)
         for line in lines:

@@ -113,7 +113,6 @@ def first_and_last(curves: Curves) -> tuple[int, int | None] | None:
 
 
 def final_table(run: Run) -> list[ScoreRow]:
-    """One row for each data source."""
     rows = []
     for source, curves in validation_curves(run).items():
         if span := first_and_last(curves):
@@ -122,9 +121,8 @@ def final_table(run: Run) -> list[ScoreRow]:
             scores = []
             for name, measure in MEASURES.items():
                 points = curves.get(name, {})
-                scores.append(
-                    Score(heading(measure.title), points.get(first), None if last is None else points.get(last))
-                )
+                after = None if last is None else points.get(last)
+                scores.append(Score(heading(measure.title), points.get(first), after))
             rows.append(ScoreRow(source, first, last, images or None, scores))
     return rows
 

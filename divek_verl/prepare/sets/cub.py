@@ -60,7 +60,6 @@ def class_name(folder: str) -> str:
 
 
 def _table(path: Path) -> dict[str, str]:
-    """The id and the value of each line."""
     rows: dict[str, str] = {}
     for where, line in CUB.lines(path):
         key, space, value = line.partition(" ")

@@ -26,11 +26,7 @@ def read(
     splits: dict[Part, str],
     class_names: Path | None = None,
 ) -> Source:
-    """Write the images into `folder` as they are and list them.
-
-    `splits` gives the split of each part; `class_names` is a file with a name on each line, for labels that are
-    numbers without names.
-    """
+    """Write the images of each part's split into `folder` as they are; `class_names` names labels that are numbers."""
     import datasets
 
     loaded = load(path, config)
@@ -57,7 +53,6 @@ def read(
 
 
 def load(path: str, config: str | None) -> Mapping[str, "Dataset"]:
-    """All splits by name."""
     import datasets
 
     try:

@@ -17,10 +17,7 @@ PART_FOLDERS: dict[str, Part] = {"train": "train", "val": "val", "valid": "val",
 
 
 def read(data_root: Path, name: str | None = None) -> Source:
-    """`ROOT/<class>/...`, or `ROOT/{train,val,test}/<class>/...`; images may lie deeper inside their class.
-
-    `name` is the data set's key; by default it is derived from the folder's name.
-    """
+    """`ROOT/<class>/...`, or `ROOT/{train,val,test}/<class>/...`; `name` is by default the folder's, as a key."""
     root = data_root.expanduser()
     if not root.is_dir():
         raise SetupError(f"{root} is no folder: give --data-root one with a sub-folder of images for each class.")
