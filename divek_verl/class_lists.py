@@ -57,20 +57,30 @@ def load_wording(folder: str, dataset: str | None = None) -> Wording:
 def _read_classes_file(folder: str, dataset: str | None) -> dict[str, Any]:
     """The content of ``classes.json``; of a mixed set, the part of ``dataset``."""
     path = Path(folder) / CLASSES_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SetupError(f"{path} is missing: prepare the data again, it lists the classes of each side.") from None
-    except ValueError:
-        content = None
-    if isinstance(content, dict) and isinstance(sets := content.get("sets"), dict):
+    content = _read_object(path)
+    if content is None:
+        raise SetupError(f"{path} is missing: prepare the data again, it lists the classes of each side.")
+    if isinstance(sets := content.get("sets"), dict):
         if dataset not in sets:
             raise SetupError(
                 f"{path} lists the classes of {', '.join(sets)}, not of {dataset}: name one of its data sets."
             )
         content = sets[dataset]
+        if not isinstance(content, dict):
+            raise SetupError(f"{path} holds no class lists of {dataset}: prepare the data again.")
+    return content
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is no file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        content = None
     if not isinstance(content, dict):
-        raise SetupError(f"{path} is no JSON object of class lists: prepare the data again.")
+        raise SetupError(f"{path} is no JSON object: prepare the data again.")
     return content
 
 
@@ -115,13 +125,4 @@ def read_set_file(folder: Path) -> dict[str, Any]:
     Raises:
         SetupError: the file is not a JSON object.
     """
-    path = folder / SET_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise SetupError(f"{path} is no JSON object: prepare the data again.")
-    return content
+    return _read_object(folder / SET_FILE) or {}

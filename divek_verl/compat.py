@@ -6,23 +6,41 @@ Each has a test in ``tests/test_compat.py`` that fails when the repair no longer
 import dataclasses
 import functools
 import importlib.metadata
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from packaging.specifiers import SpecifierSet
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from tensordict import TensorDict
+    from torch import Tensor, nn
+    from verl.workers.rollout.replica import TokenOutput
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.v1.engine import EngineCoreRequest
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+# An imported module of verl or vLLM; the functions below replace its attributes, which ModuleType does not allow.
+Module = Any
+
 
 def needed(versions: str, distributions: tuple[str, ...] = ("verl",)) -> bool:
     """Whether the first installed of these distributions has one of the versions."""
-    for name in distributions:
-        try:
-            return SpecifierSet(versions).contains(importlib.metadata.version(name), prereleases=True)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return False
+    version = next(filter(None, map(installed_version, distributions)), None)
+    return version is not None and SpecifierSet(versions).contains(version, prereleases=True)
 
 
-def rebuild_position_ids(data: Any) -> None:
+def installed_version(name: str) -> str | None:
+    """The installed version of a distribution; None if it is missing."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def rebuild_position_ids(data: "TensorDict") -> None:
     """Restore the ragged dimension of nested mRoPE ``position_ids`` of shape (batch, components, length).
 
     verl #7899: if all sequences of a batch have the same length (as in a batch of one), torch takes the component
@@ -37,20 +55,19 @@ def rebuild_position_ids(data: Any) -> None:
     if not position_ids.is_nested or position_ids.dim() != 3:
         return
     values, offsets = position_ids._values, position_ids._offsets
-    flipped = int(offsets[-1]) == values.shape[0]
-    if not flipped:
+    if int(offsets[-1]) == values.shape[0]:
+        rows = list(values.split(offsets.diff().tolist(), dim=0))
+        data["position_ids"] = nested_tensor_from_tensor_list(rows, ragged_idx=2)
+    else:
         position_ids._ragged_idx = 2
-        return
-    rows = list(values.split(offsets.diff().tolist(), dim=0))
-    data["position_ids"] = nested_tensor_from_tensor_list(rows, ragged_idx=2)
 
 
-def repair_equal_length_mrope(module: Any) -> None:
+def repair_equal_length_mrope(module: Module) -> None:
     """verl #7899, in ``verl.utils.tensordict_utils``."""
     module.maybe_fix_3d_position_ids = rebuild_position_ids
 
 
-def repair_text_only_batches(module: Any) -> None:
+def repair_text_only_batches(module: Module) -> None:
     """``verl.models.transformers.qwen2_vl``: a micro-batch without a picture, as when another task is mixed in.
 
     verl then runs the vision tower on a blank picture, so that all ranks take part in its collectives, and calls
@@ -63,14 +80,14 @@ def repair_text_only_batches(module: Any) -> None:
 
     @functools.wraps(original)
     def get_input_embeds(
-        model: Any,
-        input_ids: Any,
-        attention_mask: Any = None,
-        pixel_values: Any = None,
-        pixel_values_videos: Any = None,
-        *grids: Any,
-        **named_grids: Any,
-    ) -> Any:
+        model: "nn.Module",
+        input_ids: "Tensor",
+        attention_mask: "Tensor | None" = None,
+        pixel_values: "Tensor | None" = None,
+        pixel_values_videos: "Tensor | None" = None,
+        *grids: object,
+        **named_grids: object,
+    ) -> "tuple[Tensor, Tensor | None]":
         if pixel_values is not None or pixel_values_videos is not None:
             pixels = (pixel_values, pixel_values_videos)
             return original(model, input_ids, attention_mask, *pixels, *grids, **named_grids)
@@ -90,7 +107,7 @@ def repair_text_only_batches(module: Any) -> None:
 GROUP_FIELD = "divek_group"
 
 
-def serves_groups(config: Any) -> bool:
+def serves_groups(config: "DictConfig") -> bool:
     """Whether one request may ask for n completions (``serve_groups``).
 
     Asynchronous trainers abort requests and resume them later, which verl supports for one completion only.
@@ -104,7 +121,7 @@ def serves_groups(config: Any) -> bool:
     )
 
 
-def serve_groups(module: Any) -> None:
+def serve_groups(module: Module) -> None:
     """``verl.workers.rollout.vllm_rollout.vllm_async_server``: return all completions of a request with n > 1.
 
     verl's server passes n to vLLM, but returns only the first completion. K separate requests cost K times the handling
@@ -115,8 +132,13 @@ def serve_groups(module: Any) -> None:
 
     @functools.wraps(original)
     async def generate(
-        self: Any, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, *args: Any, **kwargs: Any
-    ) -> Any:
+        self: "vLLMHttpServer",
+        prompt_ids: list[int],
+        sampling_params: dict[str, object],
+        request_id: str,
+        *args: object,
+        **kwargs: object,
+    ) -> "TokenOutput":
         if sampling_params.get("n", 1) == 1:
             return await original(self, prompt_ids, sampling_params, request_id, *args, **kwargs)
         from vllm.sampling_params import RequestOutputKind
@@ -127,7 +149,7 @@ def serve_groups(module: Any) -> None:
         output = await original(view, prompt_ids, params, request_id, *args, **kwargs)
         output.extra_fields[GROUP_FIELD] = [
             (list(each.token_ids), "aborted" if each.finish_reason == "abort" else "completed")
-            for each in view.engine.completions()
+            for each in view.engine.completions
         ]
         return output
 
@@ -135,39 +157,38 @@ def serve_groups(module: Any) -> None:
 
 
 class _EngineView:
-    """An engine that remembers the last output of the one request made through it."""
+    """An engine that keeps the completions of the one request made through it."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: "AsyncLLM") -> None:
         self._engine = engine
-        self._last: Any = None
+        self.completions: list[CompletionOutput] = []
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)
 
-    async def generate(self, *args: Any, **kwargs: Any) -> Any:
+    async def generate(self, *args: object, **kwargs: object) -> "AsyncIterator[RequestOutput]":
         async for output in self._engine.generate(*args, **kwargs):
-            self._last = output
+            self.completions = output.outputs
             yield output
-
-    def completions(self) -> list[Any]:
-        return [] if self._last is None else list(self._last.outputs)
 
 
 class _ServerView:
     """verl's server with another engine; the counters that ``generate`` keeps stay on the server itself."""
 
-    def __init__(self, server: Any) -> None:
+    engine: _EngineView
+
+    def __init__(self, server: "vLLMHttpServer") -> None:
         object.__setattr__(self, "_server", server)
         object.__setattr__(self, "engine", _EngineView(server.engine))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._server, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         setattr(self._server, name, value)
 
 
-def send_pictures_once(module: Any) -> None:
+def send_pictures_once(module: Module) -> None:
     """``vllm.v1.engine.async_llm``: a request for n completions sends the pixels of its picture once, not n times.
 
     vLLM splits it into n requests, and each carries the processed picture to the engine's process, although that
@@ -180,7 +201,9 @@ def send_pictures_once(module: Any) -> None:
         return
 
     @functools.wraps(original)
-    async def add_request(self: Any, request: Any, prompt: Any, parent: Any, index: int, queue: Any) -> None:
+    async def add_request(
+        self: "AsyncLLM", request: "EngineCoreRequest", prompt: str | None, parent: object, index: int, queue: object
+    ) -> None:
         # Only with this cache (one copy behind an address) does the engine's process keep pictures.
         kept = isinstance(self.renderer.mm_processor_cache, MultiModalProcessorSenderCache)
         if index > 0 and request.mm_features and kept:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -170,20 +170,22 @@ def to_data_url(content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture_entry(image: Mapping[str, Any], root: str | Path, *, min_pixels: int, max_pixels: int) -> dict[str, Any]:
+def picture_entry(
+    image: Mapping[str, object], root: str | Path, *, min_pixels: int, max_pixels: int
+) -> dict[str, object]:
     """A picture of a conversation, made from an entry of a row's ``images``: its path or data URL, and its bounds.
 
     Fields that parquet filled with null are left out; paths are relative to ``root``.
     """
     entry = {name: value for name, value in image.items() if value is not None}
-    if "bytes" in entry:
-        entry = {"image": to_data_url(entry["bytes"])}
-    elif isinstance(entry.get("image"), str):
-        entry["image"] = str(Path(root) / entry["image"])
+    if isinstance(content := entry.get("bytes"), bytes):
+        entry = {"image": to_data_url(content)}
+    elif isinstance(path := entry.get("image"), str):
+        entry["image"] = str(Path(root) / path)
     return {**entry, "min_pixels": min_pixels, "max_pixels": max_pixels, UPRIGHT: True}
 
 
-def is_data_url(image: Any) -> bool:
+def is_data_url(image: object) -> bool:
     """Whether an entry of a conversation holds a picture itself instead of its path."""
     return isinstance(image, str) and image.startswith(_DATA_URL)
 

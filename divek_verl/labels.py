@@ -34,7 +34,10 @@ def canonical(name: str) -> str:
 
 
 def _canonical(name: str) -> str:
-    text = _fold(name).translate(_SPACE_OR_NOTHING)
+    # One letter for all its cases, accents and compatibility forms; one character for all apostrophes.
+    text = unicodedata.normalize("NFKD", name.translate(_TO_ASCII)).casefold()
+    text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+    text = text.translate(_TO_ASCII).translate(_PLAIN_LETTERS).translate(_SPACE_OR_NOTHING)
     text = _POSSESSIVE.sub("", text).replace("'", "").replace('"', "")
     text = " ".join(text.split()).rstrip(". ")
     # Again, because a removed quote may leave two marks side by side that need an order.
@@ -42,13 +45,6 @@ def _canonical(name: str) -> str:
 
 
 _canonical_of_short = lru_cache(maxsize=8192)(_canonical)
-
-
-def _fold(text: str) -> str:
-    """One letter for all its cases, accents and compatibility forms; one character for all apostrophes."""
-    text = unicodedata.normalize("NFKD", text.translate(_TO_ASCII)).casefold()
-    text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
-    return text.translate(_TO_ASCII).translate(_PLAIN_LETTERS)
 
 
 class _SpaceOrNothing(dict[int, str | int | None]):
@@ -84,10 +80,21 @@ class ClassNames:
         self._class_of: dict[str, str] = {}
         self._names = {name: name for name in self.names if isinstance(name, str)}
         for name in self.names:
-            self._add_class(name)
+            key = _checked_key(name)
+            if other := self._class_of.get(key):
+                raise SetupError(f"The classes {other!r} and {name!r} are one and the same; rename either.")
+            self._class_of[key] = name
         self.aliases: dict[str, tuple[str, ...]] = {}
-        for alias, name in _alias_pairs(aliases or {}):
-            self._add_alias(alias, name)
+        for key, value in (aliases or {}).items():
+            pairs = [(key, value)] if isinstance(value, str) else [(alias, key) for alias in value]
+            for alias, name in pairs:
+                owner = self.match(name)
+                if owner is None:
+                    raise SetupError(f"The alias {alias!r} is for {name!r}, which is no class of the list; correct it.")
+                other = self._class_of.setdefault(_checked_key(alias), owner)
+                if other != owner:
+                    raise SetupError(f"The alias {alias!r} of {owner!r} already names {other!r}; remove one of them.")
+                self.aliases[owner] = (*self.aliases.get(owner, ()), alias)
 
     def match(self, text: str) -> str | None:
         """The display name of the class that ``text`` names, by canonical form or alias; None if it names none."""
@@ -106,21 +113,6 @@ class ClassNames:
     def __repr__(self) -> str:
         return f"ClassNames({list(self.names)!r}, aliases={self.aliases!r})"
 
-    def _add_class(self, name: str) -> None:
-        key = _checked_key(name)
-        if key in self._class_of:
-            raise SetupError(f"The classes {self._class_of[key]!r} and {name!r} are one and the same; rename either.")
-        self._class_of[key] = name
-
-    def _add_alias(self, alias: str, name: str) -> None:
-        owner = self.match(name)
-        if owner is None:
-            raise SetupError(f"The alias {alias!r} is for {name!r}, which is no class of the list; correct it.")
-        other = self._class_of.setdefault(_checked_key(alias), owner)
-        if other != owner:
-            raise SetupError(f"The alias {alias!r} of {owner!r} already names {other!r}; remove one of them.")
-        self.aliases[owner] = (*self.aliases.get(owner, ()), alias)
-
 
 def _checked_key(name: str) -> str:
     """The canonical form of a name, which must be text on one line with a letter or digit."""
@@ -132,12 +124,3 @@ def _checked_key(name: str) -> str:
     if len(name.splitlines()) > 1:
         raise SetupError(f"The class name {name!r} holds a line break; write it on one line.")
     return key
-
-
-def _alias_pairs(aliases: Mapping[str, str | Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """(alias, class) for both forms of the mapping."""
-    for key, value in aliases.items():
-        if isinstance(value, str):
-            yield key, value
-        else:
-            yield from ((alias, key) for alias in value)

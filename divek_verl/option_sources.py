@@ -13,12 +13,17 @@ import random
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
 from divek_verl.question import MAX_OPTIONS, display_name, listed_counts
 from divek_verl.votes import Votes
+
+if TYPE_CHECKING:
+    import torch
+
+Seed = int | str
 
 _NGRAM_SIZES = (2, 3)
 # The most names that `mixed` asks for. It bounds the cache: whole rankings would grow with the square of the list.
@@ -35,9 +40,7 @@ class OptionSource(Protocol):
 
     uses_votes: bool
 
-    def rank(
-        self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
-    ) -> list[str]:
+    def rank(self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: Seed) -> list[str]:
         """At most ``num_options`` (2 to 26) different classes of the list, best first; equal seeds, equal ranking."""
 
 
@@ -46,9 +49,7 @@ class PolicySource:
 
     uses_votes = True
 
-    def rank(
-        self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
-    ) -> list[str]:
+    def rank(self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: Seed) -> list[str]:
         """The classes with the most votes; the seed is not used."""
         return list(listed_counts(votes, classes))[:num_options]
 
@@ -58,9 +59,7 @@ class RandomSource:
 
     uses_votes = False
 
-    def rank(
-        self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
-    ) -> list[str]:
+    def rank(self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: Seed) -> list[str]:
         """Classes other than the truth."""
         true = None if truth is None else classes.match(truth)
         others = [name for name in classes.names if name != true]
@@ -88,9 +87,7 @@ class TextEmbeddingSource:
             )
         self.text_encoder = text_encoder
 
-    def rank(
-        self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
-    ) -> list[str]:
+    def rank(self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: Seed) -> list[str]:
         """Classes other than the truth, the most similar first; ties keep the order of the list.
 
         Without a truth, the class with the most votes and those similar to it; without votes, random classes.
@@ -112,9 +109,7 @@ class MixedSource:
     def __init__(self, topped_up_by: OptionSource) -> None:
         self.topped_up_by = topped_up_by
 
-    def rank(
-        self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: int | str
-    ) -> list[str]:
+    def rank(self, votes: Votes, classes: ClassNames, *, truth: str | None, num_options: int, seed: Seed) -> list[str]:
         """Voted classes first, so that a missing truth replaces a topped-up class."""
         voted = list(listed_counts(votes, classes))[:num_options]
         # Twice as many, because some of them may have votes already.
@@ -122,7 +117,7 @@ class MixedSource:
         return list(dict.fromkeys([*voted, *more]))[:num_options]
 
 
-OPTION_SOURCES: dict[str, type[Any]] = {
+OPTION_SOURCES: dict[str, type[OptionSource]] = {
     "policy": PolicySource,
     "random": RandomSource,
     "text_embedding": TextEmbeddingSource,
@@ -131,7 +126,7 @@ OPTION_SOURCES: dict[str, type[Any]] = {
 TOP_UPS = ("random", "text_embedding")
 
 
-def option_source_class(name: str) -> type[Any]:
+def option_source_class(name: str) -> type[OptionSource]:
     """The class of the source called ``name``, or of a user's own, ``package.module:Class``.
 
     Raises:
@@ -177,8 +172,7 @@ def build_option_source(name: str, *, mixed_with: str = "random", text_encoder: 
         )
     if name == "mixed":
         return MixedSource(build_option_source(mixed_with, text_encoder=text_encoder))
-    source: OptionSource = TextEmbeddingSource(text_encoder) if encoding else found()
-    return source
+    return TextEmbeddingSource(text_encoder) if encoding else found()
 
 
 @lru_cache(maxsize=_CACHED_NAMES)
@@ -218,7 +212,7 @@ def _ngram_counts(names: tuple[str, ...]) -> list[Counter[str]]:
 
 
 @lru_cache(maxsize=_CACHED_LISTS)
-def _embeddings(names: tuple[str, ...], text_encoder: str) -> Any:
+def _embeddings(names: tuple[str, ...], text_encoder: str) -> "torch.Tensor":
     """A unit vector for each name: fp32 tensor, shape (names, hidden size)."""
     import torch
     from transformers import AutoModel, AutoTokenizer

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import wrapt
 from hydra.core.config_search_path import ConfigSearchPath
@@ -30,7 +29,7 @@ def _wrap_validate_config(module: ModuleType) -> None:
     from divek_verl.trainer.configure import prepare_config
 
     @wrapt.function_wrapper
-    def validated(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def validated(wrapped: Callable[..., object], instance: object, args: tuple, kwargs: dict) -> object:
         prepare_config(args[0] if args else kwargs["config"])
         return wrapped(*args, **kwargs)
 

@@ -17,9 +17,9 @@ import re
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from PIL import Image
 from typing_extensions import Unpack
@@ -72,7 +72,7 @@ class Prediction:
     failure: str | None = None
     detail: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain types for JSON."""
         return {**asdict(self), "options": list(self.options)}
 
@@ -87,10 +87,11 @@ class ClassifierOptions(TypedDict, total=False):
     max_pixels: int
 
 
+@dataclass
 class AsyncTwoStepClassifier:
     """Names the class of pictures: K open answers, their votes, one multiple-choice question.
 
-    Args:
+    Attributes:
         engine: answers the questions; the caller closes it.
         classes: the class list, as names or as ``ClassNames`` with aliases.
         wording: nouns of the prompts, such as ``Wording("bird", "species")``.
@@ -102,23 +103,17 @@ class AsyncTwoStepClassifier:
         SetupError: fewer than two classes, or names that cannot be told apart.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        classes: ClassNames | Iterable[str],
-        *,
-        wording: Wording = Wording(),
-        settings: TwoStepSettings = TwoStepSettings(),
-        limits: PictureLimits = PictureLimits(),
-        min_pixels: int = DEFAULTS.min_pixels,
-        max_pixels: int = DEFAULTS.max_pixels,
-    ) -> None:
-        self.engine = engine
-        self.classes = _two_or_more(classes)
-        self.wording = wording
-        self.settings = settings
-        self.limits = limits
-        self._bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    engine: Engine
+    classes: ClassNames | Iterable[str]
+    _: KW_ONLY
+    wording: Wording = Wording()
+    settings: TwoStepSettings = TwoStepSettings()
+    limits: PictureLimits = PictureLimits()
+    min_pixels: int = DEFAULTS.min_pixels
+    max_pixels: int = DEFAULTS.max_pixels
+
+    def __post_init__(self) -> None:
+        self._names = _two_or_more(self.classes)
 
     async def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
         """The two-step answer for a path, encoded bytes, a data URL or a Pillow image.
@@ -171,11 +166,11 @@ class AsyncTwoStepClassifier:
 
     def row(self, image: Image.Image) -> PreparedRow:
         """The row of an upright RGB picture; an equal picture gets equal seeds, whatever file it came from."""
-        text = prompts.open_question(self.wording, self.classes.names)
-        picture = {"type": "image", "image": image, **self._bounds}
+        text = prompts.open_question(self.wording, self._names.names)
+        picture = {"type": "image", "image": image, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         messages = [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
-        return PreparedRow("", digest, "", "", self.classes, self.wording, messages)
+        return PreparedRow("", digest, "", "", self._names, self.wording, messages)
 
 
 class TwoStepClassifier:
@@ -284,7 +279,7 @@ class _LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="divek-classifier", daemon=True)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[object, None, T]) -> T:
         """The result of ``work``, which Ctrl-C cancels."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -13,7 +13,7 @@ class _Lines(tqdm):
     """Writes whole lines, for logs and pipes, which cannot draw over a line."""
 
     @staticmethod
-    def status_printer(file: Any) -> Callable[[str], None]:
+    def status_printer(file: TextIO) -> Callable[[str], None]:
         last = ""
 
         def write(status: str) -> None:
@@ -27,7 +27,7 @@ class _Lines(tqdm):
 
         return write
 
-    def refresh(self, *args: Any, **options: Any) -> None:
+    def refresh(self, *args: object, **options: object) -> None:
         # Called between two updates too, as by `tqdm.write`; there is no last line before the first one.
         if self._time() - getattr(self, "last_print_t", float("-inf")) >= self.mininterval:
             super().refresh(*args, **options)
@@ -35,7 +35,7 @@ class _Lines(tqdm):
             self.last_print_n, self.last_print_t = self.n, self._time()
 
 
-def progress(*args: Any, **options: Any) -> Any:
+def progress(*args: object, **options: object) -> tqdm:
     """``tqdm(*args, **options)`` for standard error, whatever that is."""
     if sys.stderr.isatty():
         return tqdm(*args, **options)

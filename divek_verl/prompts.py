@@ -9,6 +9,9 @@ from typing import Any
 
 from divek_verl.errors import SetupError
 
+# A chat message: role and content, which is text or a list of parts.
+Message = Mapping[str, Any]
+
 SIDES = ("base", "new", "all")
 
 _OPEN = (
@@ -62,7 +65,7 @@ def user_prompt(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"<image>{text}"}]
 
 
-def with_text(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
+def with_text(messages: Sequence[Message], text: str) -> list[dict[str, Any]]:
     """The conversation with its last message's text replaced by ``text``; pictures keep their place before it."""
     *before, last = [dict(message) for message in messages]
     content = last["content"]

@@ -4,7 +4,8 @@ docs/generate.py writes config/divek/online.yaml and docs/configuration.md from 
 defaults and ranges from it.
 """
 
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,6 +13,9 @@ from divek_verl.errors import SetupError
 from divek_verl.files import JsonObject
 from divek_verl.option_sources import OPTION_SOURCES, TOP_UPS, option_source_class
 from divek_verl.question import QuestionRules
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 # For text, `title` is what an error and the reference say that it must be.
 _SOURCES, _TOP_UPS = ", ".join(OPTION_SOURCES), " or ".join(TOP_UPS)
@@ -173,14 +177,7 @@ class Settings(BaseModel):
     @property
     def rules(self) -> QuestionRules:
         """How votes become a question."""
-        return QuestionRules(
-            num_options=self.num_options,
-            min_options=self.min_options,
-            auto_share=self.auto_share,
-            auto_max_options=self.auto_max_options,
-            skip_easy=self.skip_easy,
-            easy_share=self.easy_share,
-        )
+        return QuestionRules(**{field.name: getattr(self, field.name) for field in fields(QuestionRules)})
 
     @property
     def reuses_votes(self) -> bool:
@@ -202,7 +199,7 @@ class Settings(BaseModel):
 DEFAULTS = Settings()
 
 
-def read_settings(node: Any) -> Settings:
+def read_settings(node: "JsonObject | DictConfig") -> Settings:
     """Settings from a ``divek:`` node (a mapping or DictConfig).
 
     Raises:

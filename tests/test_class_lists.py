@@ -44,9 +44,9 @@ def test_an_alias_belongs_to_the_side_of_its_class(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         (None, "is missing: prepare the data again"),
-        ("{", "is no JSON object of class lists: prepare the data again"),
+        ("{", "is no JSON object: prepare the data again"),
         ('{"all": ["a", "b"]}', "holds no list named 'base'"),
-        ("[]", "is no JSON object of class lists"),
+        ("[]", "is no JSON object"),
     ],
 )
 def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
+from divek_verl.compat import installed_version
 from divek_verl.cpu import is_chosen
 
 PACKAGE = "divek_verl"
@@ -42,14 +43,11 @@ QUESTION = "What colour is this? Answer in one short sentence."
 
 
 class State(Enum):
-    """The result of a check by its colour on the screen; only ``RED`` makes the command fail."""
+    """The result of a check, as it is printed; only ``RED`` makes the command fail."""
 
-    GREEN = "green"
-    YELLOW = "yellow"
-    RED = "red"
-
-
-MARKS = {State.GREEN: "ok  ", State.YELLOW: "note", State.RED: "FAIL"}
+    GREEN = "[green]ok  [/]"
+    YELLOW = "[yellow]note[/]"
+    RED = "[red]FAIL[/]"
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,6 @@ def requirements(extra: str) -> list[Requirement]:
     """The requirements of this release with an extra (``cpu`` or ``gpu``)."""
     found = [Requirement(text) for text in importlib.metadata.requires(PACKAGE) or []]
     return [each for each in found if each.marker is None or each.marker.evaluate({"extra": extra})]
-
-
-def installed_version(name: str) -> str | None:
-    """The installed version of a distribution; None if it is missing."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def check_python() -> Line:
@@ -189,34 +179,34 @@ def check_ray() -> Line:
 
 def check_generation(model: str) -> Line:
     """Load the model into the engine and ask it about a picture for about ten seconds."""
+
+    async def generate() -> Line:
+        from PIL import Image
+
+        from divek_verl.engines import open_engine
+        from divek_verl.engines.base import Request, Sampling
+        from divek_verl.engines.options import EngineOptions
+        from divek_verl.errors import SetupError
+
+        picture = Image.new("RGB", (112, 112), "red")
+        shown = {"type": "image", "image": picture, "min_pixels": 3136, "max_pixels": 401408}
+        messages = [{"role": "user", "content": [shown, {"type": "text", "text": QUESTION}]}]
+        tokens = 0
+        async with open_engine(EngineOptions(model=model)) as engine:
+            started = time.monotonic()
+            while (seconds := time.monotonic() - started) < SECONDS_OF_GENERATION:
+                request = Request(f"doctor-{tokens}", messages, count=8)
+                reply = await engine.generate(request, Sampling(max_new_tokens=64))
+                if reply.failure is not None:
+                    raise SetupError(f"The engine did not answer: {reply.failure} ({reply.detail}).")
+                tokens += reply.output_tokens
+        return Line(State.GREEN, "generation", f"{tokens / seconds:.0f} tokens/s over {seconds:.1f} s with {model}")
+
     try:
-        tokens, seconds = asyncio.run(_generate(model))
+        return asyncio.run(generate())
     except Exception as error:
         fix = "fix what the error names; if memory is short, try a smaller model or a lower gpu_memory_utilization"
         return failed("generation", error, fix)
-    return Line(State.GREEN, "generation", f"{tokens / seconds:.0f} tokens/s over {seconds:.1f} s with {model}")
-
-
-async def _generate(model: str) -> tuple[int, float]:
-    from PIL import Image
-
-    from divek_verl.engines import open_engine
-    from divek_verl.engines.base import Request, Sampling
-    from divek_verl.engines.options import EngineOptions
-    from divek_verl.errors import SetupError
-
-    picture = {"type": "image", "image": Image.new("RGB", (112, 112), "red"), "min_pixels": 3136, "max_pixels": 401408}
-    messages = [{"role": "user", "content": [picture, {"type": "text", "text": QUESTION}]}]
-    tokens = 0
-    async with open_engine(EngineOptions(model=model)) as engine:
-        started = time.monotonic()
-        while time.monotonic() - started < SECONDS_OF_GENERATION:
-            request = Request(f"doctor-{tokens}", messages, count=8)
-            reply = await engine.generate(request, Sampling(max_new_tokens=64))
-            if reply.failure is not None:
-                raise SetupError(f"The engine did not answer: {reply.failure} ({reply.detail}).")
-            tokens += reply.output_tokens
-        return tokens, time.monotonic() - started
 
 
 def examine(model: str | None, ray: bool = True) -> Iterator[Line]:
@@ -245,7 +235,7 @@ def main(
     red = False
     for line in examine(model, ray):
         red |= line.state is State.RED
-        console.print(f"[{line.state.value}]{MARKS[line.state]}[/] ", end="")
+        console.print(line.state.value, end=" ")
         # Not wrapped, so that a fix can be copied.
         console.print(f"{line.subject}: {line.found}", markup=False, highlight=False, soft_wrap=True)
         if line.fix:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Annotated
 
 import typer
@@ -135,20 +136,15 @@ def show(prediction: Prediction, console: Console) -> None:
     else:
         console.print(f"[bold]{plain(prediction.answer or '')}[/]")
     if prediction.options:
-        console.print(_votes_table(prediction))
+        table = Table("option", "class", "votes", box=None)
+        letters = dict(zip(prediction.options, ascii_uppercase, strict=False))
+        for name in dict.fromkeys([*prediction.votes, *prediction.options]):
+            style = "bold" if name == prediction.answer else None
+            table.add_row(letters.get(name, ""), plain(name), str(prediction.votes.get(name, 0)), style=style)
+        for name, count in prediction.unknown.items():
+            table.add_row("", f"{plain(name)} (not in the class list)", str(count), style="dim")
+        if prediction.unanswered:
+            table.add_row("", "no answer", str(prediction.unanswered), style="dim")
+        console.print(table)
     if prediction.reasoning or prediction.completion:
         console.print(plain(prediction.reasoning or prediction.completion or ""))
-
-
-def _votes_table(prediction: Prediction) -> Table:
-    table = Table("option", "class", "votes", box=None)
-    letters = {name: chr(ord("A") + index) for index, name in enumerate(prediction.options)}
-    names = dict.fromkeys([*prediction.votes, *prediction.options])
-    for name in names:
-        style = "bold" if name == prediction.answer else None
-        table.add_row(letters.get(name, ""), plain(name), str(prediction.votes.get(name, 0)), style=style)
-    for name, count in prediction.unknown.items():
-        table.add_row("", f"{plain(name)} (not in the class list)", str(count), style="dim")
-    if prediction.unanswered:
-        table.add_row("", "no answer", str(prediction.unanswered), style="dim")
-    return table

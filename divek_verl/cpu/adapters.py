@@ -6,8 +6,10 @@ from typing import Any
 
 import wrapt
 
+from divek_verl.compat import Module
 
-def use_gloo(module: Any) -> None:
+
+def use_gloo(module: Module) -> None:
     """``verl.utils.distributed``: torch refuses the backend string "cpu:gloo,cpu:gloo" that verl builds."""
     original = module.initialize_global_process_group_ray
 
@@ -18,7 +20,7 @@ def use_gloo(module: Any) -> None:
     module.initialize_global_process_group_ray = initialize
 
 
-def register_fsdp_engine(module: Any) -> None:
+def register_fsdp_engine(module: Module) -> None:
     """``verl.workers.engine.fsdp.transformer_impl``: FSDP2 runs on a CPU, but is registered for cuda and npu only."""
     registry = module.EngineRegistry
     for backend in ("fsdp", "fsdp2"):
@@ -27,13 +29,13 @@ def register_fsdp_engine(module: Any) -> None:
     # The reference policy is always offloaded, and pinned memory needs an accelerator.
     policy = module.CPUOffloadPolicy
 
-    def unpinned(pin_memory: bool = False) -> Any:
+    def unpinned(pin_memory: bool = False) -> object:
         return policy(pin_memory=False)
 
     module.CPUOffloadPolicy = unpinned
 
 
-def reload_weights(module: Any) -> None:
+def reload_weights(module: Module) -> None:
     """``verl...vllm_rollout.utils``: load new weights so that vLLM's CPU kernels can use them.
 
     vLLM's CPU linear layers repack their weights after loading and drop the loaders, so that verl's in-place

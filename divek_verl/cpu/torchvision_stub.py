@@ -9,7 +9,6 @@ torch is imported inside the functions: ``import torch`` itself calls ``autoload
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from divek_verl.cpu import is_chosen
 
@@ -18,7 +17,7 @@ _SCHEMAS = {
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 # torch forgets the operators of a Library that is garbage-collected.
-_libraries: list[Any] = []
+_libraries: list[object] = []
 
 
 def _is_defined(name: str) -> bool:

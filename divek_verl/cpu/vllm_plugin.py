@@ -1,16 +1,14 @@
 """The repair of vLLM's engine on a CPU, loaded in each of its processes (entry point ``vllm.general_plugins``)."""
 
-from typing import Any
-
 import wrapt
 
-from divek_verl.compat import needed
+from divek_verl.compat import Module, needed
 from divek_verl.cpu import is_chosen
 
 SAMPLER_MODULE = "vllm.v1.sample.ops.topk_topp_sampler"
 
 
-def keep_seeds(module: Any) -> None:
+def keep_seeds(module: Module) -> None:
     """``vllm.v1.sample.ops.topk_topp_sampler``: seeded requests keep their seeds beside greedy or unseeded ones.
 
     vLLM's sampler for CPUs ignores all seeds of such a batch. Its sampler in plain torch, which it uses on some other

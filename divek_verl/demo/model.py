@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Regex as TokenizersRegex
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 
 from divek_verl.cpu.torchvision_stub import define_missing_operators
 from divek_verl.errors import SetupError
@@ -29,24 +29,12 @@ from transformers import (  # noqa: E402  (torchvision has to be prepared first)
     Qwen2VLVideoProcessor,
     set_seed,
 )
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX  # noqa: E402
 
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
+_SPECIAL_NAMES = (
+    "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end "
+    "vision_start vision_end vision_pad image_pad video_pad"
 )
+SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _SPECIAL_NAMES.split())
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BPE_SIZE = 512
 _ROPE_THETA = 10000.0
@@ -85,35 +73,19 @@ def use_one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _train_bpe(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(TokenizersRegex(PRETOKENIZE_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=_BPE_SIZE,
-        min_frequency=1,
-        show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    state = json.loads(tokenizer.to_str())["model"]
-    return state["vocab"], [tuple(pair) for pair in state["merges"]]
-
-
 def build_tokenizer(texts: Iterable[str], names: Sequence[str]) -> Qwen2Tokenizer:
     """A byte-level BPE trained on `texts` in which " <name>", with its space, is one token for each of `names`.
 
     Single tokens matter: a model this small learns to look an option up by its name only when the name is one token.
     """
-    vocabulary, merges = _train_bpe(texts)
+    bpe = Qwen2Tokenizer().backend_tokenizer
+    alphabet = sorted(ByteLevel.alphabet())
+    trainer = BpeTrainer(vocab_size=_BPE_SIZE, min_frequency=1, show_progress=False, initial_alphabet=alphabet)
+    bpe.train_from_iterator(texts, trainer)
+    trained = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
-        vocab=vocabulary,
-        merges=merges,
+        vocab=trained["vocab"],
+        merges=[tuple(pair) for pair in trained["merges"]],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",

@@ -6,7 +6,7 @@ python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -39,6 +39,7 @@ _GROUP = 8
 _SAMPLES = 16
 _TRAINING_IMAGES = 120
 _SHOWN_CONFUSIONS = 8
+_MIXED = "groups with mixed rewards"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ class Sampler:
                 numbers = group[start : start + _BATCH]
                 tokens = self._complete([prompts[number] for number in numbers], count, generator)
                 for number, each in zip(numbers, tokens, strict=True):
-                    decoded = self.processor.tokenizer.batch_decode(each, skip_special_tokens=True)
-                    completions[number] = list(decoded)
+                    completions[number] = self.processor.tokenizer.batch_decode(each, skip_special_tokens=True)
         return [completions[number] for number in range(len(prompts))]
 
     def _complete(self, prompts: Sequence[Prompt], count: int, generator: torch.Generator) -> list[list[list[int]]]:
@@ -140,14 +140,12 @@ class SideReport:
     """The numbers of one side.
 
     Attributes:
-        shares: title -> share, 0 to 1.
-        mixed: share of the groups of multiple-choice completions that hold both right and wrong ones.
+        shares: title -> share, 0 to 1; a group of multiple-choice completions is mixed if some are right, some wrong.
         confusions: (truth, other answer) -> completions.
     """
 
     images: int
     shares: dict[str, float]
-    mixed: float
     confusions: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -173,8 +171,7 @@ class Probe:
         """Both steps for every picture; in `training` the truth is injected and easy images are skipped."""
         classes, rules = ClassNames(names), QuestionRules(skip_easy=training)
         prompts = [self._shown(open_question(lessons.WORDING, names), image) for image in images.pixels]
-        voting = Sampler(self.sampler.network, self.sampler.processor, temperature=1.0, top_p=0.95)
-        answers = voting.sample(prompts, _SAMPLES, f"{self.seed}-votes")
+        answers = replace(self.sampler, top_p=0.95).sample(prompts, _SAMPLES, f"{self.seed}-votes")
         votes = [count_votes(each, classes) for each in answers]
         voted = list(zip(votes, images.names, strict=True))
         questions = [
@@ -185,7 +182,7 @@ class Probe:
         asked = [(q, images.names[i], i) for i, q in enumerate(questions) if isinstance(q, Question)]
         prompts = [self._shown(multiple_choice(lessons.WORDING, q.text), images.pixels[i]) for q, _, i in asked]
         groups = self.sampler.sample(prompts, _GROUP, f"{self.seed}-choices")
-        greedy = Sampler(self.sampler.network, self.sampler.processor, temperature=0).sample(prompts, 1, "greedy")
+        greedy = replace(self.sampler, temperature=0.0).sample(prompts, 1, "greedy")
 
         def right(completion: str, question: Question, truth: str) -> bool:
             option = parse_option(completion, len(question.options))
@@ -193,22 +190,19 @@ class Probe:
 
         graded = [[right(c, q, truth) for c in group] for group, (q, truth, _) in zip(groups, asked, strict=True)]
         best = [right(c, q, truth) for (c,), (q, truth, _) in zip(greedy, asked, strict=True)]
-        mixed = fmean(0 < sum(group) < _GROUP for group in graded)
         confusions: Counter[tuple[str, str]] = Counter()
         for each, truth in voted:
             confusions.update({(truth, name): count for name, count in each.counts.items() if name != truth})
-        shares = {
-            MEASURES[name].title: fmean(each[name] for each in measured)
-            for name in ("one_step", "consistency", "recall")
-        }
+        votes_measures = ("one_step", "consistency", "recall")
+        shares = {MEASURES[name].title: fmean(each[name] for each in measured) for name in votes_measures}
         shares |= {
             MEASURES["two_step"].title: fmean(fmean(group) for group in graded),
             "two-step accuracy, greedy": fmean(best),
-            "groups with mixed rewards": mixed,
+            _MIXED: fmean(0 < sum(group) < _GROUP for group in graded),
             "easy images skipped": 1 - len(asked) / len(votes),
             "answers in the right form": fmean(has_format(text) for each in answers for text in each),
         }
-        return SideReport(len(votes), shares, mixed, confusions)
+        return SideReport(len(votes), shares, confusions)
 
     def _shown(self, text: str, image: torch.Tensor) -> Prompt:
         return Prompt(self.teacher.prompt(self.teacher.shown(text)), image)
@@ -223,9 +217,8 @@ def main(
     model.use_one_thread()
     try:
         base, new = (load_classes(str(data), side).names for side in ("base", "new"))
-        train, val_base, val_new = (
-            Pictures.load(data / f"{name}.parquet") for name in ("train", "val_base", "val_new")
-        )
+        files = [data / f"{name}.parquet" for name in ("train", "val_base", "val_new")]
+        train, val_base, val_new = map(Pictures.load, files)
         network, processor = model.load(model_path)
     except SetupError as error:
         typer.echo(f"Error: {error}", err=True)
@@ -249,7 +242,7 @@ def main(
     console.print(f"right letter when the text tells the class: {100 * told:.1f} % (needs {100 * LEAST_TOLD:.0f} %)")
     common = sides["val base"].confusions.most_common(_SHOWN_CONFUSIONS)
     console.print("most confused: " + ", ".join(f"{truth} as {other} {count}x" for (truth, other), count in common))
-    if told < LEAST_TOLD or sides["train"].mixed < LEAST_MIXED:
+    if told < LEAST_TOLD or sides["train"].shares[_MIXED] < LEAST_MIXED:
         console.print("[bold red]This is not enough for GRPO to learn from: change the warm start.[/]")
 
 

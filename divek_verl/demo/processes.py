@@ -9,10 +9,9 @@ import signal
 import subprocess
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -49,7 +48,7 @@ def running(command: Sequence[str], log: Path, environment: Mapping[str, str]) -
 
 
 @contextmanager
-def _handlers(wanted: Mapping[signal.Signals, Any]) -> Iterator[None]:
+def _handlers(wanted: Mapping[signal.Signals, int | Callable[..., object]]) -> Iterator[None]:
     """Set signal handlers and restore them afterwards; only the main thread may, others change nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -76,16 +75,13 @@ def end_all(mark: str, process: subprocess.Popen[bytes]) -> None:
     """Ask the command to stop, then end those of its processes that are left."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        _wait(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
     for end in (psutil.Process.terminate, psutil.Process.kill):
         left = marked(mark)
         for other in left:
             with suppress(psutil.NoSuchProcess):
                 end(other)
         psutil.wait_procs(left, timeout=SECONDS_TO_END / 3)
-    _wait(process)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(SECONDS_TO_END)

@@ -82,11 +82,7 @@ def training_command(plan: Plan) -> list[str]:
     """verl's own entry point with ``--config-name divek_demo`` and the options of this run."""
     files = ",".join(str(plan.data / f"val_{side}.parquet") for side in SIDES)
     return [
-        sys.executable,
-        "-m",
-        "verl.trainer.main_ppo",
-        "--config-name",
-        "divek_demo",
+        *(sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "divek_demo"),
         f"data.train_files={plan.data / 'train.parquet'}",
         f"data.val_files=[{files}]",
         f"data.seed={plan.seed}",

@@ -15,8 +15,6 @@ import hashlib
 import json
 import math
 import random
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +29,7 @@ from divek_verl.class_lists import CLASSES_FILE, load_classes
 from divek_verl.demo import lessons, model
 from divek_verl.demo.lessons import Lesson, Pictures, Teacher
 from divek_verl.errors import SetupError
+from divek_verl.files import folder_aside
 from divek_verl.progress import progress
 
 SETTINGS_FILE = "warm_start.json"
@@ -69,13 +68,8 @@ class Settings:
 
     def with_question_steps(self, steps: int) -> "Settings":
         """The same course with at most `steps` steps in each stage: too short to be good, long enough to try."""
-        return replace(
-            self,
-            look_up_steps=min(steps, self.look_up_steps),
-            telling_steps=min(steps, self.telling_steps),
-            caption_steps=min(steps, self.caption_steps),
-            question_steps=steps,
-        )
+        stages = ("look_up_steps", "telling_steps", "caption_steps")
+        return replace(self, question_steps=steps, **{stage: min(steps, getattr(self, stage)) for stage in stages})
 
 
 @dataclass(frozen=True)
@@ -303,15 +297,9 @@ def warm_start(data: Path, out: Path, settings: Settings) -> bool:
     if out.exists() and any(out.iterdir()) and not record.is_file():
         raise SetupError(f"{out} holds other files than a warm-started model: give an empty or new folder.")
     network, processor = train(data, settings)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: an interrupted run leaves no half model behind.
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    model.save(network, processor, aside)
-    (aside / SETTINGS_FILE).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
-    aside.chmod(0o755)
-    if out.exists():
-        shutil.rmtree(out)
-    aside.rename(out)
+    with folder_aside(out) as folder:
+        model.save(network, processor, folder)
+        (folder / SETTINGS_FILE).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
     return True
 
 
@@ -325,9 +313,7 @@ def main(
 ) -> None:
     """Warm-start the demo model, unless `out` already holds the same one."""
     model.use_one_thread()
-    settings = Settings(seed=seed)
-    if steps is not None:
-        settings = settings.with_question_steps(steps)
+    settings = Settings(seed=seed) if steps is None else Settings(seed=seed).with_question_steps(steps)
     try:
         trained = warm_start(data, out, settings)
     except SetupError as error:

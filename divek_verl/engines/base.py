@@ -6,10 +6,12 @@ the second step of one image does not wait for the first step of another.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from divek_verl.images import UnreadableImage
+from divek_verl.prompts import Message
 from divek_verl.records import FailureReason
 from divek_verl.settings import DEFAULTS
 
@@ -47,7 +49,7 @@ class Request:
     """
 
     key: str
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Message]
     count: int = 1
 
 
@@ -108,10 +110,12 @@ class Slots:
         self._timeout = timeout
 
     async def run(self, request: Request, reply: Awaitable[Reply]) -> Reply:
-        """The reply, or the failure "timeout"; waiting for a slot does not count."""
+        """The reply, or the failure of an unreadable picture or a time-out; waiting for a slot does not count."""
         async with self._free:
             try:
                 return await asyncio.wait_for(reply, self._timeout)
+            except UnreadableImage as error:
+                return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=str(error))
             except asyncio.TimeoutError:
                 return Reply(request.key, failure=FailureReason.TIMEOUT, detail=f"no reply after {self._timeout:g} s")
 

@@ -1,14 +1,13 @@
 """A model folder from a verl checkpoint: verl's own merger merges its FSDP shards once, into a folder beside them."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from divek_verl.cpu.machine import prepare_machine
 from divek_verl.errors import SetupError
+from divek_verl.files import folder_aside
 
 MERGED = "actor_merged"
 MERGED_FROM = "merged_from.json"
@@ -53,28 +52,14 @@ def _merged(actor: Path) -> Path:
         known = None
     if known == shards and (target / "config.json").is_file():
         return target
-    # Beside the target, so that a rename puts the whole model there.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{MERGED}-", dir=actor.parent))
-    try:
-        _run_merger(actor, scratch / "model")
-        (scratch / "model" / MERGED_FROM).write_text(json.dumps(shards), encoding="utf-8")
-        if target.exists():
-            target.rename(scratch / "old")
-        (scratch / "model").rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
-
-
-def _run_merger(actor: Path, target: Path) -> None:
-    from divek_verl.cpu.machine import prepare_machine
-
-    # The merger imports verl, which needs these variables without a GPU.
+    # The merger imports verl, which needs environment variables without a GPU.
     prepare_machine()
     print(f"divek_verl: merging the FSDP shards of {actor} (once)", flush=True)
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    command += ["--local_dir", str(actor), "--target_dir", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy())
-    if done.returncode or not (target / "config.json").is_file():
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise SetupError(f"verl's merger could not merge {actor}: {lines[-1]}")
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", "--local_dir", str(actor)]
+    with folder_aside(target) as folder:
+        done = subprocess.run([*command, "--target_dir", str(folder)], capture_output=True, text=True)
+        if done.returncode or not (folder / "config.json").is_file():
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            raise SetupError(f"verl's merger could not merge {actor}: {lines[-1]}")
+        (folder / MERGED_FROM).write_text(json.dumps(shards), encoding="utf-8")
+    return target

@@ -3,24 +3,22 @@
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlong, seed_of
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import to_chat
 from divek_verl.errors import SetupError
-from divek_verl.images import UnreadableImage
 from divek_verl.records import FailureReason
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
 
 # The client demands a key, local servers need none.
 NO_KEY = "none"
 # Not in OpenAI's own protocol: sent only when they differ from these values, which change nothing.
 EXTENSIONS = {"top_k": -1, "repetition_penalty": 1.0}
 MAX_PAUSE_S = 8.0
-
-
-class MalformedReply(Exception):
-    """The server's reply is not a chat completion."""
 
 
 class OpenAIEngine:
@@ -73,10 +71,7 @@ class OpenAIEngine:
         await self._client.close()
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
-        try:
-            messages = await asyncio.get_running_loop().run_in_executor(None, to_chat, request.messages)
-        except UnreadableImage as error:
-            return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=str(error))
+        messages = await asyncio.to_thread(to_chat, request.messages)
         extensions = {name: getattr(sampling, name) for name in EXTENSIONS}
         arguments = {
             "model": self.model,
@@ -102,14 +97,21 @@ class OpenAIEngine:
 
         if seed is not None:
             arguments = {**arguments, "seed": seed}
+        # Some servers refuse any `n`, so it is sent only when it is needed.
+        several = {"n": count} if count > 1 else {}
+        detail = ""
         try:
-            return await self._complete(key, arguments, count)
+            for attempt in range(self._options.retries + 1):
+                try:
+                    return _reply(key, await self._client.chat.completions.create(**arguments, **several))
+                except ValueError as error:
+                    detail = f"{type(error).__name__}: {error}"
+                    await asyncio.sleep(min(MAX_PAUSE_S, 0.5 * 2**attempt) if attempt < self._options.retries else 0)
+            return Reply(key, failure=FailureReason.MALFORMED_REPLY, detail=detail)
         except openai.APITimeoutError as error:
             return Reply(key, failure=FailureReason.TIMEOUT, detail=str(error))
         except openai.APIConnectionError as error:
             return Reply(key, failure=FailureReason.CONNECTION_FAILED, detail=f"{error}: {error.__cause__}")
-        except MalformedReply as error:
-            return Reply(key, failure=FailureReason.MALFORMED_REPLY, detail=str(error))
         except openai.APIStatusError as error:
             detail, status = str(error), error.status_code
             if count > 1 and status in (400, 422) and _is_about(error, "n"):
@@ -124,18 +126,7 @@ class OpenAIEngine:
                 reason = FailureReason.OVERLONG_PROMPT
             return Reply(key, failure=reason, detail=detail)
 
-    async def _complete(self, key: str, arguments: dict[str, Any], count: int) -> Reply:
-        # Some servers refuse any `n`, so it is sent only when it is needed.
-        several = {"n": count} if count > 1 else {}
-        for attempt in range(self._options.retries + 1):
-            try:
-                return _reply(key, await self._client.chat.completions.create(**arguments, **several))
-            except (MalformedReply, ValueError) as error:
-                problem = MalformedReply(f"{type(error).__name__}: {error}")
-                await asyncio.sleep(min(MAX_PAUSE_S, 0.5 * 2**attempt) if attempt < self._options.retries else 0)
-        raise problem
-
-    def _setup_error(self, error: Any) -> SetupError:
+    def _setup_error(self, error: "APIStatusError") -> SetupError:
         address, status = self._options.base_url, error.status_code
         if status in (401, 403):
             variable = self._options.api_key_variable
@@ -147,23 +138,23 @@ class OpenAIEngine:
         )
 
 
-def _is_about(error: Any, parameter: str) -> bool:
+def _is_about(error: "APIStatusError", parameter: str) -> bool:
     """Whether a refusal is about ``parameter``; servers say so in ``param`` or only in words."""
     said = str(error)
     return error.param == parameter or (len(parameter) > 1 and parameter in said) or f"'{parameter}'" in said
 
 
-def _reply(key: str, completion: Any) -> Reply:
-    """Raises MalformedReply; the client also returns text, and JSON of any other form."""
+def _reply(key: str, completion: object) -> Reply:
+    """Raises ValueError: the client also returns text, and JSON of any other form."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list) or not choices:
-        raise MalformedReply(f"no choices in {str(completion)[:200]!r}")
+        raise ValueError(f"no choices in {str(completion)[:200]!r}")
     texts = []
     for choice in choices:
         message = getattr(choice, "message", None)
         content = getattr(message, "content", None)
         if message is None or not isinstance(content, str | None):
-            raise MalformedReply(f"no message in {str(choice)[:200]!r}")
+            raise ValueError(f"no message in {str(choice)[:200]!r}")
         # A completion that was cut before its first word has no content: it counts as unanswered.
         texts.append(content or "")
     usage = getattr(completion, "usage", None)

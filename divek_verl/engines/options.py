@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from divek_verl.engines.base import Sampling
 from divek_verl.errors import SetupError
@@ -82,7 +83,7 @@ class EngineOptions:
             raise SetupError(f"{_flag(name)} {getattr(self, name)!r} does not work: it must be {wanted}.")
 
 
-def from_settings(name: str) -> Any:
+def from_settings(name: str) -> OptionInfo:
     """A command's option with the documentation and the range of ``divek.<name>``."""
     return typer.Option(help=f"{Settings.model_fields[name].description} Allowed: {allowed(name)}.")
 
@@ -139,33 +140,29 @@ def _flag(name: str) -> str:
     return f"--{_RENAMED.get(name, name).replace('_', '-')}"
 
 
-def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` for typer: an argument that is a dataclass becomes one option for each of its fields."""
     hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
-    parameters = list(_parameters(command, hints, groups))
+    groups = [name for name, hint in hints.items() if dataclasses.is_dataclass(hint)]
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        annotations = get_type_hints(hints[name], include_extras=True)
+        for field in dataclasses.fields(hints[name]):
+            default = parameter.empty if field.default is dataclasses.MISSING else field.default
+            parameters.append(parameter.replace(name=field.name, default=default, annotation=annotations[field.name]))
+    # Keyword-only, so that options without a default may follow others with one.
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
 
     @functools.wraps(command)
-    def with_fields(**values: Any) -> Any:
-        for name, group in groups.items():
-            own = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
-            values[name] = group(**own)
-        return command(**values)
+    def with_fields(**values: object) -> None:
+        for name in groups:
+            own = {field.name: values.pop(field.name) for field in dataclasses.fields(hints[name])}
+            values[name] = hints[name](**own)
+        command(**values)
 
     with_fields.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_fields
-
-
-def _parameters(command: Callable[..., Any], hints: dict[str, Any], groups: dict[str, Any]) -> Iterator[Any]:
-    """Keyword-only, so that options without a default may follow others with one."""
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name not in groups:
-            yield parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            continue
-        group = groups[parameter.name]
-        fields = get_type_hints(group, include_extras=True)
-        for field in dataclasses.fields(group):
-            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-            kind = inspect.Parameter.KEYWORD_ONLY
-            yield inspect.Parameter(field.name, kind, default=default, annotation=fields[field.name])

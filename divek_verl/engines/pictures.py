@@ -2,15 +2,17 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from divek_verl.images import UnreadableImage, load_picture
+from divek_verl.prompts import Message
 
-Message = Mapping[str, Any]
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _with_parts(message: Message, change: Callable[[Message], Message]) -> Messa
 class PromptBuilder:
     """Renders conversations with the chat template of a model's own processor."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: "ProcessorMixin") -> None:
         self.processor = processor
         self.patch_size = int(getattr(getattr(processor, "image_processor", None), "patch_size", 14))
 

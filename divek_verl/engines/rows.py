@@ -16,10 +16,10 @@ from divek_verl.class_lists import classes_of, image_root, wording_of
 from divek_verl.errors import SetupError
 from divek_verl.images import picture_entry
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import Wording, is_divek, parse_data_source
+from divek_verl.prompts import Message, Wording, is_divek, parse_data_source
 
 Key = tuple[str, str]
-Messages = Sequence[Mapping[str, Any]]
+Messages = Sequence[Message]
 
 COLUMNS = ("data_source", "prompt", "images", "reward_model")
 PLACEHOLDER = "<image>"
@@ -75,7 +75,7 @@ class _StoredRow:
     truth: str
     wording: Wording
     prompt: Messages
-    images: Sequence[Mapping[str, Any]] | None
+    images: Sequence[Mapping[str, object]] | None
 
 
 @dataclass
@@ -202,12 +202,12 @@ def read_rows(
     return found
 
 
-def with_pictures(prompt: Messages, pictures: Sequence[Mapping[str, Any]]) -> Messages:
+def with_pictures(prompt: Messages, pictures: Sequence[Mapping[str, object]]) -> Messages:
     """A row's prompt with each ``<image>`` replaced by the next of ``pictures``, as verl does it."""
     left = iter(pictures)
-    built: list[Mapping[str, Any]] = []
+    built: list[Message] = []
     for message in prompt:
-        content: Any = message["content"]
+        content = message["content"]
         if pictures and isinstance(content, str):
             pieces = [piece for piece in re.split(f"({PLACEHOLDER})", content) if piece]
             content = [
@@ -241,7 +241,7 @@ def _rows_of(path: Path, found: PreparedRows) -> Iterator[tuple[int, int, int, d
         raise SetupError(f"{path} cannot be read as parquet ({error}): prepare the data again.") from None
 
 
-def _read_images(path: Path, group: int) -> list[list[dict[str, Any]]]:
+def _read_images(path: Path, group: int) -> list[list[dict[str, object]]]:
     return [images or [] for images in pq.ParquetFile(path).read_row_group(group, columns=["images"])[0].to_pylist()]
 
 

@@ -5,17 +5,20 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from divek_verl.compat import register_vllm_hooks
 from divek_verl.cpu.machine import prepare_machine, share_cores
 from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlong, seed_of
 from divek_verl.engines.options import EngineOptions
-from divek_verl.engines.pictures import Prompt, PromptBuilder
+from divek_verl.engines.pictures import PromptBuilder
 from divek_verl.engines.watchdog import running_children, start_watchdog
 from divek_verl.errors import SetupError
-from divek_verl.images import UnreadableImage
 from divek_verl.records import FailureReason
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 # vLLM's default on a CPU, 128, is longer than a small prompt: no block of it would ever be shared.
 CPU_BLOCK_SIZE = 16
@@ -36,7 +39,7 @@ class VllmEngine:
     """
 
     def __init__(
-        self, llm: Any, prompts: PromptBuilder, options: EngineOptions, watchdog: subprocess.Popen[bytes]
+        self, llm: "AsyncLLM", prompts: PromptBuilder, options: EngineOptions, watchdog: subprocess.Popen[bytes]
     ) -> None:
         self.model = options.model
         self.llm = llm
@@ -48,7 +51,7 @@ class VllmEngine:
 
     @classmethod
     async def start(
-        cls, options: EngineOptions, more_arguments: Mapping[str, Any] | None = None, **llm_options: Any
+        cls, options: EngineOptions, more_arguments: Mapping[str, object] | None = None, **llm_options: object
     ) -> "VllmEngine":
         """Load the model; ``more_arguments`` are vLLM's engine arguments, ``llm_options`` those of its ``AsyncLLM``.
 
@@ -101,12 +104,11 @@ class VllmEngine:
         self._watchdog.communicate()
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:
-        try:
-            prompt = await asyncio.get_running_loop().run_in_executor(None, self._prompts, request.messages)
-        except UnreadableImage as error:
-            return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=str(error))
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt = await asyncio.to_thread(self._prompts, request.messages)
         # Given text, vLLM would send it through the processor once without and once with its picture.
-        given: dict[str, Any] = {"prompt_token_ids": self._prompts.tokenize(prompt)}
+        given: dict[str, object] = {"prompt_token_ids": self._prompts.tokenize(prompt)}
         if prompt.images:
             given["multi_modal_data"] = {"image": prompt.images}
         # Text is needed once, at the end: decoding it token by token would take longer than all else here.
@@ -118,7 +120,16 @@ class VllmEngine:
             async for output in self.llm.generate(given, parameters, request.key, data_parallel_rank=rank):
                 last = output
         except Exception as error:
-            return self._failure(request, prompt, error)
+            cause = error.__cause__ or error
+            if isinstance(error, EngineDeadError) or isinstance(cause, EngineDeadError):
+                raise SetupError("vLLM's engine died: see its messages above; the same command continues.") from error
+            overlong = says_overlong(str(cause))
+            if not overlong:
+                # vLLM's message does not always say so for a prompt with a picture.
+                inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
+                overlong = len(inputs["input_ids"][0]) >= self.llm.model_config.max_model_len
+            reason = FailureReason.OVERLONG_PROMPT if overlong else FailureReason.ENGINE_ERROR
+            return Reply(request.key, failure=reason, detail=f"{type(cause).__name__}: {cause}")
         finally:
             self._at_work[copy] -= 1
         tokens = [completion.token_ids for completion in last.outputs]
@@ -131,23 +142,8 @@ class VllmEngine:
             output_tokens=sum(map(len, tokens)),
         )
 
-    def _failure(self, request: Request, prompt: Prompt, error: Exception) -> Reply:
-        from vllm.v1.engine.exceptions import EngineDeadError
 
-        cause = error if error.__cause__ is None else error.__cause__
-        if isinstance(error, EngineDeadError) or isinstance(cause, EngineDeadError):
-            raise SetupError("vLLM's engine died: see its messages above; the same command continues.") from error
-        overlong = says_overlong(str(cause)) or self._is_overlong(prompt)
-        reason = FailureReason.OVERLONG_PROMPT if overlong else FailureReason.ENGINE_ERROR
-        return Reply(request.key, failure=reason, detail=f"{type(cause).__name__}: {cause}")
-
-    def _is_overlong(self, prompt: Prompt) -> bool:
-        """vLLM's message does not always say so for a prompt with a picture."""
-        inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
-        return len(inputs["input_ids"][0]) >= self.llm.model_config.max_model_len
-
-
-def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> Any:
+def sampling_parameters(request: Request, sampling: Sampling, **more: object) -> "SamplingParams":
     """vLLM's parameters for all samples of a request; with ``vllm.LLM`` they give the same draws."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -165,9 +161,9 @@ def sampling_parameters(request: Request, sampling: Sampling, **more: Any) -> An
     )
 
 
-def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
+def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, object]:
     """vLLM's engine arguments for these options; with ``vllm.LLM`` they give the same engine."""
-    arguments: dict[str, Any] = {
+    arguments: dict[str, object] = {
         "model": options.model,
         "tensor_parallel_size": options.tensor_parallel,
         "data_parallel_size": options.data_parallel,
@@ -179,7 +175,12 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
     }
     if not on_cpu:
         return {**arguments, "gpu_memory_utilization": options.gpu_memory_utilization}
-    length = options.max_model_len or min(CPU_MODEL_LEN, _own_length(options.model))
+    length = options.max_model_len
+    if length is None:
+        from transformers import AutoConfig
+
+        text = AutoConfig.from_pretrained(options.model).get_text_config()
+        length = min(CPU_MODEL_LEN, int(getattr(text, "max_position_embeddings", CPU_MODEL_LEN)))
     return {
         **arguments,
         "distributed_executor_backend": "mp" if options.tensor_parallel > 1 else CPU_EXECUTOR,
@@ -191,9 +192,3 @@ def engine_arguments(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
         "max_model_len": length,
         "max_num_batched_tokens": max(CPU_MODEL_LEN, length),
     }
-
-
-def _own_length(model: str) -> int:
-    from transformers import AutoConfig
-
-    return int(getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", CPU_MODEL_LEN))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow as pa
 from divek_verl import __version__
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE
 from divek_verl.errors import SetupError
+from divek_verl.files import folder_aside
 
 SHEET_FILE = "inspect.html"
 IMAGES_FOLDER = "images"
@@ -38,26 +37,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         # A folder that holds only "images" may be anybody's.
         if names and CLASSES_FILE not in names:
             raise SetupError(f"{target} holds {sorted(names)[0]} and no {CLASSES_FILE}: give --out another folder.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, hence on the same file system: renaming is then one step.
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise SetupError(f"{target.parent} cannot be written ({error.strerror}): give --out another folder.") from None
-    try:
-        folder, old = scratch / "new", scratch / "old"
-        folder.mkdir()
+    with folder_aside(target) as folder:
         yield folder
-        if target.exists():
-            target.rename(old)
-        try:
-            folder.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(scratch)
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
