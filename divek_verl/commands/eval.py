@@ -37,9 +37,7 @@ def evaluate_model(
     mode: Annotated[
         str, typer.Option(help="one-step: the open question; two-step: both; both: also what the second adds.")
     ] = "both",
-    out: Annotated[Path, typer.Option(help="Folder of the results; the same evaluation in it is continued.")] = Path(
-        "runs/eval"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder of results, continued if it has some.")] = Path("runs/eval"),
     compare: Annotated[Path | None, typer.Option(help="Folder of an earlier evaluation of the same images.")] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples for each interval.")] = 2000,
     retry_failures: Annotated[bool, typer.Option(help="Ask failed images of an earlier call again.")] = False,

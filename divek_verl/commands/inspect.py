@@ -1,5 +1,7 @@
 """``divek inspect``: the counts of a prepared set, and a page with some of its pictures."""
 
+import base64
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,12 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.errors import SetupError
-from divek_verl.images import open_picture, upright_size
+from divek_verl.images import open_picture, upright_rgb, upright_size
 from divek_verl.prepare.folder import SHEET_FILE, SPLITS
-from divek_verl.prepare.rows import picture_of, rows_of
-from divek_verl.prepare.sheet import write_sheet
+from divek_verl.prepare.rows import Row, picture_of, rows_of
 from divek_verl.progress import progress
 from divek_verl.settings import DEFAULTS
+from divek_verl.templates import environment
+
+THUMBNAIL = (112, 84)
+MAX_PICTURES = 3000  # about 9 MB of page
 
 
 @dataclass
@@ -97,6 +102,47 @@ def spread(values: Iterable[int]) -> str:
     """`min / median / max`, or a dash for no values."""
     values = list(values)
     return f"{min(values)} / {median(values):g} / {max(values)}" if values else "-"
+
+
+@dataclass
+class SheetGroup:
+    """The rows of one class in one file, and (image id, data URL) of its first pictures; None where unreadable."""
+
+    truth: str
+    rows: int = 0
+    pictures: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+def write_sheet(folder: Path, names: Sequence[str], out: Path, per_class: int = 3) -> Path:
+    """Write the page for the parquet files `names` and return its path."""
+    left = MAX_PICTURES
+    # file -> data source -> class, in the order of the rows
+    sections: dict[str, dict[str, dict[str, SheetGroup]]] = {name: {} for name in names}
+    for name, sources in sections.items():
+        for row in rows_of(folder, name):
+            truth = row["reward_model"]["ground_truth"]
+            group = sources.setdefault(row["data_source"], {}).setdefault(truth, SheetGroup(truth))
+            group.rows += 1
+            if len(group.pictures) < per_class and left > 0:
+                group.pictures.append((row["extra_info"]["image_id"], _thumbnail(row, folder)))
+                left -= 1
+    page = environment().get_template("sheet.html.j2").render(title=folder.resolve().name, sections=sections)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def _thumbnail(row: Row, folder: Path) -> str | None:
+    source = picture_of(row, folder)
+    try:
+        with open_picture(source) as picture:
+            picture.draft("RGB", (THUMBNAIL[0] * 2, THUMBNAIL[1] * 2))  # JPEG: decode it small
+            small = upright_rgb(picture)
+    except Exception:  # whatever Pillow raises on a broken file
+        return None
+    small.thumbnail(THUMBNAIL)
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 class PromptCounter:

@@ -177,7 +177,6 @@ class Results(_Model):
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of what decides the numbers."""
     found = {"python": platform.python_version(), "divek_verl": __version__}
     for name in PACKAGES:
         try:

@@ -33,12 +33,8 @@ class Options(Plan):
     """How a data set is prepared; each field is an option of every command."""
 
     out: Annotated[Path, typer.Option(help="Folder to write, replaced if it holds a prepared set.")]
-    embed_images: Annotated[
-        bool, typer.Option("--embed-images", help="Put the images into the parquet files, not their paths.")
-    ] = False
-    votes: Annotated[
-        Path | None, typer.Option(help="Votes file of `divek mine`: leave out the training images that are easy.")
-    ] = None
+    embed_images: Annotated[bool, typer.Option("--embed-images", help="Put images, not paths, into the files.")] = False
+    votes: Annotated[Path | None, typer.Option(help="Votes of `divek mine`: leave out easy training images.")] = None
     on_error: Annotated[OnError, typer.Option(help="Stop at an image that cannot be used, or skip it.")] = OnError.STOP
 
 

@@ -25,7 +25,6 @@ CHUNKS_TRIED = 8
 TEXT_LIMITS = ((16, 6000), (8, 3000), (4, 2000), (2, 1200), (1, 800), (1, 400), (1, 150))
 # Shares of the bytes that are left for the browser.
 SHARE_OF_COLUMNS, SHARE_OF_TEXTS = 0.35, 0.3
-
 NO_NAME = -1
 
 

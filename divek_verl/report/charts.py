@@ -77,6 +77,7 @@ def charts(run: Run) -> list[Chart]:
         metrics = f"val-*/<data_source>/{LOGGED_AS.get(name, name)}/mean@1"
         title = f"Validation: {MEASURES[name].title}"
         validation.append(Chart(title, MEASURES[name].meaning, metrics, series, "share"))
+    injected = "Share of training questions whose true class had no vote and was added to the options."
     # A run without a skip logs only the total, which is 0.
     skips = run.series_by_reason("divek/skips/") or {"": run.series("divek/skips/total")}
     return [
@@ -88,12 +89,7 @@ def charts(run: Run) -> list[Chart]:
             {MEASURES[name].title: f"divek/{name}" for name in ("one_step", "consistency", "recall")},
             "share",
         ),
-        of_metrics(
-            "Injected truth",
-            "Share of training questions whose true class had no vote and was added to the options.",
-            {"": "divek/truth_injected_share"},
-            "share",
-        ),
+        of_metrics("Injected truth", injected, {"": "divek/truth_injected_share"}, "share"),
         Chart("Skipped images", "Images without a question, by reason.", "divek/skips/<reason>", skips, "count"),
         of_metrics(
             "Samples without a usable answer",

@@ -75,7 +75,6 @@ def render(run: Run) -> str:
 
 
 def render_comparison(runs: Mapping[str, Run]) -> str:
-    """The page of several runs, by the names that they have on it."""
     context = {
         "runs": runs,
         "tables": compared_tables(runs),

@@ -9,8 +9,7 @@ from prepare.layouts import cub, paint
 from prepare.running import images, prepare
 
 from divek_verl import cli
-from divek_verl.commands.inspect import spread, summarise
-from divek_verl.prepare.sheet import write_sheet
+from divek_verl.commands.inspect import spread, summarise, write_sheet
 
 
 @pytest.fixture
@@ -132,7 +131,7 @@ def test_embedded_pictures_are_shown_too(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_bound(birds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from divek_verl.prepare import sheet
+    from divek_verl.commands import inspect as sheet
 
     monkeypatch.setattr(sheet, "MAX_PICTURES", 5)
     assert write_sheet(birds, ["train", "val_base"], birds / "inspect.html").read_text().count("<img") == 5
