@@ -62,8 +62,9 @@ class Official:
             raise SetupError(f"{path} cannot be read as text ({error}): download {self.title} again.") from None
 
     def json(self, path: Path) -> Any:
+        text = self.text(path)
         try:
-            return json.loads(self.text(path))
+            return json.loads(text)
         except ValueError as error:
             raise SetupError(f"{path} is no JSON ({error}): download it again.") from None
 

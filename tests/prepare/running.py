@@ -31,6 +31,11 @@ def counts(folder: Path) -> dict[str, int]:
     return {path.stem: pq.read_metadata(path).num_rows for path in folder.glob("*.parquet")}
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Each file below a folder by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def classes(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "classes.json").read_text())
     return content

@@ -10,7 +10,6 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,6 +17,8 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes
 from divek_verl.prepare import flag_drawings as flags
 from divek_verl.prepare.sets.flags import main, render
+
+from .running import contents, rows, truths
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 3"><rect width="4" height="3" fill="{}"/></svg>'
 # Codes that a package may hold and whose flag is that of another country.
@@ -56,9 +57,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 # Classes
 
 
-def test_there_are_at_least_40_countries_each_once() -> None:
+def test_there_are_at_least_40_countries_each_once_and_each_with_a_flag_of_its_own() -> None:
     names = list(flags.COUNTRIES.values())
     assert len(names) == len(set(names)) == sum(map(len, flags.GROUPS)) >= 40
+    assert not SAME_FLAG_AS_ANOTHER & set(flags.COUNTRIES)
 
 
 def test_every_group_of_look_alikes_lies_on_one_side() -> None:
@@ -83,10 +85,6 @@ def test_every_group_of_look_alikes_lies_on_one_side() -> None:
 )
 def test_the_known_look_alikes_share_a_group(pair: tuple[str, str]) -> None:
     assert any(set(pair) <= set(group.values()) for group in flags.GROUPS)
-
-
-def test_no_code_has_the_flag_of_another_country() -> None:
-    assert not SAME_FLAG_AS_ANOTHER & set(flags.COUNTRIES)
 
 
 def test_validation_is_drawn_in_another_style_of_another_package() -> None:
@@ -146,36 +144,33 @@ def test_a_failing_npm_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # Drawings
 
 
-def coloured_style(cache: Path, without: frozenset[str] = frozenset()) -> flags.Style:
+def coloured_style(cache: Path, without: frozenset[str] = frozenset({"cm"})) -> flags.Style:
+    """A package of every flag but Cameroon's."""
     files = {f"{code}.svg": SVG.format("#123456").encode() for code in flags.COUNTRIES if code != "cm"}
     return flags.Style("plain", make_package(cache, "plain", files), lambda code: f"{code}.svg", without)
 
 
 def test_svg_drawings_are_rasterised_in_their_colour(tmp_path: Path) -> None:
     pytest.importorskip("resvg_py")
-    drawings = flags.load_drawings(tmp_path, [coloured_style(tmp_path, without=frozenset({"cm"}))])
+    drawings = flags.load_drawings(tmp_path, [coloured_style(tmp_path)])
     (drawing,) = drawings["Norway"]
     assert (drawing.country, drawing.style, drawing.image.size) == ("Norway", "plain", (320, 240))
     assert drawing.image.getpixel((160, 120)) == (0x12, 0x34, 0x56, 255)
     assert drawings["Cameroon"] == []
-
-
-def test_indonesia_and_monaco_differ_in_shape(tmp_path: Path) -> None:
-    pytest.importorskip("resvg_py")
-    drawings = flags.load_drawings(tmp_path, [coloured_style(tmp_path, without=frozenset({"cm"}))])
+    # Their flags differ in shape alone.
     assert drawings["Indonesia"][0].image.size == (360, 240)
     assert drawings["Monaco"][0].image.size == (300, 240)
 
 
 def test_a_flag_that_a_package_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="plain has no flag of Cameroon"):
-        flags.load_drawings(tmp_path, [coloured_style(tmp_path)])
+        flags.load_drawings(tmp_path, [coloured_style(tmp_path, without=frozenset())])
 
 
 def test_without_resvg_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(SetupError, match="pip install resvg_py"):
-        flags.load_drawings(tmp_path, [coloured_style(tmp_path, without=frozenset({"cm"}))])
+        flags.load_drawings(tmp_path, [coloured_style(tmp_path)])
 
 
 # Augmentation
@@ -222,10 +217,6 @@ def test_left_stays_left_and_top_stays_top(seed: int) -> None:
 # The prepared set
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.mark.usefixtures("no_network")
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
@@ -240,10 +231,9 @@ def test_training_sees_base_classes_in_training_styles_only(tmp_path: Path) -> N
     classes = json.loads((tmp_path / "out/classes.json").read_text())
     held_out = {style.name for style in flags.VALIDATION_STYLES}
     for split, side, per_class in (("train", "base", 5), ("val_base", "base", 2), ("val_new", "new", 2)):
-        rows = pq.read_table(tmp_path / "out" / f"{split}.parquet").to_pylist()
-        truths = [row["reward_model"]["ground_truth"] for row in rows]
-        assert truths == [name for name in classes[side] for _ in range(per_class)]
-        validation_style = [any(s in row["extra_info"]["image_id"] for s in held_out) for row in rows]
+        assert truths(tmp_path / "out", split) == [name for name in classes[side] for _ in range(per_class)]
+        ids = [row["extra_info"]["image_id"] for row in rows(tmp_path / "out", split)]
+        validation_style = [any(style in image_id for style in held_out) for image_id in ids]
         assert set(validation_style) == {split != "train"}
 
 

@@ -7,15 +7,13 @@ import pytest
 from divek_verl.errors import SetupError
 from divek_verl.prepare import new_folder
 
+from .running import contents
 
-def write(target: Path, text: str = "{}") -> None:
+
+def write(target: Path) -> None:
     with new_folder(target) as folder:
-        (folder / "classes.json").write_text(text)
+        (folder / "classes.json").write_text("{}")
         (folder / "images").mkdir()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -27,16 +27,12 @@ ENTRIES = {
 }
 
 
+@pytest.mark.parametrize("marker", ["variants.txt", "split_1.json"])
 @pytest.mark.parametrize("nested", ["", "planes-2013", "data", "planes-2013/data", "planes-2013/planes-2013"])
-def test_the_root_is_the_folder_or_holds_it(tmp_path: Path, nested: str) -> None:
+def test_the_root_is_the_folder_or_holds_it_and_any_marker_will_do(tmp_path: Path, nested: str, marker: str) -> None:
     (tmp_path / nested).mkdir(parents=True, exist_ok=True)
-    (tmp_path / nested / "variants.txt").touch()
+    (tmp_path / nested / marker).touch()
     assert SET.find(tmp_path) == tmp_path / nested
-
-
-def test_any_of_the_markers_will_do(tmp_path: Path) -> None:
-    (tmp_path / "split_1.json").touch()
-    assert SET.find(tmp_path) == tmp_path
 
 
 @pytest.mark.parametrize("made", ["", "planes-2013"])
@@ -76,6 +72,7 @@ def test_a_listed_path_stays_inside(path: str) -> None:
 
 
 def test_its_parts_labels_and_names_are_taken(tmp_path: Path) -> None:
+    assert read_coop_split(SET, tmp_path, tmp_path / "images") is None
     zhou(tmp_path / "split_zhou_Birds.json", ENTRIES)
     source = read_coop_split(SET, tmp_path, tmp_path / "images")
     assert source is not None
@@ -86,10 +83,6 @@ def test_its_parts_labels_and_names_are_taken(tmp_path: Path) -> None:
         "test": [Item("x/4.jpg", 0)],
     }
     assert (source.root, source.division) == (tmp_path / "images", "as in split_zhou_Birds.json")
-
-
-def test_without_a_file_there_is_nothing_to_follow(tmp_path: Path) -> None:
-    assert read_coop_split(SET, tmp_path, tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from .layouts import cub
 from .running import counts, prepare, rows
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return cub(tmp_path / "CUB_200_2011")
+def prepare_birds(tmp_path: Path, *options: object, status: int = 0) -> Path:
+    if not (tmp_path / "raw").exists():
+        cub(tmp_path / "raw")
+    return prepare("cub", "--data-root", tmp_path / "raw", *options, out=tmp_path / "out", status=status)
 
 
 def votes_file(prepared: Path, votes: Sequence[Votes], path: Path, digest: str | None = None) -> Path:
@@ -36,9 +37,9 @@ def votes_file(prepared: Path, votes: Sequence[Votes], path: Path, digest: str |
 
 
 def test_only_those_whose_votes_on_the_class_list_are_all_right(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = prepare("cub", "--data-root", root, out=tmp_path / "out")
+    before = prepare_birds(tmp_path)
     truth = rows(before, "train")[0]["reward_model"]["ground_truth"]
     votes = [
         Votes({truth: 19}, unknown={"Roc": 1}),
@@ -48,39 +49,31 @@ def test_only_those_whose_votes_on_the_class_list_are_all_right(
     ]
     easy = rows(before, "train")[0]["extra_info"]["image_id"]
     file = votes_file(before, votes, tmp_path / "votes.jsonl")
-    after = prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out")
+    after = prepare_birds(tmp_path, "--votes", file)
     assert counts(after) == {"train": 23, "val_base": 6, "val_new": 4}
     assert easy not in [row["extra_info"]["image_id"] for row in rows(after, "train")]
     assert "1 easy" in capsys.readouterr().out
 
 
-def test_votes_counted_by_another_class_list_are_refused(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = prepare("cub", "--data-root", root, out=tmp_path / "out")
-    file = votes_file(before, [Votes({"Laysan Albatross": 2})], tmp_path / "votes.jsonl", digest="other")
-    prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out", status=2)
-    assert "counted by another class list: mine them again" in capsys.readouterr().err
+def test_votes_that_say_nothing_of_the_set_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = prepare_birds(tmp_path)
+    votes_file(before, [Votes({"Laysan Albatross": 2})], tmp_path / "other.jsonl", digest="other")
+    write_votes_file(tmp_path / "empty.jsonl", Origin("model"), [])
+    for name, sentence in (
+        ("other", "counted by another class list: mine them again"),
+        ("empty", "holds no votes on cub"),
+        ("gone", "cannot be read (No such file or directory)"),
+    ):
+        prepare_birds(tmp_path, "--votes", tmp_path / f"{name}.jsonl", status=2)
+        assert sentence in capsys.readouterr().err
 
 
-def test_a_file_without_votes_on_the_set_is_refused(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_votes_file(tmp_path / "votes.jsonl", Origin("model"), [])
-    prepare("cub", "--data-root", root, "--votes", tmp_path / "votes.jsonl", out=tmp_path / "out", status=2)
-    assert "holds no votes on cub" in capsys.readouterr().err
-    prepare("cub", "--data-root", root, "--votes", tmp_path / "gone.jsonl", out=tmp_path / "out", status=2)
-    assert "cannot be read (No such file or directory)" in capsys.readouterr().err
-
-
-def test_a_file_cut_short_is_said_to_be_and_keeps_the_rest(
-    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = prepare("cub", "--data-root", root, out=tmp_path / "out")
+def test_a_file_cut_short_is_said_to_be_and_keeps_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = prepare_birds(tmp_path)
     truth = rows(before, "train")[0]["reward_model"]["ground_truth"]
     file = votes_file(before, [Votes({truth: 20}), Votes({truth: 20})], tmp_path / "votes.jsonl")
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]) + '{"data_sou')
-    after = prepare("cub", "--data-root", root, "--votes", file, out=tmp_path / "out")
+    after = prepare_birds(tmp_path, "--votes", file)
     assert counts(after)["train"] == 23
     assert "was cut short: 1 torn lines" in capsys.readouterr().out
 

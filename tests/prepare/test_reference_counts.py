@@ -5,8 +5,6 @@ No image is read: the lists alone say how many there are of each class.
 
 from pathlib import Path
 
-import pytest
-
 from divek_verl.prepare.sets import aircraft, cub
 from divek_verl.prepare.source import Source
 from divek_verl.prepare.splits import EvalSplit, Plan, Planned, Setting, plan_splits
@@ -20,8 +18,7 @@ def sizes(planned: Planned) -> dict[str, int]:
     return {split.name: len(split.examples) for split in planned.splits}
 
 
-@pytest.fixture
-def birds(tmp_path: Path) -> Source:
+def read_birds(tmp_path: Path) -> Source:
     (tmp_path / "images").mkdir()
     lists: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
     for label in range(1, 201):
@@ -38,8 +35,7 @@ def birds(tmp_path: Path) -> Source:
     return cub.read(tmp_path)
 
 
-@pytest.fixture
-def planes(tmp_path: Path) -> Source:
+def read_planes(tmp_path: Path) -> Source:
     """34 or 33 images of each variant in each part, 10,000 in all."""
     (tmp_path / "images").mkdir()
     (tmp_path / "variants.txt").write_text("\n".join(f"Variant {label}" for label in range(100)))
@@ -54,7 +50,8 @@ def planes(tmp_path: Path) -> Source:
     return aircraft.read(tmp_path)
 
 
-def test_cub(birds: Source) -> None:
+def test_cub(tmp_path: Path) -> None:
+    birds = read_birds(tmp_path)
     assert sum(map(len, birds.parts.values())) == 11788
     assert sizes(plan_splits(birds, Plan())) == {"train": 2400, "val_base": 600, "val_new": 600}
     tested = plan_splits(birds, Plan(eval_split=EvalSplit.TEST))
@@ -62,7 +59,8 @@ def test_cub(birds: Source) -> None:
     assert sizes(plan_splits(birds, Plan(Setting.FEW_SHOT)))["train"] == 800
 
 
-def test_aircraft(planes: Source) -> None:
+def test_aircraft(tmp_path: Path) -> None:
+    planes = read_planes(tmp_path)
     assert {part: len(items) for part, items in planes.parts.items()} == {"train": 3334, "val": 3333, "test": 3333}
     assert sizes(plan_splits(planes, Plan())) == {"train": 1667, "val_base": 1667, "val_new": 1666}
     assert sizes(plan_splits(planes, Plan(Setting.FEW_SHOT)))["train"] == 400

@@ -16,7 +16,7 @@ def row(truth: str, index: int = 0, content: bytes | None = None) -> Row:
     return build_row("cub", Split("train", "base", []), PROMPT, Example("images/a.png", truth, "a"), index, content)
 
 
-def test_a_row_has_verls_columns() -> None:
+def test_a_row_has_verls_columns_and_its_picture_by_path_or_content() -> None:
     made = row(BIRDS[0], 7)
     assert list(made) == SCHEMA.names
     assert made["data_source"] == "divek/cub/base"
@@ -24,9 +24,6 @@ def test_a_row_has_verls_columns() -> None:
     assert made["images"] == [{"image": "images/a.png"}]
     assert made["reward_model"] == {"style": "rule", "ground_truth": BIRDS[0]}
     assert made["extra_info"] == {"index": 7, "split": "train", "image_id": "a", "dataset": "cub"}
-
-
-def test_a_row_can_hold_its_picture() -> None:
     assert row(BIRDS[0], content=b"x")["images"] == [{"bytes": b"x"}]
 
 
@@ -41,10 +38,7 @@ def test_every_validation_file_is_of_stage_val() -> None:
 def test_a_good_row_passes(truth: str) -> None:
     for index in range(5):
         check_row(row(truth, index), ClassNames(BIRDS))
-
-
-def test_two_classes_are_enough() -> None:
-    check_row(row("Ovenbird"), ClassNames(("Ovenbird", "Mallard")))
+        check_row(row(truth, index), ClassNames((truth, "Roc")))
 
 
 @pytest.mark.parametrize("truth", ["Roc", "mew gull"])

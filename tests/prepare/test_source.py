@@ -49,12 +49,9 @@ def test_whichever_name_of_a_group_is_a_class_has_the_others() -> None:
         assert Classes((name, "rose")).with_aliases(group).of("all").match(other) == name
 
 
-def test_two_classes_of_one_group_stay_two() -> None:
+def test_two_classes_of_one_group_stay_two_and_a_spelling_that_both_claim_is_nobodys() -> None:
     classes = Classes(("watercress", "nasturtium", "rose")).with_aliases(("watercress", "nasturtium", "cress"))
     assert classes.aliases == {}
-
-
-def test_a_spelling_that_two_classes_claim_is_nobodys() -> None:
     classes = Classes(("tanager", "oriole")).with_aliases(("tanager", "firebird"), ("oriole", "firebird", "hangbird"))
     assert classes.aliases == {"oriole": ["hangbird"]}
 

@@ -9,16 +9,7 @@ from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
 from divek_verl.prepare.source import Classes, Item, Part, Source
-from divek_verl.prepare.splits import (
-    EvalSplit,
-    Plan,
-    Planned,
-    Setting,
-    at_most,
-    divide,
-    few_shots,
-    plan_splits,
-)
+from divek_verl.prepare.splits import EvalSplit, Plan, Planned, Setting, at_most, divide, few_shots, plan_splits
 
 NAMES = ("a", "b", "c", "d", "e")
 SHARES: dict[Part, float] = {"train": 0.5, "val": 0.2}
@@ -42,22 +33,21 @@ def sizes(planned: Planned) -> dict[str, int]:
     return {name: len(found) for name, found in images(planned).items()}
 
 
-def test_base_to_novel_trains_on_the_first_half_and_validates_both() -> None:
-    planned = plan_splits(source(train=4, val=3, test=2), Plan())
+@pytest.mark.parametrize(("new_part", "val_new"), [("val", 6), ("test", 4)])
+def test_base_to_novel_trains_on_the_first_half_and_validates_both(new_part: Part, val_new: int) -> None:
+    """The new classes of Flowers are validated on its test part."""
+    planned = plan_splits(source(new_part, train=4, val=3, test=2), Plan())
     assert {split.name: split.side for split in planned.splits} == {
         "train": "base",
         "val_base": "base",
         "val_new": "new",
     }
-    assert sizes(planned) == {"train": 12, "val_base": 9, "val_new": 6}
-    assert all(image.startswith("val/") for image in images(planned)["val_new"])
+    assert sizes(planned) == {"train": 12, "val_base": 9, "val_new": val_new}
+    assert all(image.startswith(f"{new_part}/") for image in images(planned)["val_new"])
     assert {example.truth for example in planned.splits[0].examples} == {"a", "b", "c"}
-
-
-def test_flowers_new_classes_are_validated_on_another_part() -> None:
-    planned = plan_splits(source("test", train=4, val=3, test=2), Plan())
-    assert sizes(planned) == {"train": 12, "val_base": 9, "val_new": 4}
-    assert all(image.startswith("test/") for image in images(planned)["val_new"])
+    # Images of held-out classes are watched in every part.
+    assert len(planned.held_out) == 2 * (4 + 3 + 2) - val_new
+    assert all(image[-3] in "de" for image in planned.held_out)
 
 
 def test_the_test_part_validates_on_demand_and_training_stays_the_same() -> None:
@@ -89,12 +79,6 @@ def test_each_setting_has_its_number_of_images(plan: Plan, expected: dict[str, i
         assert ({split.side for split in planned.splits}, planned.held_out) == ({"all"}, [])
 
 
-def test_held_out_classes_are_watched_in_every_part() -> None:
-    planned = plan_splits(source(train=4, val=3, test=2), Plan())
-    assert len(planned.held_out) == 2 * (4 + 2)
-    assert all(image[-3] in "de" for image in planned.held_out)
-
-
 def test_a_class_without_training_images_does_not_count() -> None:
     """CoOp's rule goes by the labels that occur in training."""
     full = source(train=2, val=2)
@@ -111,18 +95,14 @@ def test_a_missing_part_is_named() -> None:
         plan_splits(source(train=4), Plan(eval_split=EvalSplit.TEST))
 
 
-def test_one_class_cannot_be_asked_about() -> None:
-    lonely = Source("birds", Path(), Classes(("a",)), {"train": [Item("x", 0)]}, "")
-    with pytest.raises(SetupError, match="1 classes with training images"):
-        plan_splits(lonely, Plan())
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_halves_of_one_class_cannot_be_asked_about(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_one_class_cannot_be_asked_about(count: int) -> None:
     few = Source("birds", Path(), Classes(NAMES[:count]), {"train": source(train=2).parts["train"][: 2 * count]}, "")
-    with pytest.raises(SetupError, match="one half would hold a single one: use --setting all"):
+    alone = "one half would hold a single one: use --setting all"
+    with pytest.raises(SetupError, match="1 classes with training images" if count == 1 else alone):
         plan_splits(few, Plan())
-    assert sizes(plan_splits(few, Plan(Setting.ALL)))["train"] == count
+    if count > 1:
+        assert sizes(plan_splits(few, Plan(Setting.ALL)))["train"] == count
 
 
 @given(st.integers(2, 12), st.integers(0, 5), st.sampled_from(Setting), st.integers())

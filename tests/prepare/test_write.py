@@ -11,7 +11,7 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes, Example, Split, new_folder, write, write_set
 
 from .layouts import paint
-from .running import rows
+from .running import contents, rows
 
 BIRDS = ("Brandt's Cormorant", "Sooty Albatross", "Mew Gull", "Ovenbird", "Black-footed Albatross")
 
@@ -33,14 +33,10 @@ def birds(folder: Path, per_class: int = 1) -> list[Split]:
     return splits
 
 
-def write_birds(target: Path, embed: bool = False) -> Path:
+def write_birds(target: Path) -> Path:
     with new_folder(target) as folder:
-        write_set(folder, "cub", Classes(BIRDS), birds(folder), embed=embed)
+        write_set(folder, "cub", Classes(BIRDS), birds(folder))
     return target
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_set_is_its_parquet_files_its_classes_and_how_it_was_made(tmp_path: Path) -> None:
@@ -54,10 +50,6 @@ def test_a_set_is_its_parquet_files_its_classes_and_how_it_was_made(tmp_path: Pa
     assert made["dataset"] == "cub"
     assert made["files"]["train"] == {"rows": 3, "classes": 3, "duplicates": 0}
     assert set(made["versions"]) == {"divek_verl", "pillow", "pyarrow"}
-
-
-def test_every_file_asks_about_its_own_side(tmp_path: Path) -> None:
-    out = write_birds(tmp_path / "birds")
     sides = {"train": ("base", "train"), "val_base": ("base", "val"), "val_new": ("new", "val")}
     for name, (side, stage) in sides.items():
         written = rows(out, name)
@@ -76,12 +68,6 @@ def test_rows_are_streamed_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_set(folder, "cub", Classes(BIRDS), birds(folder, per_class=3))
     metadata = pq.read_metadata(tmp_path / "birds/train.parquet")
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [4, 4, 1]
-
-
-def test_pictures_can_be_in_the_rows(tmp_path: Path) -> None:
-    out = write_birds(tmp_path / "birds", embed=True)
-    for row in rows(out, "train"):
-        assert row["images"] == [{"bytes": (out / row["extra_info"]["image_id"]).read_bytes()}]
 
 
 def test_pictures_elsewhere_are_found_from_where_the_set_ends_up(tmp_path: Path) -> None:

@@ -36,11 +36,3 @@ def test_the_official_parts_are_followed(tmp_path: Path) -> None:
     tested = prepare("aircraft", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
     assert counts(tested) == {"train": 12, "val_base": 12, "val_new": 8}
     assert not set(images(tested, "val_base")) & set(validated)
-
-
-def test_a_variant_that_is_not_listed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    aircraft(tmp_path)
-    with (tmp_path / "images_variant_val.txt").open("a") as file:
-        file.write("0034002 F-16A\n")
-    prepare("aircraft", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    assert "names the variant 'F-16A', which is not in variants.txt" in capsys.readouterr().err

@@ -64,18 +64,3 @@ def test_a_split_of_coop_names_images_from_the_sets_folder(tmp_path: Path) -> No
     out = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
     assert counts(out) == {"train": 14, "val_base": 6, "val_new": 6}
     assert classes(out)["all"] == NAMES
-
-
-@pytest.mark.parametrize("gone", ["devkit/cars_meta.mat", "cars_test_annos_withlabels.mat", "cars_test", "cars_train"])
-def test_what_is_missing_is_named(tmp_path: Path, gone: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cars(tmp_path)
-    (tmp_path / gone).rename(tmp_path / "away")
-    prepare("cars", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    assert f"{gone} is missing: download Stanford Cars from" in capsys.readouterr().err
-
-
-def test_annotations_of_other_fields_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cars(tmp_path)
-    (tmp_path / "devkit/cars_train_annos.mat").write_bytes((tmp_path / "devkit/cars_meta.mat").read_bytes())
-    prepare("cars", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    assert "holds no annotations with fname and class" in capsys.readouterr().err

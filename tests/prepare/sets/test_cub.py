@@ -63,37 +63,3 @@ def test_a_split_of_coop_is_followed(tmp_path: Path) -> None:
     assert images(out, "train") == [image for image, label, _ in entries[::3] if label < 3]
     assert images(out, "val_base") == [image for image, label, _ in entries[1::3] if label < 3]
     assert images(out, "val_new") == [image for image, label, _ in entries[1::3] if label > 2]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "sentence"),
-    [
-        ("train_test_split.txt", "1 1\n", "image 2 has no class or no side in the other files"),
-        ("images.txt", "1 001.Black_footed_Albatross/x.jpg\n1 y.jpg\n", "holds id 1 twice"),
-        ("images.txt", "x\n", "images.txt:1 is not an id and a value"),
-        ("images.txt", "1 ../../x.jpg\n", "not inside the data set"),
-        ("classes.txt", "2 001.Black_footed_Albatross\n", "does not number its classes 1, 2, 3"),
-    ],
-)
-def test_damaged_lists_end_with_a_sentence(
-    tmp_path: Path, file: str, content: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cub(tmp_path)
-    (tmp_path / file).write_text(content)
-    prepare("cub", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "gone", ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"]
-)
-def test_what_is_missing_is_named_with_its_download_page(
-    tmp_path: Path, gone: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = cub(tmp_path / "CUB_200_2011")
-    (root / gone).rename(tmp_path / "away")
-    prepare("cub", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {root / gone} is missing: download CUB-200-2011 from https://www.vision.caltech")
-    assert error.count("\n") == 1

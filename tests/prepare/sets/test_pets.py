@@ -47,17 +47,3 @@ def test_a_split_of_coop_is_followed_without_the_annotations(tmp_path: Path) -> 
     out = prepare("pets", "--data-root", tmp_path, out=tmp_path / "out")
     assert classes(out)["all"] == ["abyssinian", "american bulldog", "basset hound", "bengal"]
     assert counts(out) == {"train": 6, "val_base": 2, "val_new": 2}
-
-
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [("Bengal_7", "is not an image and its class"), ("Bengal_7 1 1 1", "calls class 1 both 'abyssinian' and 'bengal'")],
-)
-def test_damaged_lists_end_with_a_sentence(
-    tmp_path: Path, line: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pets(tmp_path)
-    with (tmp_path / "annotations/trainval.txt").open("a") as file:
-        file.write(f"{line}\n")
-    prepare("pets", "--data-root", tmp_path, out=tmp_path / "out", status=2)
-    assert sentence in capsys.readouterr().err
