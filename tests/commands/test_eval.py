@@ -61,9 +61,6 @@ def test_the_defaults_are_those_of_training() -> None:
     assert found.open_sampling == Sampling(seed=0)
     assert (found.num_samples, found.rules) == (TwoStepSettings().num_samples, QuestionRules())
     assert (found.choice_sampling.temperature, found.choice_sampling.repetition_penalty) == (0.0, 1.0)
-
-
-def test_options_are_a_number_or_auto() -> None:
     assert TwoStepOptions(options="4").settings().rules.num_options == 4
     assert TwoStepOptions(options="auto").settings().rules.num_options == "auto"
 

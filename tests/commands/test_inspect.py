@@ -77,14 +77,13 @@ def test_prompts_are_counted_as_training_counts_them(
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_a_folder_that_is_no_tokenizer_is_refused(birds: Path, made: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_tokenizer_or_without_rows_is_refused(
+    birds: Path, made: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = birds if made else birds / "gone"
     assert cli.run(["inspect", str(birds), "--tokenizer", str(folder)]) == 2
     assert "holds no tokenizer" in capsys.readouterr().err
-
-
-def test_a_folder_without_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["inspect", str(tmp_path)]) == 2
+    assert cli.run(["inspect", str(birds.parent)]) == 2
     assert "holds no parquet file of a prepared set" in capsys.readouterr().err
 
 

@@ -60,8 +60,10 @@ def test_samples_that_did_not_come_are_unanswered() -> None:
 
 def test_all_rows_are_mined_in_their_order_and_the_file_says_how(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "votes.jsonl"
+    (tmp_path / "votes.jsonl.failures.jsonl").write_text("of an earlier run\n")
     with serving(Counting()) as url:
         assert divek_mine(url, data, out, "--temperature", "0.7") == 0
+    assert not (tmp_path / "votes.jsonl.failures.jsonl").exists()
     found = read_votes_file(out)
     assert [votes.image_id for votes in found.votes] == [f"train-{index}" for index in range(6)]
     assert all(votes.votes == count_votes(ANSWERS, CLASSES) for votes in found.votes)
@@ -74,13 +76,17 @@ def test_all_rows_are_mined_in_their_order_and_the_file_says_how(data: Path, tmp
     }
 
 
-def test_a_finished_run_asks_nothing_again(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_asks_nothing_again_and_refuses_other_settings(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = Counting()
     with serving(server) as url:
         for _ in range(2):
             assert divek_mine(url, data, tmp_path / "votes.jsonl") == 0
+        assert "6 were mined before" in capsys.readouterr().out
+        assert divek_mine(url, data, tmp_path / "votes.jsonl", "--top-p", "0.5") == 2
     assert server.count == 6
-    assert "6 were mined before" in capsys.readouterr().out
+    assert "holds votes of top_p 0.95 and not 0.5: give another --out" in capsys.readouterr().err
 
 
 def test_a_longer_run_goes_on_with_a_shorter_one(data: Path, tmp_path: Path) -> None:
@@ -90,13 +96,6 @@ def test_a_longer_run_goes_on_with_a_shorter_one(data: Path, tmp_path: Path) -> 
             assert divek_mine(url, data, tmp_path / "votes.jsonl", "--limit", limit) == 0
     assert server.count == 5
     assert len(read_votes_file(tmp_path / "votes.jsonl").votes) == 5
-
-
-def test_other_settings_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(Counting()) as url:
-        assert divek_mine(url, data, tmp_path / "votes.jsonl") == 0
-        assert divek_mine(url, data, tmp_path / "votes.jsonl", "--top-p", "0.5") == 2
-    assert "holds votes of top_p 0.95 and not 0.5: give another --out" in capsys.readouterr().err
 
 
 def test_a_failed_image_is_named_counted_and_tried_again(
@@ -116,13 +115,6 @@ def test_a_failed_image_is_named_counted_and_tried_again(
         assert divek_mine(url, data, out) == 0
     assert len(read_votes_file(out).votes) == 5
     assert "mined 2 images" in capsys.readouterr().out
-
-
-def test_no_failures_file_is_left_where_nothing_failed(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "votes.jsonl.failures.jsonl").write_text("of an earlier run\n")
-    with serving(Counting()) as url:
-        assert divek_mine(url, data, tmp_path / "votes.jsonl") == 0
-    assert not (tmp_path / "votes.jsonl.failures.jsonl").exists()
 
 
 def test_a_run_in_which_all_fails_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

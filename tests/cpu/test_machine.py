@@ -25,18 +25,13 @@ def test_without_a_gpu_the_cpu_settings_apply_by_themselves(capsys: pytest.Captu
     assert "no GPU is visible" in capsys.readouterr().out
 
 
-def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_set_stays_and_is_not_told_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
     assert machine.prepare_machine()
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "7"
-
-
-def test_who_asked_for_the_cpu_is_not_told_of_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    machine.prepare_machine()
     assert capsys.readouterr().out == ""
 
 

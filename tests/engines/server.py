@@ -1,12 +1,23 @@
-"""A real HTTP server on this machine that speaks as much of OpenAI's protocol as a test needs, faults included."""
+"""Real HTTP servers on this machine: one that speaks as much of OpenAI's protocol as a test needs, and vLLM's own."""
 
 import json
+import socket
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from divek_verl.cpu.machine import CPU_ENVIRONMENT
+from divek_verl.demo.processes import running
+from divek_verl.engines.options import EngineOptions
+from divek_verl.engines.vllm_engine import engine_arguments
+
+SECONDS_TO_START = 500.0
 
 # What the server does with one request: status, body (JSON, text or bytes), seconds to wait first.
 Answer = tuple[int, Any, float]
@@ -41,6 +52,25 @@ class Script:
             self.requests.append(body)
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer(body) if callable(answer) else answer
+
+
+class AtWork:
+    """Answers after a moment, and counts the requests and how many were at work at one time."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.count = self.most = self._now = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, body: dict[str, Any]) -> Answer:
+        with self._lock:
+            self.count += 1
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.05)
+        with self._lock:
+            self._now -= 1
+        return self.answer
 
 
 @contextmanager
@@ -85,3 +115,34 @@ def serving(script: Callable[[dict[str, Any]], Answer]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def vllm_server(model: Path, *names: str) -> Iterator[str]:
+    """The base URL of vLLM's own server with a model under these names."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", *names]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    for name, value in engine_arguments(EngineOptions(str(model), max_model_len=512), on_cpu=True).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            command += [f"--{option}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    log = model.parent / "server.log"
+    with running(command, log, {**CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"}) as process:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-4000:]
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False

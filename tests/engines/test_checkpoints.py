@@ -10,12 +10,9 @@ from divek_verl.engines.checkpoints import MERGED, model_folder
 from divek_verl.errors import SetupError
 
 
-def test_a_model_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_model_folder_and_a_name_that_is_no_folder_are_taken_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert model_folder(str(tmp_path)) == str(tmp_path)
-
-
-def test_a_name_that_is_no_folder_stays_a_name() -> None:
     assert model_folder("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
 
 

@@ -15,7 +15,7 @@ from divek_verl.engines.base import Reply, Request, Sampling
 from divek_verl.engines.options import Backend, EngineOptions
 from divek_verl.errors import SetupError
 
-from .server import Script, completion, refusal, serving
+from .server import AtWork, Script, completion, refusal, serving
 
 SAMPLING = Sampling(max_new_tokens=8, repetition_penalty=1.0, seed=3)
 
@@ -178,24 +178,11 @@ def test_no_server_stops_with_a_sentence() -> None:
 
 
 def test_no_more_images_are_in_flight_than_allowed() -> None:
-    at_work: list[int] = [0]
-    most: list[int] = [0]
-
-    def script(body: dict[str, Any]) -> Any:
-        at_work[0] += 1
-        most[0] = max(most[0], at_work[0])
-        try:
-            import time
-
-            time.sleep(0.05)
-            return 200, completion(["a"]), 0
-        finally:
-            at_work[0] -= 1
-
     async def many(url: str) -> None:
         async with open_engine(options(url, max_images_in_flight=2)) as engine:
             await asyncio.gather(*(engine.generate(question(count=1), SAMPLING) for _ in range(8)))
 
-    with serving(script) as url:
+    server = AtWork((200, completion(["a"]), 0))
+    with serving(server) as url:
         asyncio.run(many(url))
-    assert most[0] == 2
+    assert server.most == 2

@@ -1,14 +1,10 @@
 """The engine in this process: real vLLM on the CPU with a small untrained model, and a run of it that is killed."""
 
 import asyncio
-import json
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -33,6 +29,7 @@ from divek_verl.prepare import write_set
 from divek_verl.votes_file import VotesLog, read_votes_file
 
 from .conftest import CLASSES, NAMES, paint
+from .server import vllm_server
 
 IMAGES = 40
 SAMPLES = 4
@@ -306,38 +303,6 @@ def test_a_prompt_longer_than_what_is_left_of_a_step_is_not_split(engine: Runnin
     assert [len(reply.texts) for reply in replies] == [16] * IMAGES
 
 
-@contextmanager
-def vllm_server(home: Path) -> Iterator[str]:
-    """The base URL of vLLM's own server with the same model."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = engine_arguments(EngineOptions(str(home / "model"), max_model_len=512), on_cpu=True)
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", "flags"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    for name, value in settings.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            command.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            command += [f"--{option}", json.dumps(value) if isinstance(value, dict) else str(value)]
-    log = home / "server.log"
-    with running(command, log, {}) as process:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}/v1"
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
 @slow
 @pytest.mark.timeout(900)
 def test_vllms_server_sees_the_same_prompts_and_pictures(engine: Running) -> None:
@@ -350,7 +315,7 @@ def test_vllms_server_sees_the_same_prompts_and_pictures(engine: Running) -> Non
             replies = [await server.generate(request, greedy) for request in single]
             return replies, await server.generate(engine.request(0), SAMPLING)
 
-    with vllm_server(engine.home) as url:
+    with vllm_server(engine.home / "model", "flags") as url:
         replies, several = engine.wait_for(there(url))
     assert [reply.texts for reply in replies] == [reply.texts for reply in here]
     assert [reply.prompt_tokens for reply in replies] == [reply.prompt_tokens for reply in here]

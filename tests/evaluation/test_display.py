@@ -1,11 +1,11 @@
 """Results on the terminal and as a page that runs nothing: every number is there, and outside text is only text."""
 
 import io
-from html.parser import HTMLParser
 from pathlib import Path
 
 import chromium
 import pytest
+from report.parsing import Page
 from rich.console import Console
 
 from divek_verl.evaluation.display import render, show, write_page
@@ -74,72 +74,46 @@ def test_a_narrow_terminal_cuts_no_source_and_no_number() -> None:
 # --------------------------------------------------------------------- the page
 
 
-class Parsed(HTMLParser):
-    """Tags and their attributes, and all visible text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 @pytest.fixture(scope="module")
-def page() -> Parsed:
-    return Parsed(render(results()))
+def page() -> Page:
+    return Page(render(results()))
 
 
-def test_every_measure_of_every_data_source_is_shown(page: Parsed) -> None:
+def test_every_measure_of_every_data_source_is_shown(page: Page) -> None:
     for measure in MEASURES.values():
         assert measure.title in page.text and measure.meaning in page.text
-    for shown in (
-        "divek/flags/base",
-        "divek/flags/new",
-        "flags, harmonic mean",
-        "60.0",
-        "50.0 – 70.0",
-        "3.25",
-        "231.5",
-    ):
+    sources = ("divek/flags/base", "divek/flags/new", "flags, harmonic mean")
+    for shown in (*sources, "60.0", "50.0 – 70.0", "3.25", "231.5"):
         assert shown in page.text
 
 
-def test_what_is_unjudged_the_comparison_and_the_failures_are_shown(page: Parsed) -> None:
+def test_what_is_unjudged_the_comparison_and_the_failures_are_shown(page: Page) -> None:
     assert "+ 5.0 unjudged" in page.text
     assert "50.0 + 2.5 unjudged" in page.text and "60.0 + 1.5 unjudged" in page.text
     assert "+12.5" in page.text and "0.0022" in page.text
     assert "num_options: 3 -> 5" in page.text
     assert "10 pairs that the class list could not decide: 3 same, 5 different, 2 unjudged (2 timeout)" in page.text
     assert page.text.count("unreadable_image") == 12
-    assert sum(found.get("title") == sentence_of("unreadable_image") for _, found in page.tags) == 12
+    assert sum(found.get("title") == sentence_of("unreadable_image") for _, found in page.elements) == 12
 
 
-def test_nothing_runs_and_nothing_is_loaded(page: Parsed) -> None:
-    names = {tag for tag, _ in page.tags}
+def test_nothing_runs_and_nothing_is_loaded(page: Page) -> None:
+    names = {tag for tag, _ in page.elements}
     assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "template", "base"}
-    attributes = {name for _, found in page.tags for name in found}
+    attributes = {name for _, found in page.elements for name in found}
     assert not {name for name in attributes if name.startswith("on") or name in ("src", "href", "action")}
-    policies = [found for tag, found in page.tags if tag == "meta" and "http-equiv" in found]
+    policies = [found for tag, found in page.elements if tag == "meta" and "http-equiv" in found]
     assert policies[0]["content"] is not None and "default-src 'none'" in policies[0]["content"]
 
 
-def test_hostile_text_is_shown_as_text_with_its_marks_written_out(page: Parsed) -> None:
+def test_hostile_text_is_shown_as_text_with_its_marks_written_out(page: Page) -> None:
     assert '<script>alert(1)</script>\\u202e[bold]"&</template>' in page.text
     assert "\u202e" not in page.text
 
 
 def test_an_evaluation_with_little_to_say_has_a_page_too() -> None:
-    page = Parsed(
-        render(
-            results(judge=None, comparison=None, failures=[], second_step=[], harmonic_means=[], base_url="http://x/v1")
-        )
-    )
+    few = results(judge=None, comparison=None, failures=[], second_step=[], harmonic_means=[], base_url="http://x/v1")
+    page = Page(render(few))
     assert "Judge" not in page.text and "Failed images" not in page.text and "http://x/v1" in page.text
 
 

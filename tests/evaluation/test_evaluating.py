@@ -345,6 +345,12 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_is_asked(data: l
 # --------------------------------------------------------------------- the judge
 
 
+def answers_outside_the_list(*others: str) -> Answer:
+    """Half of six samples name no class of the list; the other three are ``others``."""
+    texts = says(*["the flag"] * 3, *others)
+    return lambda request, sampling: Reply(request.key, says("A") if request.key.endswith("/choice") else texts)
+
+
 def judge_says(verdict: str) -> Any:
     return serving(lambda body: (200, completion([verdict]), 0))
 
@@ -353,10 +359,7 @@ def judge_says(verdict: str) -> Any:
 def test_the_judge_decides_on_answers_outside_the_list(
     data: list[Path], tmp_path: Path, verdict: str, same: bool
 ) -> None:
-    def unknown(request: Request, sampling: Sampling) -> Reply:
-        chosen = request.key.endswith("/choice")
-        return Reply(request.key, says("A") if chosen else says(*["the flag"] * 3, "", "Chad", "Chad"))
-
+    unknown = answers_outside_the_list("", "Chad", "Chad")
     plain, _ = Run(data[:1], tmp_path / "plain", unknown)()
     with judge_says(verdict) as address:
         results, counts = Run(
@@ -370,9 +373,7 @@ def test_the_judge_decides_on_answers_outside_the_list(
 
 
 def test_unjudged_answers_are_shown_apart(data: list[Path], tmp_path: Path) -> None:
-    def unknown(request: Request, sampling: Sampling) -> Reply:
-        return Reply(request.key, says("A") if request.key.endswith("/choice") else says(*["the flag"] * 3, *[""] * 3))
-
+    unknown = answers_outside_the_list("", "", "")
     with serving(lambda body: (500, {}, 0)) as address:
         judge = JudgeSettings("judge", address, max_retries=0)
         results, _ = Run(data[:1], tmp_path / "out", unknown, judge=judge)()

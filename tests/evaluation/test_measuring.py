@@ -1,5 +1,6 @@
 """The measures of one image, with and without a judge; what is unjudged is neither right nor wrong."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,10 +29,13 @@ def test_the_measures_of_a_visit() -> None:
     assert right.rewards == [2.0]
 
 
-def test_a_failed_image_is_wrong_in_every_measure() -> None:
-    failed = record(failure="unreadable_image")
+@pytest.mark.parametrize("reason", ["unreadable_image", "timeout"])
+def test_a_failed_image_is_wrong_in_every_measure_whatever_the_judge_says(reason: str) -> None:
+    failed = record(failure=reason)
     measure(failed)
     assert set(measures_of(failed).values()) == {0.0}
+    measure_judged(failed, CLASSES, {})
+    assert set(measures_of(failed).values()) == {0.0} and failed.unjudged == {}
 
 
 def test_a_failed_second_step_leaves_the_votes_their_measures() -> None:
@@ -127,12 +131,6 @@ def test_the_choice_is_judged_where_the_list_does_not_know_the_truth() -> None:
     measure_judged(asked, CLASSES, {**verdicts, Pair("Tschad", "Chad"): UNJUDGED})
     assert set(measures_of(asked).values()) == {0.0}
     assert asked.unjudged == dict.fromkeys(MEASURES, 1.0)
-
-
-def test_a_failed_image_is_wrong_whatever_the_judge_says() -> None:
-    failed = record(failure="timeout")
-    measure_judged(failed, CLASSES, {})
-    assert set(measures_of(failed).values()) == {0.0} and failed.unjudged == {}
 
 
 names = st.sampled_from(["Chad", "Romania", "Andorra", "Moldova"])

@@ -6,10 +6,6 @@ evaluation goes on, and that vLLM's own OpenAI-compatible server is understood.
 
 import asyncio
 import json
-import socket
-import sys
-import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines.server import vllm_server
 
 from divek_verl import cli
-from divek_verl.cpu.machine import CPU_ENVIRONMENT
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
-from divek_verl.demo.processes import running
 from divek_verl.engines import open_engine
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
 from divek_verl.engines.options import EngineOptions
@@ -45,7 +40,6 @@ SETTINGS = TwoStepSettings(
     choice_sampling=Sampling(0.0, 1.0, -1, 1.0, 8, 0),
 )
 FILES = ("questions.jsonl", "results.json", "results.html")
-SECONDS_TO_START = 500.0
 
 
 @pytest.fixture(scope="module")
@@ -146,36 +140,11 @@ def test_a_persons_picture_is_answered_in_two_steps(done: dict[str, Any]) -> Non
 # --------------------------------------------------------------------- vLLM's own server
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
     """The address of vLLM's OpenAI-compatible server, with the model as ``policy`` and as ``judge``."""
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(home / "model")]
-    command += ["--served-model-name", "policy", "judge", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--block-size", "16", "--no-enable-chunked-prefill"]
-    command += ["--max-model-len", "2048", "--max-num-batched-tokens", "2048"]
-    log = home / "server.log"
-    with running(command, log, {**CPU_ENVIRONMENT, "OMP_NUM_THREADS": "1"}) as process:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not is_up(port):
-            assert process.poll() is None, log.read_text(errors="replace")[-4000:]
-            assert time.monotonic() < deadline, log.read_text(errors="replace")[-4000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-
-
-def is_up(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
+    with vllm_server(home / "model", "policy", "judge") as address:
+        yield address
 
 
 def test_a_served_policy_is_evaluated_and_a_served_judge_is_asked(server: str, home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from divek_verl.evaluation.measuring import measure
 from divek_verl.evaluation.records import EvaluationRecord
-from divek_verl.evaluation.results import Difference, Group
+from divek_verl.evaluation.results import Average, Difference, Group
 from divek_verl.evaluation.statistics import bootstrap, differences, generator, harmonic, mcnemar, summarize
 from divek_verl.measures import MEASURES
 
@@ -164,14 +164,18 @@ def test_the_seed_decides_the_interval_and_nothing_else() -> None:
 # --------------------------------------------------------------------- intervals
 
 
+def two_step(records: list[EvaluationRecord], resamples: int, seed: int = 0) -> Average:
+    (group,) = summarize(records, ["two_step"], seed=seed, resamples=resamples).groups
+    return group.averages["two_step"]
+
+
 def coins(count: int, right: int) -> list[EvaluationRecord]:
     """``count`` images of one class, ``right`` of them right."""
     return [record(f"{index:04d}", two_step=float(index < right)) for index in range(count)]
 
 
 def test_the_interval_is_that_of_the_binomial_law() -> None:
-    (group,) = summarize(coins(400, 120), ["two_step"], seed=0, resamples=4000).groups
-    found = group.averages["two_step"].micro
+    found = two_step(coins(400, 120), 4000).micro
     error = 1.96 * (0.3 * 0.7 / 400) ** 0.5
     assert found.value == pytest.approx(0.3)
     assert found.low == pytest.approx(0.3 - error, abs=0.006)
@@ -183,18 +187,16 @@ def test_95_of_100_intervals_hold_the_true_share() -> None:
     held = 0
     for trial in range(200):
         right = int(rng.binomial(60, 0.4))
-        (group,) = summarize(coins(60, right), ["two_step"], seed=trial, resamples=300).groups
-        found = group.averages["two_step"].micro
+        found = two_step(coins(60, right), 300, seed=trial).micro
         held += found.low <= 0.4 <= found.high
     assert 180 <= held <= 199
 
 
 @pytest.mark.parametrize("right", [0, 20])
 def test_where_all_are_alike_the_interval_is_a_point(right: int) -> None:
-    (group,) = summarize(coins(20, right), ["two_step"], seed=0, resamples=50).groups
-    found = group.averages["two_step"]
-    assert (found.micro.low, found.micro.high) == (right / 20, right / 20)
-    assert (found.macro.low, found.macro.high) == (right / 20, right / 20)
+    found = two_step(coins(20, right), 50)
+    for each in (found.micro, found.macro):
+        assert (each.low, each.high) == (right / 20, right / 20)
 
 
 def test_macro_draws_are_the_mean_over_the_classes_that_were_drawn() -> None:
@@ -291,9 +293,8 @@ def test_a_share_has_a_difference_and_no_mcnemar() -> None:
 
 
 def test_each_data_source_has_its_own() -> None:
-    new = "divek/flags/new"
-    found = compare(scored({"a": 0}) + scored({"a": 1}, new), scored({"a": 1}) + scored({"a": 0}, new))
-    assert [(each.data_source, each.difference) for each in found] == [("divek/flags/base", 1.0), (new, -1.0)]
+    found = compare(scored({"a": 0}) + scored({"a": 1}, NEW), scored({"a": 1}) + scored({"a": 0}, NEW))
+    assert [(each.data_source, each.difference) for each in found] == [("divek/flags/base", 1.0), (NEW, -1.0)]
 
 
 def test_two_measures_of_one_run_can_be_compared() -> None:
