@@ -29,9 +29,9 @@ def made(run: Run, limit: int = LIMIT) -> tuple[dict[str, Any], list[str]]:
     return result.data, result.notes
 
 
-def one(run: Run) -> dict[str, Any]:
-    """The columns of the only record."""
-    return {name: column[0] for name, column in made(run)[0]["columns"].items()}
+def first(data: dict[str, Any]) -> dict[str, Any]:
+    """The columns of the first record."""
+    return {name: column[0] for name, column in data["columns"].items()}
 
 
 def texts(data: dict[str, Any]) -> list[list[str]]:
@@ -69,7 +69,7 @@ def test_a_record_is_columns_of_numbers_and_names_by_number() -> None:
     )
     data, _ = made(run_of(asked))
     names = data["names"]
-    row = {name: column[0] for name, column in data["columns"].items()}
+    row = first(data)
     assert [names[index] for index in row["votes"][::2]] == ["Chad", "Mali"] and row["votes"][1::2] == [3, 1]
     assert names[row["unknown"][0]] == "Atlantis" and row["unanswered"] == 4
     assert [names[index] for index in row["options"]] == ["Mali", "Chad"] and row["answer"] == 1
@@ -78,10 +78,8 @@ def test_a_record_is_columns_of_numbers_and_names_by_number() -> None:
     assert (row["version"], row["vote_age"], row["num_options"]) == (7, 2, "5")
     assert names[row["votes_from"]] == "store" and names[row["option_source"]] == "policy"
     assert row["reason"] == -1 and row["picture"] == -1
-
-
-def test_what_a_record_lacks_is_null_or_no_name() -> None:
-    row = one(run_of(make_record(votes_from="none")))
+    # What a record lacks is null or no name.
+    row = first(made(run_of(make_record(votes_from="none")))[0])
     assert [row[name] for name in ("version", "vote_age", "num_options")] == [None] * 3
     assert row["option_source"] == row["answer"] == -1
 
@@ -92,7 +90,7 @@ def test_skips_and_failures_carry_their_reason() -> None:
 
 
 def test_answers_beyond_those_shown_are_one_number() -> None:
-    row = one(run_of(make_record(votes={f"class {number}": 30 - number for number in range(20)})))
+    row = first(made(run_of(make_record(votes={f"class {number}": 30 - number for number in range(20)})))[0])
     assert len(row["votes"]) == 2 * module.ANSWERS_SHOWN
     assert sum(row["votes"][1::2]) + row["rest"] == sum(30 - number for number in range(20))
 

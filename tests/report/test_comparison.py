@@ -69,11 +69,8 @@ def test_the_page_holds_both_runs(folders: list[Path], tmp_path: Path) -> None:
         assert page.text.count(run) >= 4  # heading, two rows of the table, its problems
 
 
-def test_a_run_named_twice_is_refused(run_dir: Path) -> None:
+def test_a_run_named_twice_and_a_folder_without_records_are_refused(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="is named twice"):
         write_comparison([run_dir, run_dir / "."])
-
-
-def test_a_folder_without_records_is_refused(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="holds neither"):
         write_comparison([run_dir, tmp_path])

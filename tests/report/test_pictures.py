@@ -31,8 +31,12 @@ def test_a_thumbnail_keeps_the_shape_and_transparency_becomes_white(tmp_path: Pa
     assert small.size == (100, 50) and small.getpixel((50, 25)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("name", ["", ".", "torn.png", "text.png", "pipe"])
-def test_what_is_no_picture_gives_none(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["", ".", "torn.png", "text.png", "pipe", "drawing.eps"])
+def test_what_is_no_picture_gives_none_and_starts_no_program(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given: pytest.fail("Ghostscript was started"))
+    Image.new("RGB", (32, 32)).save(tmp_path / "drawing.eps")
     noise(tmp_path / "whole.png", 0)
     (tmp_path / "torn.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
     (tmp_path / "text.png").write_text("<svg onload=alert(1)>")
@@ -47,12 +51,6 @@ def test_a_picture_looks_as_the_model_saw_it(tmp_path: Path) -> None:
     assert grey == pytest.approx((20_000 // 257,) * 3, abs=3)
 
 
-def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (32, 32)).save(tmp_path / "drawing.eps")
-    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given: pytest.fail("Ghostscript was started"))
-    assert thumbnail(str(tmp_path / "drawing.eps"), 16, 50) is None
-
-
 def test_a_picture_too_large_to_decode_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "LIMITS", PictureLimits(max_pixels=100))
     assert thumbnail(noise(tmp_path / "large.jpg", 0), 64, 50) is None
@@ -65,6 +63,7 @@ def test_few_pictures_are_large_and_many_small(tmp_path: Path) -> None:
     assert opened(roomy.encoded[0]).format == opened(tight.encoded[0]).format == "WEBP"
     assert sum(len(picture or "") for picture in tight.encoded) <= 30_000
     assert tight.left_out == 0 and None not in tight.encoded
+    assert thumbnails([], 1000).encoded == []
 
 
 def test_beyond_the_limit_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -74,7 +73,3 @@ def test_beyond_the_limit_pictures_are_left_out_and_counted(tmp_path: Path) -> N
     assert sum(len(picture or "") for picture in made.encoded) <= 3_000
     kept = sum(picture is not None for picture in made.encoded)
     assert 0 < kept < 19 and made.left_out == 19 - kept
-
-
-def test_no_pictures_are_no_trouble() -> None:
-    assert thumbnails([], 1000).encoded == []

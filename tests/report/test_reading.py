@@ -28,6 +28,8 @@ OLDER_LINE = (
 def test_the_last_of_two_lines_of_a_step_counts(run_dir: Path) -> None:
     write_logged(run_dir, [*read_logged(run_dir), (30, {"critic/score/mean": 1.75})])
     run = read_run(run_dir)
+    assert read_metrics(run_dir) == run.metrics
+    assert read_metrics(run_dir / "not begun") == {}
     assert run.metrics[30]["critic/score/mean"] == 1.75
     assert "divek/skips/easy" not in run.metrics[30]
     assert "val-core/divek/flags/base/acc/mean@1" in run.metrics[30]
@@ -78,11 +80,6 @@ def test_a_line_of_a_later_release_is_refused_with_a_sentence(tmp_path: Path) ->
     line = make_record().to_json() | {"schema": SCHEMA + 1}
     (tmp_path / "questions.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     assert f"1 unreadable line in questions.jsonl: A record has schema {SCHEMA + 1}" in page_of(tmp_path).text
-
-
-def test_the_metrics_alone_are_those_of_the_run(run_dir: Path, tmp_path: Path) -> None:
-    assert read_metrics(run_dir) == read_run(run_dir).metrics
-    assert read_metrics(tmp_path / "not begun") == {}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
