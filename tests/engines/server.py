@@ -125,7 +125,7 @@ def vllm_server(model: Path, *names: str) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", *names]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    for name, value in engine_arguments(EngineOptions(str(model), max_model_len=512), on_cpu=True).items():
+    for name, value in engine_arguments(EngineOptions(str(model), max_model_len=2048), on_cpu=True).items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             command.append(f"--{option}" if value else f"--no-{option}")
