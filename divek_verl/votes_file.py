@@ -125,8 +125,14 @@ class VotesLog:
         try:
             lock(self._file.fileno(), path)
             found = read_votes_file(path)
-            self._refuse_other(found.origin, origin)
-            self._drop_torn_line()
+            differences = found.origin.differences(origin)
+            if differences:
+                raise SetupError(
+                    f"{path} holds votes of {', '.join(differences)}: give another --out, or the settings that it has."
+                )
+            # Cut off what a kill left of a line, and go to the end.
+            self._file.seek(self._file.read().rfind(b"\n") + 1)
+            self._file.truncate()
         except BaseException:
             self._file.close()
             raise
@@ -151,19 +157,6 @@ class VotesLog:
         self._file.close()
         if not self.done:
             self.path.unlink(missing_ok=True)
-
-    def _refuse_other(self, held: Origin, wanted: Origin) -> None:
-        differences = held.differences(wanted)
-        if differences:
-            raise SetupError(
-                f"{self.path} holds votes of {', '.join(differences)}: give another --out, or the settings that it has."
-            )
-
-    def _drop_torn_line(self) -> None:
-        """Cut off what a kill left of a line, and go to the end."""
-        content = self._file.read()
-        self._file.seek(content.rfind(b"\n") + 1)
-        self._file.truncate()
 
 
 def model_name(path: str) -> str:
