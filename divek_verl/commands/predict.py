@@ -103,11 +103,7 @@ def _stdout_on_stderr(wanted: bool) -> Iterator[None]:
 
 
 def read_class_file(path: Path) -> list[str]:
-    """Class names from a JSON list, or from a text file with one name per line.
-
-    Raises:
-        SetupError: the file cannot be read, or holds something else.
-    """
+    """Class names from a JSON list, or from a text file with one name per line; a SetupError for anything else."""
     try:
         text = path.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

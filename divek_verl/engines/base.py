@@ -39,13 +39,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """``count`` completions of one conversation.
+    """``count`` completions of one conversation; ``key``, unique in a run, names it in errors, seeds and caches.
 
-    Attributes:
-        key: unique in a run; names the request in errors, seeds and caches.
-        messages: chat messages as ``DiveKDataset`` builds them: a picture is
-            ``{"type": "image", "image": path or PIL image, "min_pixels": ..., "max_pixels": ...}`` before the text.
-        count: number of completions.
+    ``messages`` are chat messages as ``DiveKDataset`` builds them: a picture is
+    ``{"type": "image", "image": path or PIL image, "min_pixels": ..., "max_pixels": ...}`` before the text.
     """
 
     key: str
@@ -59,11 +56,8 @@ class Reply:
 
     An expected failure (unreadable image, overlong prompt, time-out, refused by a server) is data: ``failure`` names
     it, ``detail`` says more. A failure beside completions means that the other completions are missing.
-
-    Attributes:
-        truncated: completions that ended at the token limit.
-        prompt_tokens: tokens of the one prompt.
-        cached_tokens: how many of them the last completion found in the cache; None if the engine does not say.
+    ``truncated`` counts completions that ended at the token limit; ``cached_tokens`` are those of the one prompt that
+    the last completion found in the cache, None if the engine does not say.
     """
 
     key: str

@@ -59,15 +59,10 @@ class OpenAIEngine:
         return engine
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
-        """The samples of one request; if some fail, the others with the reason of the failed ones.
-
-        Raises:
-            SetupError: the server refuses the key, the model or a sampling option, as it would for every request.
-        """
+        """The samples of one request; a SetupError if the server refuses what every request has."""
         return await self._slots.run(request, self._generate(request, sampling))
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._client.close()
 
     async def _generate(self, request: Request, sampling: Sampling) -> Reply:

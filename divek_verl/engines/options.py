@@ -33,11 +33,7 @@ class Backend(str, Enum):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Which model answers, and where it runs.
-
-    Raises:
-        SetupError: a number is out of range, or an option of the other backend is given.
-    """
+    """Which model answers, and where it runs; a SetupError if a number or an option does not fit."""
 
     model: Annotated[str, typer.Option(help="Folder of the model, or its name on the server (--backend openai).")]
     backend: Annotated[Backend, typer.Option(help="vllm: load the model here; openai: ask a server.")] = Backend.VLLM
@@ -90,11 +86,7 @@ def from_settings(name: str) -> OptionInfo:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the K answers of an image are sampled; defaults and ranges are those of training (divek_verl/settings.py).
-
-    Raises:
-        SetupError: a value is out of range.
-    """
+    """How the K answers of an image are sampled; defaults and ranges are those of training (divek_verl/settings.py)."""
 
     samples: Annotated[int, from_settings("num_samples")] = DEFAULTS.num_samples
     temperature: Annotated[float, from_settings("temperature")] = DEFAULTS.temperature

@@ -24,11 +24,7 @@ class Prompt:
 
 
 def read_pictures(messages: Sequence[Message], patch_size: int = 14) -> list[Image.Image]:
-    """The pictures of a conversation, within its pixel bounds and cut to whole patches, as verl's rollouts see them.
-
-    Raises:
-        UnreadableImage: one of them cannot be read.
-    """
+    """The pictures of a conversation within its pixel bounds, cut to whole patches as in verl; or UnreadableImage."""
     from qwen_vl_utils import process_vision_info
 
     def upright(part: Message) -> Message:
@@ -45,11 +41,7 @@ def read_pictures(messages: Sequence[Message], patch_size: int = 14) -> list[Ima
 
 
 def to_chat(messages: Sequence[Message]) -> list[Message]:
-    """The conversation in OpenAI's form, each picture as a data URL (PNG, so that no pixel changes).
-
-    Raises:
-        UnreadableImage: a picture cannot be read.
-    """
+    """The conversation in OpenAI's form, pictures as PNG data URLs, so that no pixel changes; or UnreadableImage."""
 
     def encoded(part: Message) -> Message:
         if part["type"] != "image":

@@ -30,16 +30,11 @@ GROUPS_IN_MEMORY = 4
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """The open question about one picture.
+    """The open question about one picture, with the nouns of its questions and chat messages as in ``Request``.
 
-    Attributes:
-        data_source: ``divek/<set>/<side>``; empty for a person's own picture.
-        image_id: unique in its data source.
-        image: path of the picture, for records; empty if the row holds the picture itself.
-        truth: display name of the true class, or the row's spelling if the class list does not have it.
-        classes: the class list.
-        wording: the nouns of its questions.
-        messages: the chat messages with picture and class list, as in ``Request``.
+    ``data_source`` is ``divek/<set>/<side>``, empty for a person's own picture; ``image_id`` is unique in it. ``image``
+    is a path, empty where the row holds the picture itself. ``truth`` is a display name, or the row's spelling where
+    the class list does not know it.
     """
 
     data_source: str
@@ -80,13 +75,7 @@ class _StoredRow:
 
 @dataclass
 class PreparedRows:
-    """The rows of DiVE-k in one or several files; messages and embedded pictures are made when a row is asked for.
-
-    Attributes:
-        keys: data source and image id of each row, in the order of the files.
-        classes: the class list of each data source.
-        others: number of rows of other tasks, which have no open question.
-    """
+    """The rows of DiVE-k in some files, and the number of others; messages and embedded pictures are made on demand."""
 
     min_pixels: int
     max_pixels: int

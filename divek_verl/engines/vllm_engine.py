@@ -91,15 +91,10 @@ class VllmEngine:
         return cls(llm, prompts, options, start_watchdog(others))
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
-        """The samples of one request.
-
-        Raises:
-            SetupError: the engine died; nothing further can be asked.
-        """
+        """The samples of one request; a SetupError if the engine died, so that nothing further can be asked."""
         return await self._slots.run(request, self._generate(request, sampling))
 
     async def close(self) -> None:
-        """End vLLM's processes."""
         self.llm.shutdown()
         self._watchdog.communicate()
 
