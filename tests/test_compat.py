@@ -47,13 +47,9 @@ def batch(*lengths: int) -> TensorDict:
     return TensorDict({"position_ids": nested}, batch_size=[len(lengths)])
 
 
-def read_rows(data: TensorDict) -> list[torch.Tensor]:
-    """What verl's engines do with the tensor."""
-    return list(data["position_ids"].unbind())
-
-
 def assert_rows(data: TensorDict, *lengths: int) -> None:
-    for read, expected in zip(read_rows(data), rows(*lengths), strict=True):
+    """As verl's engines read the tensor."""
+    for read, expected in zip(data["position_ids"].unbind(), rows(*lengths), strict=True):
         assert torch.equal(read, expected)
 
 
@@ -72,25 +68,17 @@ def test_verl_7899_verls_own_function_crashes_on_batches_of_one_length(
     verls_own(data)
     # The words differ from one release of torch to the next.
     with pytest.raises(RuntimeError, match="split_with_sizes expects split_sizes to sum|Expected cond to be True"):
-        read_rows(data)
+        data["position_ids"].unbind()
 
 
 @pytest.mark.parametrize("lengths", EQUAL + UNEQUAL + AMBIGUOUS)
 def test_with_the_repair_every_row_is_read_back(lengths: tuple[int, ...]) -> None:
     data = batch(*lengths)
-    compat.rebuild_position_ids(data)
-    assert data["position_ids"]._ragged_idx == 2
-    assert data["position_ids"].offsets().diff().tolist() == list(lengths)
-    assert_rows(data, *lengths)
-
-
-@pytest.mark.parametrize("lengths", EQUAL + UNEQUAL)
-def test_repairing_twice_changes_nothing(lengths: tuple[int, ...]) -> None:
-    """verl calls it in the worker and again in the engine."""
-    data = batch(*lengths)
-    compat.rebuild_position_ids(data)
-    compat.rebuild_position_ids(data)
-    assert_rows(data, *lengths)
+    for _ in ("in the worker", "again in the engine"):
+        compat.rebuild_position_ids(data)
+        assert data["position_ids"]._ragged_idx == 2
+        assert data["position_ids"].offsets().diff().tolist() == list(lengths)
+        assert_rows(data, *lengths)
 
 
 @pytest.mark.parametrize("lengths", UNEQUAL)
@@ -124,15 +112,6 @@ def test_the_repair_reaches_every_module_that_verl_uses_the_function_in() -> Non
         assert module.maybe_fix_3d_position_ids is compat.rebuild_position_ids
 
 
-def hooked(register: Callable[[], None], version: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The modules that ``register`` leaves hooks for, were this the version of every package."""
-    registered: list[Any] = []
-    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
-    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
-    register()
-    return [module for _, module in registered]
-
-
 REPAIRED = [
     "verl.utils.tensordict_utils",
     "verl.models.transformers.qwen2_vl",
@@ -141,12 +120,22 @@ REPAIRED = [
 
 
 @pytest.mark.parametrize(
-    ("version", "hooks"), [("0.9.1", REPAIRED), ("0.9.5", REPAIRED), ("0.10.0", []), ("0.8.0", [])]
+    ("register", "version", "hooks"),
+    [
+        *((compat.register_hooks, version, REPAIRED) for version in ("0.9.1", "0.9.5")),
+        *((compat.register_hooks, version, []) for version in ("0.8.0", "0.10.0")),
+        (compat.register_vllm_hooks, "0.28.1", ["vllm.v1.engine.async_llm"]),
+        *((compat.register_vllm_hooks, version, []) for version in ("0.24.0", "0.29.0")),
+    ],
 )
 def test_a_repair_is_for_the_versions_that_need_it(
-    version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
+    register: Callable[[], None], version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert hooked(compat.register_hooks, version, monkeypatch) == hooks
+    registered: list[Any] = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
+    register()
+    assert [module for _, module in registered] == hooks
 
 
 # ---------------------------------------------------------------- a micro-batch without a picture
@@ -159,29 +148,28 @@ def small_model() -> Any:
     return build_model(build_tokenizer(["What is two plus two?"], ["Chad"]), seed=0).model
 
 
-@pytest.fixture(scope="module")
-def verls_own_forward() -> ModuleType:
-    """verl's module for Qwen2.5-VL as it ships it."""
-    return as_verl_ships_it("verl.models.transformers.qwen2_vl")
-
-
-def test_without_the_repair_a_text_only_batch_dies(verls_own_forward: ModuleType, small_model: Any) -> None:
+def test_without_the_repair_a_text_only_batch_dies(small_model: Any) -> None:
+    module = as_verl_ships_it("verl.models.transformers.qwen2_vl")
     with pytest.raises(AttributeError, match="has no attribute 'mean'"):
-        verls_own_forward._get_input_embeds(small_model, torch.tensor([[1, 2, 3]]))
+        module._get_input_embeds(small_model, torch.tensor([[1, 2, 3]]))
 
 
 def test_with_it_a_text_only_batch_passes_and_still_reaches_the_vision_tower(small_model: Any) -> None:
     from verl.models.transformers import qwen2_vl
 
     tokens = torch.tensor([[1, 2, 3]])
-    embeddings, mask = qwen2_vl._get_input_embeds(small_model, tokens, attention_mask=torch.ones_like(tokens))
+    mask = torch.ones_like(tokens)
+    embeddings, kept = qwen2_vl._get_input_embeds(small_model, tokens, attention_mask=mask)
     assert torch.equal(embeddings, small_model.get_input_embeddings()(tokens))
-    assert mask is not None and mask.shape == tokens.shape
+    assert kept is not None and kept.shape == tokens.shape
     small_model.zero_grad()
     embeddings.sum().backward()
     # Each rank must take part in the vision tower's collectives, with gradients of zero.
     gradients = [parameter.grad for parameter in small_model.visual.parameters()]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
+    positions = torch.arange(3).expand(COMPONENTS, 1, 3)
+    output = qwen2_vl.qwen2_vl_base_forward(small_model, tokens, attention_mask=mask, position_ids=positions)
+    assert output.last_hidden_state.shape[:2] == tokens.shape
 
 
 def test_a_batch_with_pictures_is_left_to_verl() -> None:
@@ -193,17 +181,6 @@ def test_a_batch_with_pictures_is_left_to_verl() -> None:
     assert kwargs == {"image_grid_thw": "grid"}
     # verl passes all of them by position.
     assert module._get_input_embeds("model", "ids", None, "pixels", None, "grid", None)[0][-2:] == ("grid", None)
-
-
-def test_verls_own_forward_takes_a_text_only_batch(small_model: Any) -> None:
-    from verl.models.transformers import qwen2_vl
-
-    tokens = torch.tensor([[1, 2, 3]])
-    positions = torch.arange(3).expand(COMPONENTS, 1, 3)
-    output = qwen2_vl.qwen2_vl_base_forward(
-        small_model, tokens, attention_mask=torch.ones_like(tokens), position_ids=positions
-    )
-    assert output.last_hidden_state.shape[:2] == tokens.shape
 
 
 # ---------------------------------------------------------------- several completions of one request
@@ -359,15 +336,10 @@ def test_vllm_sends_the_pixels_with_each_completion(shared_cache: Any) -> None:
     assert sent == ["pixels"] * SAMPLES, "vLLM sends a picture once now: send_pictures_once is no longer needed"
 
 
-def test_the_patched_engine_sends_them_with_the_first(shared_cache: Any) -> None:
+def test_the_patched_engine_sends_them_with_the_first_where_the_other_side_keeps_them(shared_cache: Any) -> None:
     module = as_verl_ships_it(ENGINE_MODULE)
     compat.send_pictures_once(module)
     assert sent_pixels(module, shared_cache) == ["pixels", None, None]
-
-
-def test_they_are_sent_each_time_where_the_other_side_keeps_none() -> None:
-    module = as_verl_ships_it(ENGINE_MODULE)
-    compat.send_pictures_once(module)
     assert sent_pixels(module, cache=None) == ["pixels"] * SAMPLES
 
 
@@ -377,10 +349,3 @@ def test_the_engine_is_patched_once_however_often_it_is_asked_for() -> None:
     compat.register_vllm_hooks()
     compat.register_hooks()
     assert not hasattr(async_llm.AsyncLLM._add_request.__wrapped__, "__wrapped__")
-
-
-@pytest.mark.parametrize(("version", "hooks"), [("0.28.1", [ENGINE_MODULE]), ("0.24.0", []), ("0.29.0", [])])
-def test_the_engine_is_patched_in_the_versions_that_need_it(
-    version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert hooked(compat.register_vllm_hooks, version, monkeypatch) == hooks

@@ -1,5 +1,4 @@
 import importlib.util
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -153,37 +152,6 @@ def test_a_plugin_that_cannot_load_says_so(monkeypatch: pytest.MonkeyPatch, caps
     printed = capsys.readouterr().err
     assert "divek_verl: the plugin could not be loaded, so `reward=divek` is unknown" in printed
     assert "Hydra is not what it was" in printed
-
-
-# --------------------------------------------------------------------------- metrics.jsonl beside verl's trackers
-
-
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_what_verl_logs_is_appended_to_the_run_folder(tmp_path: Path) -> None:
-    from verl.utils.tracking import Tracking
-
-    config = {"divek": {"run_dir": str(tmp_path / "run")}}
-    Tracking("project", "experiment", default_backend=[], config=config).log({"critic/score/mean": 0.5}, step=1)
-    # A resumed run is another Tracking, here with its configuration given by place.
-    Tracking("project", "experiment", [], config).log(data={"critic/score/mean": 0.75}, step=2)
-    assert _lines(tmp_path / "run" / "metrics.jsonl") == [
-        {"step": 1, "data": {"critic/score/mean": 0.5}},
-        {"step": 2, "data": {"critic/score/mean": 0.75}},
-    ]
-
-
-@pytest.mark.parametrize("config", [None, {}, {"trainer": {"default_local_dir": "x"}}, {"divek": None}])
-def test_a_run_without_divek_is_logged_by_verl_alone(
-    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from verl.utils.tracking import Tracking
-
-    monkeypatch.chdir(tmp_path)
-    Tracking("project", "experiment", default_backend=[], config=config).log({"a": 1.0}, step=1)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_baseline_composes_with_one_word_and_has_no_second_step(compose: Any) -> None:

@@ -68,11 +68,17 @@ def test_what_divek_trainer_sets_needs_no_filling_in(
     assert "divek_verl: set" not in capsys.readouterr().out
 
 
-def test_a_sampler_of_the_users_own_is_kept(compose: Any, files: list[str]) -> None:
-    mine = ["trainer.v1.sampler.custom_sampler.path=pkg://mine", "trainer.v1.sampler.custom_sampler.name=Mine"]
-    config = compose(*files, *mine, name="divek_trainer")
+def test_a_sampler_and_a_checkpoint_callback_of_the_users_own_are_kept(compose: Any, files: list[str]) -> None:
+    callback = "verl.trainer.ppo.checkpoint_callback.CheckpointCallback"
+    own = [
+        "trainer.v1.sampler.custom_sampler.path=pkg://mine",
+        "trainer.v1.sampler.custom_sampler.name=Mine",
+        f"trainer.checkpoint_callback_class={callback}",
+    ]
+    config = compose(*files, *own, "divek.max_vote_age=null", name="divek_trainer")
     prepare_config(config)
     assert config.trainer.v1.sampler.custom_sampler.name == "Mine"
+    assert config.trainer.checkpoint_callback_class == callback
 
 
 @pytest.mark.parametrize(
@@ -104,13 +110,6 @@ def test_votes_that_are_used_again_are_saved_with_checkpoints(
     config = compose(*files, f"divek.max_vote_age={age}", name="divek_trainer")
     prepare_config(config)
     assert config.trainer.checkpoint_callback_class == callback
-
-
-def test_a_checkpoint_callback_of_the_users_own_is_kept(compose: Any, files: list[str]) -> None:
-    own = "trainer.checkpoint_callback_class=verl.trainer.ppo.checkpoint_callback.CheckpointCallback"
-    config = compose(*files, "divek.max_vote_age=null", own, name="divek_trainer")
-    prepare_config(config)
-    assert config.trainer.checkpoint_callback_class.startswith("verl.")
 
 
 def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
@@ -234,59 +233,36 @@ def test_the_supported_verl_is_taken(version: str, monkeypatch: pytest.MonkeyPat
 
 # ------------------------------------------------------------------ a user's own option source
 
-OWN_SOURCES = """
+
 class FirstNames:
     uses_votes = False
 
-    def rank(self, votes, classes, *, truth, num_options, seed):
+    def rank(self, votes: Votes, classes: Any, *, truth: str | None, num_options: int, seed: int | str) -> list[str]:
         return list(classes.names)[:num_options]
 
 
-class NoRank:
-    uses_votes = True
-
-
-class Undecided:
-    def rank(self, votes, classes, *, truth, num_options, seed):
-        return []
-"""
-
-
-@pytest.fixture
-def own_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_sources.py").write_text(OWN_SOURCES)
-    monkeypatch.syspath_prepend(tmp_path)
-
-
-@pytest.mark.usefixtures("own_sources")
 def test_a_source_of_the_users_own_is_taken_and_its_uses_votes_respected(compose: Any, files: list[str]) -> None:
-    config = compose(
-        *files, "divek.option_source=own_sources:FirstNames", "divek.skip_easy=false", name="divek_trainer"
-    )
+    own = (f"divek.option_source={__name__}:FirstNames", "divek.skip_easy=false")
+    config = compose(*files, *own, name="divek_trainer")
     prepare_config(config)
     assert not read_settings(config.divek).samples_votes
 
 
-@pytest.mark.usefixtures("own_sources")
 @pytest.mark.parametrize(
-    ("source", "sentence"),
+    ("overrides", "sentence"),
     [
-        ("not_there:Nearest", "'not_there:Nearest' cannot be imported .*: correct it or PYTHONPATH"),
-        ("own_sources:Nearest", "module own_sources has no 'Nearest': correct the option source"),
-        ("own_sources:NoRank", "is not a class with a method rank"),
-        ("own_sources:Undecided", "does not say uses_votes = True or False"),
+        (["divek.option_source=not_there:Nearest"], "'not_there:Nearest' cannot be imported"),
+        (
+            ["divek.option_source=text_embedding", "divek.text_encoder=/nowhere/at/all"],
+            "text encoder /nowhere/at/all is no folder with a config.json",
+        ),
     ],
 )
-def test_a_source_of_the_users_own_is_checked(compose: Any, files: list[str], source: str, sentence: str) -> None:
-    with pytest.raises(SetupError, match=sentence) as error:
-        prepare_config(compose(*files, f"divek.option_source={source}", name="divek_trainer"))
-    assert "\n" not in str(error.value)
-
-
-def test_a_text_encoder_that_is_not_there_is_found_before_ray_starts(compose: Any, files: list[str]) -> None:
-    encoder = ("divek.option_source=text_embedding", "divek.text_encoder=/nowhere/at/all")
-    with pytest.raises(SetupError, match="text encoder /nowhere/at/all is no folder with a config.json"):
-        prepare_config(compose(*files, *encoder, name="divek_trainer"))
+def test_a_source_that_cannot_be_built_stops_before_ray_starts(
+    compose: Any, files: list[str], overrides: list[str], sentence: str
+) -> None:
+    with pytest.raises(SetupError, match=sentence):
+        prepare_config(compose(*files, *overrides, name="divek_trainer"))
 
 
 # ------------------------------------------------------------------ votes from a file
@@ -329,10 +305,8 @@ def test_the_origin_names_model_sampling_and_class_lists(config: Any, data: Path
     assert origin.sampling["num_samples"] == 20
     assert origin.sampling["max_new_tokens"] == 77
     assert set(origin.class_lists) == {SOURCE, "divek/flags/new"}, "rows of other tasks have no class list"
-
-
-def test_a_limit_of_ones_own_is_the_one_that_counts(config: Any) -> None:
-    assert votes_origin(config("divek.max_new_tokens=12")).sampling["max_new_tokens"] == 12
+    limited = votes_origin(config("data.max_response_length=77", "divek.max_new_tokens=12"))
+    assert limited.sampling["max_new_tokens"] == 12, "a limit of one's own is the one that counts"
 
 
 def test_votes_of_the_same_origin_are_taken(config: Any, data: Path) -> None:

@@ -14,7 +14,7 @@ from divek_verl.trainer.mining import split_group
 from divek_verl.trainer.questions import MiningError
 from divek_verl.votes import MinedVotes, Votes
 
-from .worker_fakes import CLASSES, answer, build, folder, prompt, queue, run
+from .worker_fakes import CLASSES, TRAIN, answer, build, folder, prompt, queue, run
 
 RECORD = QuestionRecord(4, "train", "divek/flags/base", "chad-1", "", "Chad")
 
@@ -35,8 +35,7 @@ def count(worker: Any, outputs: list[Any]) -> MinedVotes:
 
 
 def test_a_group_is_one_request_and_its_answers_are_counted_one_by_one(build: Any, prompt: dict) -> None:
-    worker = build(group_requests=True)
-    worker.llm_client.answers = [answer("Chad"), answer("Romania"), answer("Chad"), "no answer"]
+    worker = build(group_requests=True, answers=[answer("Chad"), answer("Romania"), answer("Chad"), "no answer"])
     mined = mine(worker, prompt)
     assert [request["params"]["n"] for request in worker.llm_client.votes] == [4]
     assert mined.votes == Votes({"Chad": 2, "Romania": 1}, {}, 1)
@@ -91,16 +90,14 @@ def test_an_engine_that_answers_a_group_with_one_completion_is_told(build: Any) 
 
 
 def test_the_answers_that_came_in_time_are_votes_and_the_others_failed_samples(build: Any, prompt: dict) -> None:
-    worker = build(mining_timeout=1.0)
-    worker.llm_client.answers = [answer("Chad"), 60.0, answer("Romania"), answer("Chad")]
+    worker = build(mining_timeout=1.0, answers=[answer("Chad"), 60.0, answer("Romania"), answer("Chad")])
     mined = mine(worker, prompt)
     assert (dict(mined.votes.counts), mined.votes.unanswered) == ({"Chad": 2, "Romania": 1}, 1)
     assert mined.failed == 1
 
 
 def test_an_image_of_which_nothing_came_in_time_has_a_reason(build: Any, prompt: dict) -> None:
-    worker = build(mining_timeout=0.05)
-    worker.llm_client.answers = [60.0]
+    worker = build(mining_timeout=0.05, answers=[60.0])
     with pytest.raises(MiningError) as error:
         mine(worker, prompt)
     assert error.value.reason == "mining_timeout"
@@ -127,98 +124,24 @@ def test_votes_are_as_old_as_the_oldest_weights_that_answered(build: Any) -> Non
 # ---------------------------------------------------------------- votes that are used again (see vote_store.py)
 
 
-def visits(worker: Any) -> list[tuple[str, int]]:
-    return [(visit.votes_from, visit.vote_age) for visit in worker.recorder.written]
-
-
-def at_step(step: int) -> dict[str, Any]:
-    return {"step": step, "sample_index": 0, "rollout_n": 0, "validate": False}
-
-
-def run_at(worker: Any, prompt: dict, *steps: int, **changes: Any) -> None:
+def run_at(worker: Any, prompt: dict, *steps: int) -> None:
     for step in steps:
-        worker.miner._loop = None  # it belongs to the event loop of one run
-        run(worker, dict(prompt), {**at_step(step), **changes})
+        run(worker, dict(prompt), {**TRAIN, "step": step})
 
 
 def test_votes_are_used_again_until_they_are_too_old(build: Any, prompt: dict) -> None:
-    worker = build(max_vote_age=2)
-    worker.llm_client.answers = [answer("Romania"), answer("Chad")]
+    worker = build(answers=[answer("Romania"), answer("Chad")], max_vote_age=2)
     # The stand-in's engine says that version 9 answers, which is that of step 10.
     run_at(worker, prompt, 10, 11, 12, 13)
-    assert visits(worker) == [("policy", 0), ("store", 1), ("store", 2), ("policy", 0)]
+    visits = [(visit.votes_from, visit.vote_age) for visit in worker.recorder.written]
+    assert visits == [("policy", 0), ("store", 1), ("store", 2), ("policy", 0)]
     assert len(worker.llm_client.votes) == 2 * 4
-
-
-def test_equal_votes_give_equal_questions(build: Any, prompt: dict) -> None:
-    asked = []
-    for _ in range(2):
-        worker = build(max_vote_age=None)
-        worker.llm_client.answers = [answer("Romania"), answer("Moldova")]
-        run_at(worker, prompt, 10, 11)
-        asked.append([visit.options for visit in worker.recorder.written])
-    assert asked[0] == asked[1]
-    assert sorted(asked[0][0]) == sorted(asked[0][1])
-
-
-def test_validation_asks_the_policy_as_it_is_and_leaves_the_store_alone(build: Any, prompt: dict) -> None:
-    worker = build(max_vote_age=None)
-    worker.llm_client.answers = [answer("Romania"), answer("Chad")]
-    run_at(worker, prompt, 10, validate=True)
-    run_at(worker, prompt, 10)
-    run_at(worker, prompt, 11, validate=True)
-    assert visits(worker) == [("policy", 0)] * 3
     assert len(worker.store.votes.votes()) == 1
 
 
 def test_a_question_from_used_votes_that_is_too_long_is_named(build: Any, prompt: dict) -> None:
-    worker = build(max_vote_age=None)
-    worker.llm_client.answers = [answer("Romania"), answer("Chad")]
+    worker = build(max_vote_age=None, answers=[answer("Romania"), answer("Chad")])
     run_at(worker, prompt, 10)
     worker.questions._max_prompt_tokens = 60
     run_at(worker, prompt, 11)
     assert worker.recorder.written[-1].failure == "overlong_question"
-
-
-# ---------------------------------------------------------------- other sources of options
-
-
-def test_a_source_that_needs_no_votes_samples_nothing(build: Any, prompt: dict) -> None:
-    worker = build(option_source="random", skip_easy=False, num_options=3)
-    run_at(worker, prompt, 10)
-    (visit,) = worker.recorder.written
-    assert worker.llm_client.votes == []
-    assert (visit.votes_from, visit.samples, len(visit.options)) == ("none", 0, 3)
-    assert visit.options["ABC".index(visit.answer)] == "Chad"
-    assert visit.failure is None
-
-
-def test_it_samples_where_easy_images_are_to_be_left_out(build: Any, prompt: dict) -> None:
-    worker = build(option_source="random")
-    run_at(worker, prompt, 10)
-    (visit,) = worker.recorder.written
-    assert (visit.samples, visit.skip) == (4, "easy")
-
-
-def test_validation_asks_the_policys_own_options_whatever_the_source(build: Any, prompt: dict) -> None:
-    worker = build(option_source="random", skip_easy=False)
-    worker.llm_client.answers = [answer("Romania"), answer("Moldova")]
-    run_at(worker, prompt, 10, validate=True)
-    (visit,) = worker.recorder.written
-    assert sorted(visit.options) == ["Moldova", "Romania"]
-
-
-def test_a_mixed_source_tops_the_votes_up(build: Any, prompt: dict) -> None:
-    worker = build(option_source="mixed", num_options=4)
-    worker.llm_client.answers = [answer("Romania")]
-    run_at(worker, prompt, 10)
-    (visit,) = worker.recorder.written
-    assert sorted(visit.options) == sorted(CLASSES)
-
-
-def test_the_number_of_options_can_follow_the_votes(build: Any, prompt: dict) -> None:
-    worker = build(num_options="auto", num_samples=10)
-    worker.llm_client.answers = [*[answer("Chad")] * 8, answer("Romania"), answer("Moldova")]
-    run_at(worker, prompt, 10)
-    (visit,) = worker.recorder.written
-    assert sorted(visit.options) == ["Chad", "Romania"]

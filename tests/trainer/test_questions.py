@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from divek_verl.errors import SetupError
 from divek_verl.records import QuestionRecord
 from divek_verl.settings import Settings
-from divek_verl.trainer.questions import MiningError, Prompt, QuestionMaker
+from divek_verl.trainer.questions import Prompt, QuestionMaker
 from divek_verl.votes import MinedVotes, Votes
 
 CLASSES = ("Chad", "Romania", "Andorra", "Moldova")
 BASE = "divek/flags/base"
 VOTES = Votes({"Romania": 3, "Chad": 2, "Moldova": 1})
+OWN = f"{__name__}:Alphabetical"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def prompt(tmp_path: Path) -> Prompt:
 class Asked:
     """A maker whose policy gives the same votes each time; it counts how often it is asked."""
 
-    def __init__(self, votes: Votes | Exception = VOTES, store: Any = None, **divek: Any) -> None:
+    def __init__(self, votes: Votes = VOTES, store: Any = None, **divek: Any) -> None:
         self.votes, self.mined, self.kept = votes, 0, []
         self.maker = QuestionMaker(
             Settings(**divek),
@@ -49,8 +49,6 @@ class Asked:
 
     async def mine(self, messages: Any, classes: Any, uid: str, record: QuestionRecord) -> MinedVotes:
         self.mined += 1
-        if isinstance(self.votes, Exception):
-            raise self.votes
         return MinedVotes(*record.key, self.votes, step=record.step, open_tokens=100)
 
     async def keep(self, mined: MinedVotes) -> None:
@@ -86,41 +84,6 @@ def test_training_reshuffles_at_each_visit_and_validation_keeps_one_order(prompt
     assert len({tuple(order("val", 0, seed=seed)) for seed in range(12)}) > 2
 
 
-def test_validation_never_adds_the_truth_and_skips_nothing(prompt: Prompt) -> None:
-    rewritten, record = Asked(Votes({"Romania": 3, "Moldova": 1})).rewrite(prompt, "val")
-    assert rewritten is not None and rewritten["reward_model"]["ground_truth"] == ""
-    assert (sorted(record.options), record.answer, record.injected) == (["Moldova", "Romania"], None, False)
-    assert Asked(Votes({"Chad": 4})).rewrite(prompt, "val")[1].skip is None
-
-
-def test_an_easy_image_is_skipped_in_training(prompt: Prompt) -> None:
-    rewritten, record = Asked(Votes({"Chad": 3}, {"Yak": 2}, 1)).rewrite(prompt)
-    assert (rewritten, record.skip, record.one_step) == (None, "easy", 0.5)
-
-
-@pytest.mark.parametrize(
-    ("error", "failure", "detail"),
-    [
-        (MiningError("unreadable_image", OSError("cut off")), "unreadable_image", "OSError: cut off"),  # type: ignore[arg-type]
-        (ValueError("odd"), "unexpected_error", "ValueError: odd"),
-        (asyncio.TimeoutError(), "mining_timeout", None),
-    ],
-)
-def test_a_failure_is_recorded_with_its_reason(
-    prompt: Prompt, error: Exception, failure: str, detail: str | None
-) -> None:
-    rewritten, record = Asked(error).rewrite(prompt)
-    assert (rewritten, record.failure, record.detail) == (None, failure, detail)
-
-
-def test_a_question_that_does_not_fit_is_named(prompt: Prompt) -> None:
-    asked = Asked()
-    asked.maker._max_prompt_tokens = 100
-    _, record = asked.rewrite(prompt)
-    assert record.failure == "overlong_question"
-    assert record.detail is not None and record.detail.endswith("tokens, data.max_prompt_length=100")
-
-
 def test_stored_votes_are_used_in_training_only(prompt: Prompt) -> None:
     async def look_up(source: str, image_id: str, version: int) -> tuple[MinedVotes, int]:
         assert (source, image_id, version) == (BASE, "chad-1", 3)
@@ -148,14 +111,37 @@ class Alphabetical:
         return sorted(classes.names)[:num_options]
 
 
-def test_a_users_own_source_ranks_and_saves_the_samples(prompt: Prompt) -> None:
-    name = f"{__name__}:Alphabetical"
-    asked = Asked(option_source=name, skip_easy=False, num_options=3)
-    _, record = asked.rewrite(prompt)
-    assert (asked.mined, record.votes_from, record.option_source) == (0, "none", name)
-    assert sorted(record.options) == ["Andorra", "Chad", "Moldova"]
-
-
-def test_a_users_own_source_that_is_not_there_is_refused_at_once() -> None:
-    with pytest.raises(SetupError, match="has no 'Nothing'"):
-        Asked(option_source=f"{__name__}:Nothing")
+@pytest.mark.parametrize(
+    ("votes", "divek", "split", "mined", "options"),
+    [
+        # A source that needs no votes samples none, unless easy images are to be left out.
+        (VOTES, {"option_source": OWN, "skip_easy": False, "num_options": 3}, "train", 0, "Andorra Chad Moldova"),
+        (
+            VOTES,
+            {"option_source": "random", "skip_easy": False, "num_options": 4},
+            "train",
+            0,
+            " ".join(sorted(CLASSES)),
+        ),
+        (Votes({"Chad": 4}), {"option_source": "random"}, "train", 1, ""),
+        # A mixed source tops the votes up.
+        (Votes({"Romania": 4}), {"option_source": "mixed", "num_options": 4}, "train", 1, " ".join(sorted(CLASSES))),
+        # Validation asks the policy's own options, whatever the source.
+        (Votes({"Romania": 3, "Moldova": 1}), {"option_source": OWN, "skip_easy": False}, "val", 1, "Moldova Romania"),
+    ],
+)
+def test_other_sources_of_options_sample_only_the_votes_that_they_need(
+    prompt: Prompt, votes: Votes, divek: dict[str, Any], split: str, mined: int, options: str
+) -> None:
+    asked = Asked(votes, **divek)
+    rewritten, record = asked.rewrite(prompt, split)
+    assert (asked.mined, record.votes_from, record.samples) == (
+        mined,
+        "policy" if mined else "none",
+        votes.total * mined,
+    )
+    assert sorted(record.options) == options.split()
+    assert (rewritten is None, record.failure, record.skip) == (not options, None, None if options else "easy")
+    assert record.option_source == divek["option_source"]
+    if options and split == "train":
+        assert record.options["ABCD".index(record.answer or "")] == "Chad"

@@ -92,19 +92,15 @@ def test_a_step_without_images_has_metrics_all_the_same() -> None:
 # ------------------------------------------------------------------------------------------ the recorder, without Ray
 
 
-def test_finished_visits_are_lines_at_once(tmp_path: Path) -> None:
+def test_finished_visits_are_lines_at_once_and_a_resumed_run_appends(tmp_path: Path) -> None:
     recorder = RunRecorder(str(tmp_path / "new" / "run"))
     recorder.write(asked())
     recorder.write(asked(split="val", image_id="é"))
-    written = lines(tmp_path / "new" / "run" / "questions.jsonl")
-    assert [line["image_id"] for line in written] == ["chad-1", "é"]
-    assert all(set(line) >= FIELDS for line in written)
-
-
-def test_a_resumed_run_appends(tmp_path: Path) -> None:
-    RunRecorder(str(tmp_path)).write(asked(step=1))
-    RunRecorder(str(tmp_path)).write(asked(step=2))
-    assert [line["step"] for line in lines(tmp_path / "questions.jsonl")] == [1, 2]
+    path = tmp_path / "new" / "run" / "questions.jsonl"
+    assert [line["image_id"] for line in lines(path)] == ["chad-1", "é"]
+    RunRecorder(str(path.parent)).write(asked(step=9))
+    assert [line["step"] for line in lines(path)] == [3, 3, 9]
+    assert all(set(line) >= FIELDS for line in lines(path))
 
 
 def test_draining_gives_the_training_metrics_since_the_last_time(tmp_path: Path) -> None:
@@ -158,22 +154,11 @@ def test_metrics_are_appended_by_a_resumed_run(tmp_path: Path) -> None:
     ]
 
 
-def test_metrics_are_numbers_of_whatever_type(tmp_path: Path) -> None:
-    data = {
-        "int": 1,
-        "np": np.float32(0.5),
-        "zero_d": np.array(2),
-        "text": "no",
-        "none": None,
-        "list": [1, 2],
-        "map": {},
-    }
-    MetricsFile(str(tmp_path)).log(data, np.int64(4))  # type: ignore[arg-type]
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 4, "data": {"int": 1.0, "np": 0.5, "zero_d": 2.0}}]
-
-
-def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
+def test_metrics_are_numbers_of_whatever_type_and_null_where_not_finite(tmp_path: Path) -> None:
     """JSON has no nan; a browser refuses a file with one."""
-    MetricsFile(str(tmp_path)).log({"a": float("nan"), "b": float("-inf"), "c": 1.0}, 1)
+    numbers = {"int": 1, "np": np.float32(0.5), "zero_d": np.array(2), "nan": float("nan"), "inf": float("-inf")}
+    others = {"text": "no", "none": None, "list": [1, 2], "map": {}}
+    MetricsFile(str(tmp_path)).log({**numbers, **others}, np.int64(4))  # type: ignore[arg-type]
+    logged = {"int": 1.0, "np": 0.5, "zero_d": 2.0, "nan": None, "inf": None}
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "data": {"a": None, "b": None, "c": 1.0}}]
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 4, "data": logged}]

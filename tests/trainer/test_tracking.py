@@ -16,25 +16,11 @@ from divek_verl.trainer.recorder import summarize
 from divek_verl.trainer.tracking import NO_QUESTION, extend, verbatim
 
 # What dashboards are built on: a name that is gone or changed breaks them.
-STABLE = {
-    "divek/images_mined",
-    "divek/samples",
-    "divek/unanswered_share",
-    "divek/unknown_share",
-    "divek/truncated_share",
-    "divek/failed_samples",
-    "divek/options/mean",
-    "divek/truth_injected_share",
-    "divek/one_step",
-    "divek/consistency",
-    "divek/recall",
-    "divek/vote_age/mean",
-    "divek/mining_seconds/mean",
-    "divek/rollout_seconds/mean",
-    "divek/cached_share",
-    "divek/skips/total",
-    "divek/skips/easy",
-}
+_NAMES = """
+images_mined samples unanswered_share unknown_share truncated_share failed_samples options/mean truth_injected_share
+one_step consistency recall vote_age/mean mining_seconds/mean rollout_seconds/mean cached_share skips/total skips/easy
+"""
+STABLE = {f"divek/{name}" for name in _NAMES.split()}
 SOURCE = "divek/flags/base"
 VERLS = {
     "critic/score/mean": 1.25,
@@ -206,8 +192,10 @@ def module() -> SimpleNamespace:
 def test_a_failed_training_has_a_report_too_and_only_one(
     module: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tracking = module.Tracking("p", "e", config={"divek": {"run_dir": str(tmp_path)}})
-    tracking.log({"critic/score/mean": 1.0}, 1)
+    # Configuration, data and step may be given by place or by name.
+    tracking = module.Tracking("p", "e", [], {"divek": {"run_dir": str(tmp_path)}})
+    tracking.log(data={"critic/score/mean": 1.0}, step=1)
+    assert (tmp_path / "metrics.jsonl").is_file()
     for _ in range(2):
         tracking.finish(exit_code=1)
     assert tracking.finished == [1, 1]
@@ -234,11 +222,18 @@ def test_the_baseline_is_recorded_as_well(
     assert "divek_verl: report: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("config", [None, {}, {"trainer": {"default_local_dir": "x"}}, {"divek": None}])
 def test_a_run_without_divek_is_left_alone(
-    module: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Any,
+    module: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    module.Tracking("p", "e", config={"trainer": {}}).finish()
+    tracking = module.Tracking("p", "e", config=config)
+    tracking.log({"a": 1.0}, step=1)
+    tracking.finish()
     generations = module.ValidationGenerationsLogger()
     generations.log([], [("", "a\nb", 0.0)], 1)
     assert generations.seen == [[("", "a\nb", 0.0)]] * 2

@@ -186,9 +186,9 @@ def prompt(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def build(compose: Any, processor: Any, queue: FakeQueue) -> Callable[..., Any]:
-    """A worker with a real configuration; keyword arguments are ``divek.*``."""
+    """A worker with a real configuration and these answers of its engine; other keyword arguments are ``divek.*``."""
 
-    def build_worker(*overrides: str, **divek: Any) -> Any:
+    def build_worker(*overrides: str, answers: Any = None, choose: Any = None, **divek: Any) -> Any:
         lengths = ("data.max_prompt_length=256", "data.max_response_length=40", f"actor_rollout_ref.rollout.n={GROUP}")
         config = compose(*lengths, *overrides, name="divek_cpu")
         worker = TwoStageAgentLoopWorker.__new__(TwoStageAgentLoopWorker)
@@ -197,7 +197,8 @@ def build(compose: Any, processor: Any, queue: FakeQueue) -> Callable[..., Any]:
         worker.dataset_cls, worker.hf_model_type, worker.tools = DiveKDataset, "qwen2_5_vl", []
         worker.tokenizer, worker.processor, worker.mm_processor_kwargs = processor.tokenizer, processor, {}
         worker.distillation_enabled = False
-        worker.llm_client = FakeClient(processor.tokenizer)
+        client = worker.llm_client = FakeClient(processor.tokenizer)
+        client.answers, client.choose = answers or client.answers, choose or client.choose
         worker.reward_loop_worker_handles = [FakeRewardWorker(processor.tokenizer)]
         settings = Settings(**{"num_samples": 4, "group_requests": False, **divek})
         worker.store = FakeStore(settings.max_vote_age) if settings.reuses_votes else None
@@ -207,7 +208,12 @@ def build(compose: Any, processor: Any, queue: FakeQueue) -> Callable[..., Any]:
     return build_worker
 
 
-def run(worker: Any, prompt: dict, trajectory: dict = TRAIN) -> None:
-    """One prompt through the worker; with the sampling parameters of verl's rollouts."""
+def run(worker: Any, prompt: dict, trajectory: dict = TRAIN) -> Any:
+    """One prompt through the worker, with the sampling parameters of verl's rollouts; gives the record, if any."""
     params = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
+    worker.miner._loop = None  # it belongs to the event loop of one run
+    before = len(worker.recorder.written)
     asyncio.run(worker._run_prompt(prompt, params, trajectory))
+    written = worker.recorder.written[before:]
+    assert len(written) <= 1
+    return written[0] if written else None
