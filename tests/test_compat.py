@@ -112,6 +112,15 @@ def test_the_repair_reaches_every_module_that_verl_uses_the_function_in() -> Non
         assert module.maybe_fix_3d_position_ids is compat.rebuild_position_ids
 
 
+def hooked(register: Callable[[], None], version: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modules that ``register`` leaves hooks for, were this the version of every package."""
+    registered: list[Any] = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
+    register()
+    return [module for _, module in registered]
+
+
 REPAIRED = [
     "verl.utils.tensordict_utils",
     "verl.models.transformers.qwen2_vl",
@@ -131,11 +140,7 @@ REPAIRED = [
 def test_a_repair_is_for_the_versions_that_need_it(
     register: Callable[[], None], version: str, hooks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registered: list[Any] = []
-    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
-    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *hook: registered.append(hook))
-    register()
-    assert [module for _, module in registered] == hooks
+    assert hooked(register, version, monkeypatch) == hooks
 
 
 # ---------------------------------------------------------------- a micro-batch without a picture
