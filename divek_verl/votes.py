@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
+from typing import Any
 
 from divek_verl.answers import parse_answer
 from divek_verl.errors import SetupError
-from divek_verl.files import JsonObject
 from divek_verl.labels import ClassNames
 
 
@@ -55,12 +55,12 @@ class Votes:
         total = self.total
         return self.counts.get(truth, 0) / total if total else 0.0
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> dict[str, Any]:
         """Plain types that ``from_json`` turns back into equal votes with the same ranking."""
         return {"counts": dict(self.counts), "unknown": dict(self.unknown), "unanswered": self.unanswered}
 
     @classmethod
-    def from_json(cls, record: JsonObject) -> "Votes":
+    def from_json(cls, record: dict[str, Any]) -> "Votes":
         """The votes that ``to_json`` described.
 
         Raises:
@@ -101,12 +101,12 @@ class MinedVotes:
     def key(self) -> tuple[str, str]:
         return self.data_source, self.image_id
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> dict[str, Any]:
         """Plain types that ``from_json`` turns back into an equal object."""
         return {**asdict(self), "votes": self.votes.to_json()}
 
     @classmethod
-    def from_json(cls, record: JsonObject) -> "MinedVotes":
+    def from_json(cls, record: dict[str, Any]) -> "MinedVotes":
         """Raises KeyError, TypeError or ValueError for a record that ``to_json`` did not write."""
         return cls(**{**record, "votes": Votes.from_json(record["votes"])})
 
