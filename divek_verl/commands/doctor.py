@@ -166,7 +166,7 @@ def check_ray() -> Line:
     try:
         if mine:
             ray.init(address=os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, log_to_driver=False)
-            ray.get(ray.remote(num_cpus=0)(int).remote(), timeout=120)
+            ray.get(ray.remote(num_cpus=0)(lambda: True).remote(), timeout=120)
         offered = ray.cluster_resources()
         found = f"{offered.get('CPU', 0):.0f} CPUs, {offered.get('GPU', 0):.0f} GPUs, {len(ray.nodes())} node(s)"
         return Line(State.GREEN, "Ray", found)
