@@ -94,7 +94,7 @@ def test_green_and_yellow_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ray_is_started_and_asked(run_python: Any) -> None:
     script = (
         "from divek_verl.commands.doctor import check_ray; line = check_ray(); print(line); "
-        "assert line.state.value == 'green'"
+        "assert line.state.name == 'GREEN'"
     )
     done = run_python("-c", script, VERL_PLATFORM="cpu", RAY_ADDRESS=None)
     assert done.returncode == 0, done.stderr[-2000:]
