@@ -15,6 +15,17 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# The number of lines on which each header that names a data source writes that name.
+LINES_OF_EACH_SOURCE = """headers => headers.filter(each => each.textContent.includes("divek/")).map(header => {
+    const text = document.createTreeWalker(header, NodeFilter.SHOW_TEXT)
+    let node = text.nextNode()
+    while (!node.data.includes("divek/")) node = text.nextNode()
+    const name = /divek\\/\\S*/.exec(node.data)
+    const word = document.createRange()
+    word.setStart(node, name.index)
+    word.setEnd(node, name.index + name[0].length)
+    return new Set([...word.getClientRects()].map(rectangle => rectangle.top)).size
+})"""
 
 
 @contextmanager

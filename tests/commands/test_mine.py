@@ -16,7 +16,7 @@ from divek_verl.commands.mine import mine, votes_of
 from divek_verl.engines import open_engine
 from divek_verl.engines.base import Reply
 from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions
-from divek_verl.engines.rows import PreparedRows
+from divek_verl.engines.rows import Key, PreparedRow, PreparedRows
 from divek_verl.labels import ClassNames
 from divek_verl.votes import Votes, count_votes
 from divek_verl.votes_file import Origin, VotesLog, read_votes_file
@@ -131,12 +131,26 @@ def test_what_is_mined_before_a_fatal_error_stays(data: Path, tmp_path: Path) ->
     assert len(read_votes_file(out).votes) == 3
 
 
-def test_no_more_images_are_drawn_than_are_in_flight(rows: PreparedRows, tmp_path: Path) -> None:
+def test_no_more_images_are_drawn_than_are_in_flight(
+    rows: PreparedRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = PreparedRows.__getitem__
+    drawn: list[Key] = []
+    in_flight: list[int] = []
+
+    def counted(self: PreparedRows, key: Key) -> PreparedRow:
+        drawn.append(key)
+        in_flight.append(len(drawn) - len(log.done))
+        return draw(self, key)
+
     async def run(url: str) -> None:
-        log = VotesLog(tmp_path / "votes.jsonl", Origin("m"))
         async with open_engine(EngineOptions("m", Backend.OPENAI, base_url=url)) as engine:
             summary = await mine(rows, engine, log, SamplingOptions(samples=4), in_flight=2)
         assert (summary.mined, summary.before, summary.failures) == (6, 0, [])
 
+    monkeypatch.setattr(PreparedRows, "__getitem__", counted)
+    log = VotesLog(tmp_path / "votes.jsonl", Origin("m"))
     with serving(Counting()) as url:
         asyncio.run(run(url))
+    assert drawn == rows.keys
+    assert max(in_flight) == 2

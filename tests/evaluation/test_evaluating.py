@@ -31,6 +31,7 @@ from divek_verl.evaluation.judge import JudgeSettings
 from divek_verl.evaluation.results import Results, read_results
 from divek_verl.files import only_writer
 from divek_verl.question import QuestionRules
+from divek_verl.report.reading import read_run
 
 from .fabricated_set import BASE, NEW, row, write_rows, write_set
 
@@ -99,24 +100,11 @@ def test_it_writes_results_records_and_a_page(data: list[Path], tmp_path: Path) 
     assert results.settings["seed"] == 0
     assert {"python", "divek_verl", "numpy"} <= set(results.versions)
     assert [file.path for file in results.data] == [str(path) for path in data]
-
-
-def test_its_records_can_be_reported_like_those_of_a_run(data: list[Path], tmp_path: Path) -> None:
-    from divek_verl.report.reading import read_run
-
-    Run(data, tmp_path / "out")()
+    # Its records can be reported like those of a run.
     run = read_run(tmp_path / "out")
     assert run.unreadable == {"questions.jsonl": 0}
-    assert {source: len(steps[0]) for source, steps in run.validation.items()} == {
-        "divek/flags/base": 9,
-        "divek/flags/new": 7,
-    }
-
-
-def test_equal_evaluations_are_equal_to_the_byte_whatever_the_order(data: list[Path], tmp_path: Path) -> None:
-    Run(data, tmp_path / "one", in_flight=1)()
-    Run(data, tmp_path / "many", in_flight=64)()
-    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+    counted = {source: len(steps[0]) for source, steps in run.validation.items()}
+    assert counted == {"divek/flags/base": 9, "divek/flags/new": 7}
 
 
 def test_a_shuffled_file_gives_the_same_records(data: list[Path], tmp_path: Path) -> None:
@@ -130,14 +118,18 @@ def test_a_shuffled_file_gives_the_same_records(data: list[Path], tmp_path: Path
     assert (tmp_path / "one" / "questions.jsonl").read_bytes() == (tmp_path / "two" / "questions.jsonl").read_bytes()
 
 
-def test_images_flow_independently_within_the_bound(data: list[Path], tmp_path: Path) -> None:
-    run = Run(data, tmp_path / "out", in_flight=5)
-    run()
-    (engine,) = run.engines
-    assert engine.most_at_work == 5
-    choices = [index for index, request in enumerate(engine.requests) if request.key.endswith("/choice")]
-    opens = [index for index, request in enumerate(engine.requests) if request.key.endswith("/open")]
-    assert min(choices) < max(opens)
+def test_images_flow_independently_within_the_bound_and_their_order_changes_no_byte(
+    data: list[Path], tmp_path: Path
+) -> None:
+    for in_flight, most in ((1, 1), (5, 5), (64, 16)):
+        run = Run(data, tmp_path / str(in_flight), in_flight=in_flight)
+        run()
+        (engine,) = run.engines
+        assert engine.most_at_work == most
+        assert contents(run.out) == contents(tmp_path / "1")
+        if in_flight == 5:
+            steps = [request.key.rpartition("/")[2] for request in engine.requests]
+            assert steps.index("choice") < len(steps) - 1 - steps[::-1].index("open")
 
 
 # --------------------------------------------------------------------- going on
@@ -151,6 +143,11 @@ def test_a_finished_evaluation_opens_no_engine(data: list[Path], tmp_path: Path)
     assert again.engines == []
     assert (counts.asked, counts.kept) == (0, 16)
     assert contents(tmp_path / "out") == before
+    # The mode and the number of resamples may change afterwards.
+    again = Run(data, tmp_path / "out", mode="two-step", resamples=20)
+    results, _ = again()
+    assert again.engines == []
+    assert (results.second_step, results.settings["bootstrap_resamples"]) == ([], 20)
 
 
 def test_an_error_of_the_engine_costs_only_what_was_at_work(data: list[Path], tmp_path: Path) -> None:
@@ -195,14 +192,14 @@ def test_another_evaluation_in_the_folder_is_refused(
     Run(data, tmp_path / "out")()
     with pytest.raises(SetupError, match=f"an evaluation with another .*{named}.* --fresh"):
         Run(data, tmp_path / "out", **changes)()
-    with pytest.raises(SetupError, match="another data"):
-        Run(data[:1], tmp_path / "out")()
     start_over(tmp_path / "out")
     Run(data, tmp_path / "out", **changes)()
 
 
-def test_a_changed_class_list_is_refused_for_the_answers_were_counted_by_it(data: list[Path], tmp_path: Path) -> None:
+def test_other_data_and_a_changed_class_list_are_refused(data: list[Path], tmp_path: Path) -> None:
     Run(data, tmp_path / "out")()
+    with pytest.raises(SetupError, match="another data"):
+        Run(data[:1], tmp_path / "out")()
     path = data[0].parent / "classes.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "aliases": {"Romania": ["something else"]}}))
@@ -220,26 +217,18 @@ def test_a_fresh_start_keeps_what_is_there_until_the_input_fits(data: list[Path]
     assert again.asked == 32
 
 
-def test_two_evaluations_do_not_write_into_one_folder(data: list[Path], tmp_path: Path) -> None:
+def test_a_folder_that_another_process_writes_and_that_of_a_run_are_left_alone(
+    data: list[Path], tmp_path: Path
+) -> None:
     with only_writer(tmp_path / "out"), pytest.raises(SetupError, match="is being written by another process"):
         Run(data, tmp_path / "out")()
     Run(data, tmp_path / "out")()
-
-
-def test_a_folder_of_a_training_run_is_left_alone(data: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "questions.jsonl").write_text('{"step": 1}\n')
+    start = Run(data, tmp_path / "run")
+    start.out.mkdir()
+    (start.out / "questions.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(SetupError, match="records of something else"):
-        Run(data, tmp_path / "out")()
-    assert (tmp_path / "out" / "questions.jsonl").read_text() == '{"step": 1}\n'
-
-
-def test_the_mode_and_the_resamples_may_change_afterwards(data: list[Path], tmp_path: Path) -> None:
-    Run(data, tmp_path / "out")()
-    again = Run(data, tmp_path / "out", mode="two-step", resamples=20)
-    results, _ = again()
-    assert again.asked == 0
-    assert (results.second_step, results.settings["bootstrap_resamples"]) == ([], 20)
+        start()
+    assert (start.out / "questions.jsonl").read_text() == '{"step": 1}\n'
 
 
 # --------------------------------------------------------------------- failures
@@ -323,12 +312,9 @@ def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path)
     assert two_step.mcnemar is not None and two_step.mcnemar.lost == 0
     assert by_measure["one_step"].mcnemar is None
     assert after.comparison.other_settings == []
-
-
-def test_a_comparison_says_what_else_is_different(data: list[Path], tmp_path: Path) -> None:
-    Run(data, tmp_path / "before")()
+    # It says what else is different.
     other = TwoStepSettings(6, QuestionRules(num_options=2), open_sampling=Sampling(top_p=0.9, seed=0))
-    after, _ = Run(data, tmp_path / "after", two_step=other)(compare=tmp_path / "before" / "results.json")
+    after, _ = Run(data, tmp_path / "other", two_step=other)(compare=tmp_path / "before" / "results.json")
     assert after.comparison is not None
     assert after.comparison.other_settings == ["num_options: 3 -> 2", "open_sampling.top_p: 0.95 -> 0.9"]
 
@@ -414,12 +400,8 @@ def lines_in(path: Path) -> int:
 def kill_in_the_middle(command: list[str], questions: Path) -> None:
     """Start ``divek`` and end it with kill -9 once it has kept ten answers."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "divek_verl.cli", *command],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-m", "divek_verl.cli", *command], env=environment, **silent)
     deadline = time.monotonic() + 300
     while lines_in(questions) < 10:
         assert process.poll() is None, "it ended by itself"

@@ -148,25 +148,14 @@ def test_duplicates_are_counted_and_named(tmp_path: Path, capsys: pytest.Capture
 # Bad images
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> tuple[Path, list[Split]]:
-    """Two of three training pictures cannot be used."""
-    splits = birds(tmp_path)
-    (tmp_path / splits[0].examples[0].image).write_bytes(b"")
-    (tmp_path / splits[0].examples[2].image).unlink()
-    return tmp_path, splits
-
-
-def test_a_bad_image_stops_with_its_path_and_reason(broken: tuple[Path, list[Split]]) -> None:
-    folder, splits = broken
+def test_a_bad_image_stops_with_its_path_and_reason_or_each_is_a_line_and_they_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder, splits = tmp_path, birds(tmp_path)
+    (folder / splits[0].examples[0].image).write_bytes(b"")
+    (folder / splits[0].examples[2].image).unlink()
     with pytest.raises(SetupError, match=rf"^{folder}/images/train-1\.png is empty: .*--on-error skip\.$"):
         write_set(folder, "cub", Classes(BIRDS), splits)
-
-
-def test_or_each_is_a_line_and_they_are_counted(
-    broken: tuple[Path, list[Split]], capsys: pytest.CaptureFixture
-) -> None:
-    folder, splits = broken
     write_set(folder, "cub", Classes(BIRDS), splits, skip_bad=True)
     shown = capsys.readouterr().out.splitlines()
     assert f"left out: {folder}/images/train-1.png is empty" in shown

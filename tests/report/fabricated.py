@@ -60,7 +60,11 @@ def fabricate_run(folder: Path, seed: str = "fabricated run") -> Path:
             for record in trained:
                 recorder.record_votes(record)
                 recorder.write(record)
-            data |= recorder.drain() | _verl_metrics(rng, step)
+            data |= recorder.drain() | {
+                "critic/score/mean": 1.1 + 0.5 * step / STEPS + rng.gauss(0, 0.06),
+                "training/rollout_actor_probs_pearson_corr": 0.9996 - rng.random() * 3e-4,
+                "timing_s/step": 11 + rng.random() * 2,
+            }
         if step in VALIDATED:
             validated = [
                 _answered(rng, step, "val", side, truth, number, folder)
@@ -122,14 +126,6 @@ def _answered(
         record.completions.append(f"{thought}\n<answer>{choice}</answer>")
         record.rewards.append(1.0 + (choice == record.answer))
     return record
-
-
-def _verl_metrics(rng: random.Random, step: int) -> dict[str, float]:
-    return {
-        "critic/score/mean": 1.1 + 0.5 * step / STEPS + rng.gauss(0, 0.06),
-        "training/rollout_actor_probs_pearson_corr": 0.9996 - rng.random() * 3e-4,
-        "timing_s/step": 11 + rng.random() * 2,
-    }
 
 
 def _averages(records: list[QuestionRecord]) -> dict[str, float]:

@@ -17,15 +17,6 @@ from .fabricated import fabricate_run, make_hostile, read_records
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
-LINES_OF_THE_FIRST_WORD = """header => {
-    const text = document.createTreeWalker(header, NodeFilter.SHOW_TEXT)
-    let node = text.nextNode()
-    while (!node.data.includes("divek/")) node = text.nextNode()
-    const word = document.createRange()
-    word.setStart(node, node.data.indexOf("divek/"))
-    word.setEnd(node, node.data.trimEnd().length)
-    return new Set([...word.getClientRects()].map(rectangle => rectangle.top)).size
-}"""
 ALERT = "window.hacked = true"
 HOSTILE = f"</script></template><script>{ALERT}</script><img src=x onerror='{ALERT}'>\u202egpj"
 
@@ -141,10 +132,7 @@ def test_the_final_table_breaks_no_source_inside_a_word_and_pushes_no_page_wide(
     opened.page.set_viewport_size({"width": width, "height": 800})
     # The charts follow the window a moment later.
     opened.wait_until(f"document.documentElement.scrollWidth <= {width}", seconds=10)
-    sources = opened.page.locator(".scores tbody th")
-    assert sources.count() == 2
-    for source in sources.all():
-        assert source.evaluate(LINES_OF_THE_FIRST_WORD) == 1
+    assert opened.page.locator(".scores tbody th").evaluate_all(chromium.LINES_OF_EACH_SOURCE) == [1, 1]
 
 
 def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> None:
@@ -169,6 +157,11 @@ def test_the_list_holds_only_the_rows_in_view(report: Path, open_page: Any, reco
     opened.page.locator("#rows").evaluate("rows => { rows.scrollTop = rows.scrollHeight }")
     opened.page.wait_for_selector(f"#row-{len(records) - 1}")
     assert opened.page.locator(".row").count() < 30
+    # The arrow keys move through it.
+    opened.page.locator("#rows").focus()
+    for key, selected in (("Home", 0), ("ArrowDown", 1), ("ArrowUp", 0), ("End", len(records) - 1)):
+        opened.page.keyboard.press(key)
+        assert opened.page.locator(".row[aria-selected=true]").get_attribute("id") == f"row-{selected}"
 
 
 def is_right(record: QuestionRecord) -> bool:
@@ -219,22 +212,10 @@ def test_a_question_shows_picture_votes_options_and_text(
     assert f"Answers of {record.samples} samples" in text
     for fact in ("policy version 30", "votes from policy", "vote age 0", "options from policy", "options asked for 2"):
         assert fact in text
-
-
-def test_the_steps_of_one_image_lead_to_each_other(report: Path, open_page: Any) -> None:
-    opened = open_page(report)
-    opened.filter(image="val_chad_0", step="0")
-    assert "step 0" in opened.page.locator("#detail small").inner_text()
-    opened.page.locator(".history button", has_text="step 30").click()
-    assert "step 30" in opened.page.locator("#detail small").inner_text()
-
-
-def test_the_arrow_keys_move_through_the_list(report: Path, open_page: Any, records: list[QuestionRecord]) -> None:
-    page = open_page(report).page
-    page.locator("#rows").focus()
-    for key, selected in (("ArrowDown", 1), ("ArrowUp", 0), ("End", len(records) - 1), ("Home", 0)):
-        page.keyboard.press(key)
-        assert page.locator(".row[aria-selected=true]").get_attribute("id") == f"row-{selected}"
+    # The steps of one image lead to each other.
+    for step in ("step 0", "step 30"):
+        detail.locator(".history button", has_text=step).click()
+        assert step in detail.locator("small").first.inner_text()
 
 
 def test_a_cell_of_the_matrix_leads_to_its_questions(

@@ -11,15 +11,10 @@ from ..running import classes, counts, images, prepare, truths
 @pytest.mark.parametrize(
     "folder", ["fgvc-aircraft-2013b/data", "data", "fgvc_aircraft", "fgvc_aircraft/fgvc_aircraft", "."]
 )
-def test_every_nesting_is_found(tmp_path: Path, folder: str) -> None:
+def test_every_nesting_is_found_and_variants_keep_their_spaces_slashes_and_order(tmp_path: Path, folder: str) -> None:
     aircraft(tmp_path / folder)
     out = prepare("aircraft", "--data-root", tmp_path, out=tmp_path / "out")
     assert counts(out) == {"train": 12, "val_base": 12, "val_new": 8}
-
-
-def test_variants_keep_their_spaces_and_slashes_in_the_order_of_their_list(tmp_path: Path) -> None:
-    aircraft(tmp_path)
-    out = prepare("aircraft", "--data-root", tmp_path, out=tmp_path / "out")
     assert classes(out) == {
         **{"base": list(VARIANTS[:3]), "new": list(VARIANTS[3:]), "all": list(VARIANTS)},
         "aliases": {},

@@ -25,21 +25,11 @@ def test_the_year_of_a_name_comes_first(raw: str, name: str) -> None:
     assert year_first(raw) == name
 
 
-def test_the_year_comes_first(tmp_path: Path) -> None:
-    cars(tmp_path / "stanford_cars")
-    out = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
-    assert classes(out) == {
-        "base": NAMES[:2],
-        "new": NAMES[2:],
-        "all": NAMES,
-        "aliases": {},
-        "wording": {"thing": "car", "kind": "make and model"},
-    }
-
-
 def test_both_folders_of_images_are_used(tmp_path: Path) -> None:
-    cars(tmp_path, trained=10, tested=4)
+    cars(tmp_path / "stanford_cars", trained=10, tested=4)
     reference = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
+    lists = {"base": NAMES[:2], "new": NAMES[2:], "all": NAMES}
+    assert classes(reference) == {**lists, "aliases": {}, "wording": {"thing": "car", "kind": "make and model"}}
     assert counts(reference) == {"train": 16, "val_base": 4, "val_new": 4}
     assert all(image.startswith("cars_train/") for image in images(reference, "val_new"))
     tested = prepare("cars", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")

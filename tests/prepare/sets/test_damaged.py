@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,7 @@ from scipy.io import savemat
 from ..layouts import aircraft, cars, cub, flowers, pets
 from ..running import prepare
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "cub": cub,
-    "flowers": flowers,
-    "pets": pets,
-    "cars": cars,
-    "aircraft": aircraft,
-}
+MAKERS: dict[str, Callable[[Path], Path]] = {make.__name__: make for make in (cub, flowers, pets, cars, aircraft)}
 CARS_META = "devkit/cars_meta.mat"
 
 
@@ -70,24 +65,14 @@ def test_what_is_missing_is_named_with_its_download_page(
         (
             "pets",
             "annotations/trainval.txt",
-            "Abyssinian_1 1 1 1\nBengal_7 1 1 1\n",
-            "calls class 1 both 'abyssinian' and 'bengal'",
+            "Bengal_1 1 1 1\nBombay_7 1 1 1\n",
+            "calls class 1 both 'bengal' and 'bombay'",
         ),
-        (
-            "aircraft",
-            "images_variant_val.txt",
-            "0034002 F-16A\n",
-            "names the variant 'F-16A', which is not in variants.txt",
-        ),
+        ("aircraft", "images_variant_val.txt", "0034002 F-16A\n", "the variant 'F-16A', which is not in variants.txt"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(
-    tmp_path: Path,
-    name: str,
-    file: str,
-    content: str | dict[str, object],
-    sentence: str,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, name: str, file: str, content: Any, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = MAKERS[name](tmp_path / "raw")
     if isinstance(content, str):

@@ -26,9 +26,12 @@ def test_the_official_parts_are_followed_where_they_are(tmp_path: Path) -> None:
     assert min(images(out, "val_new")) > "image_00030.jpg"
 
 
-def test_a_label_belongs_to_the_image_of_its_number(tmp_path: Path) -> None:
+def test_a_label_belongs_to_the_image_of_its_number_and_names_need_not_be_in_order(tmp_path: Path) -> None:
     flowers(tmp_path)
+    shuffled = {str(number): FLOWERS[number - 1] for number in (3, 1, 5, 2, 4)}
+    (tmp_path / "cat_to_name.json").write_text(json.dumps(shuffled))
     out = prepare("flowers", "--data-root", tmp_path, out=tmp_path / "out")
+    assert classes(out)["all"] == list(FLOWERS)
     for image, truth in zip(images(out, "train"), truths(out, "train"), strict=True):
         # The fixture gives image 1 the first class, image 2 the second, and so on in turn.
         assert truth == FLOWERS[(int(image[6:11]) - 1) % len(FLOWERS)]
@@ -37,9 +40,8 @@ def test_a_label_belongs_to_the_image_of_its_number(tmp_path: Path) -> None:
 def test_a_split_of_coop_is_followed_and_its_test_images_validate_new_classes(tmp_path: Path) -> None:
     flowers(tmp_path, setid=True)
     entries = [(f"image_{n:05d}.jpg", (n - 1) % 5, FLOWERS[(n - 1) % 5]) for n in range(1, 51)]
-    zhou(
-        tmp_path / "split_zhou_OxfordFlowers.json", {"train": entries[:20], "val": entries[20:30], "test": entries[30:]}
-    )
+    parts = {"train": entries[:20], "val": entries[20:30], "test": entries[30:]}
+    zhou(tmp_path / "split_zhou_OxfordFlowers.json", parts)
     out = prepare("flowers", "--data-root", tmp_path, out=tmp_path / "out")
     assert counts(out) == {"train": 12, "val_base": 6, "val_new": 8}
     assert sorted(images(out, "val_new")) == [image for image, label, _ in entries[30:] if label > 2]
@@ -65,10 +67,3 @@ def test_variant_spellings_stand_for_their_flower_whichever_the_list_has(
         names = load_classes.__wrapped__(str(out), "base")
         assert names.match(other) == names.match(f"{other}.") == names.match(other.replace(" ", "_")) == listed
         assert classes(out)["base"] == [listed, "pink primrose"]
-
-
-def test_names_and_numbers_need_not_be_in_order(tmp_path: Path) -> None:
-    flowers(tmp_path)
-    shuffled = {str(number): FLOWERS[number - 1] for number in (3, 1, 5, 2, 4)}
-    (tmp_path / "cat_to_name.json").write_text(json.dumps(shuffled))
-    assert classes(prepare("flowers", "--data-root", tmp_path, out=tmp_path / "out"))["all"] == list(FLOWERS)

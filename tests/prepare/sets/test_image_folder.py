@@ -25,11 +25,8 @@ def test_sub_folders_are_classes_in_alphabetical_order(tmp_path: Path) -> None:
     assert counts(out) == {"train": 16, "val_base": 4, "val_new": 4}
     assert rows(out, "train")[0]["data_source"] == "divek/my-mushrooms-2/base"
     assert rows(out, "train")[0]["extra_info"]["image_id"].startswith("chanterelle/")
-
-
-def test_the_name_can_be_given(tmp_path: Path) -> None:
-    out = prepare("image_folder", "--data-root", fill(tmp_path / "raw"), "--name", "fungi", out=tmp_path / "out")
-    assert rows(out, "val_new")[0]["data_source"] == "divek/fungi/new"
+    named = prepare("image_folder", "--data-root", root, "--name", "fungi", out=tmp_path / "named")
+    assert rows(named, "val_new")[0]["data_source"] == "divek/fungi/new"
 
 
 def test_parts_that_the_folder_has_are_followed(tmp_path: Path) -> None:
@@ -65,36 +62,29 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     assert sum(image.startswith("morel/") for image in images(out, "train")) == 8
 
 
-def test_a_class_folder_that_is_not_utf8_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = fill(tmp_path / "raw")
-    os.rename(root / "morel", os.fsencode(root) + b"/c\xe8pe")
-    prepare("image_folder", "--data-root", root, out=tmp_path / "out", status=2)
-    assert r"c\xe8pe has a name that is not UTF-8: rename the folder" in capsys.readouterr().err
-
-
-def test_an_image_that_is_not_utf8_is_one_of_the_bad_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_folder_that_is_not_utf8_is_named_and_an_image_is_one_of_the_bad_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = fill(tmp_path / "raw")
     os.rename(root / "morel/0.png", os.fsencode(root) + b"/morel/\xe8.png")
     prepare("image_folder", "--data-root", root, "--setting", "all", out=tmp_path / "out", status=2)
     assert r"morel/\xe8.png has a name that is not UTF-8: fix or remove it" in capsys.readouterr().err
     out = prepare("image_folder", "--data-root", root, "--setting", "all", "--on-error", "skip", out=tmp_path / "out")
     assert sum(counts(out).values()) == 39
+    os.rename(root / "morel", os.fsencode(root) + b"/c\xe8pe")
+    prepare("image_folder", "--data-root", root, out=tmp_path / "again", status=2)
+    assert r"c\xe8pe has a name that is not UTF-8: rename the folder" in capsys.readouterr().err
 
 
-def test_classes_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = fill(tmp_path / "raw", names=(*MUSHROOMS, "Death-Cap"))
-    prepare("image_folder", "--data-root", root, out=tmp_path / "out", status=2)
-    assert "one and the same; rename either" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("made", "sentence"),
-    [("", "is no folder: give --data-root one with a sub-folder"), ("raw", "has no sub-folder: put the images")],
-)
-def test_a_folder_without_classes_is_refused(
-    tmp_path: Path, made: str, sentence: str, capsys: pytest.CaptureFixture[str]
+def test_a_folder_without_classes_and_two_classes_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if made:
-        (tmp_path / made).mkdir()
-    prepare("image_folder", "--data-root", tmp_path / "raw", out=tmp_path / "out", status=2)
-    assert sentence in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    fill(tmp_path / "twice", names=(*MUSHROOMS, "Death-Cap"))
+    for folder, sentence in (
+        ("gone", "is no folder: give --data-root one with a sub-folder"),
+        ("empty", "has no sub-folder: put the images"),
+        ("twice", "one and the same; rename either"),
+    ):
+        prepare("image_folder", "--data-root", tmp_path / folder, out=tmp_path / "out", status=2)
+        assert sentence in capsys.readouterr().err
