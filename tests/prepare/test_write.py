@@ -105,32 +105,22 @@ def test_where_bad_images_are_skipped_training_gives_way(tmp_path: Path, capsys:
     assert "train holds none of the 5 images of validation files and held-out classes" in shown
 
 
-def test_an_image_of_a_held_out_class_that_no_file_shows_may_not_be_in_training_either(tmp_path: Path) -> None:
-    splits = birds(tmp_path)
-    (tmp_path / "unused.png").write_bytes((tmp_path / splits[0].examples[0].image).read_bytes())
-    with pytest.raises(SetupError, match=r"has the same content as unused\.png"):
-        write_set(tmp_path, "cub", Classes(BIRDS), splits, held_out=["unused.png"])
-
-
-def test_the_same_path_may_not_be_on_both_sides(tmp_path: Path) -> None:
+def test_neither_an_unused_image_of_a_held_out_class_nor_a_held_out_path_or_class_may_be_in_training(
+    tmp_path: Path,
+) -> None:
     train, val_base, val_new = birds(tmp_path)
+    (tmp_path / "unused.png").write_bytes((tmp_path / train.examples[0].image).read_bytes())
+    with pytest.raises(SetupError, match=r"has the same content as unused\.png"):
+        write_set(tmp_path, "cub", Classes(BIRDS), [train, val_base, val_new], held_out=["unused.png"])
     both = Split("val_base", "base", [*val_base.examples, train.examples[0]])
     with pytest.raises(SetupError, match=r"train-1\.png is held out too"):
         write_set(tmp_path, "cub", Classes(BIRDS), [train, both, val_new])
-
-
-def test_a_held_out_class_may_not_be_in_training(tmp_path: Path) -> None:
-    _, val_base, val_new = birds(tmp_path)
-    extra = tmp_path / "images/extra.png"
-    paint(extra, 99)
-    train = Split("train", "base", [Example("images/extra.png", BIRDS[4], "extra")])
+    paint(tmp_path / "images/extra.png", 99)
+    extra = Split("train", "base", [Example("images/extra.png", BIRDS[4], "extra")])
     with pytest.raises(SetupError, match="no class of divek/cub/base"):
-        write_set(tmp_path, "cub", Classes(BIRDS), [train, val_base, val_new])
-
-
-def test_two_classes_of_one_name_are_refused_on_whichever_sides_they_are(tmp_path: Path) -> None:
+        write_set(tmp_path, "cub", Classes(BIRDS), [extra, val_base, val_new])
     with pytest.raises(SetupError, match="one and the same"):
-        write_set(tmp_path, "cub", Classes(("Mew Gull", "Ovenbird", "Mallard", "mew-gull")), birds(tmp_path))
+        write_set(tmp_path, "cub", Classes(("Mew Gull", "Ovenbird", "Mallard", "mew-gull")), [train, val_base, val_new])
 
 
 def test_duplicates_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

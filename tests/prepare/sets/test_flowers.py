@@ -18,12 +18,21 @@ def test_without_any_division_half_and_a_fifth_and_the_rest_round_half_to_even(t
     assert counts(out) == {"train": 3 * 24, "val_base": 3 * 10, "val_new": 2 * 15}
 
 
-def test_the_official_parts_are_followed_where_they_are(tmp_path: Path) -> None:
+def test_the_official_parts_are_followed_where_they_are_unless_a_split_of_coop_is_there(tmp_path: Path) -> None:
+    """Either way test images validate new classes."""
     flowers(tmp_path, setid=True)
     out = prepare("flowers", "--data-root", tmp_path, out=tmp_path / "out")
     assert counts(out) == {"train": 9, "val_base": 9, "val_new": 8}
     assert max(images(out, "train")) <= "image_00015.jpg" < min(images(out, "val_base"))
     assert min(images(out, "val_new")) > "image_00030.jpg"
+    entries = [(f"image_{n:05d}.jpg", (n - 1) % 5, FLOWERS[(n - 1) % 5]) for n in range(1, 51)]
+    parts = {"train": entries[:20], "val": entries[20:30], "test": entries[30:]}
+    zhou(tmp_path / "split_zhou_OxfordFlowers.json", parts)
+    out = prepare("flowers", "--data-root", tmp_path, out=tmp_path / "out")
+    assert counts(out) == {"train": 12, "val_base": 6, "val_new": 8}
+    assert sorted(images(out, "val_new")) == [image for image, label, _ in entries[30:] if label > 2]
+    tested = prepare("flowers", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
+    assert counts(tested) == {"train": 12, "val_base": 12, "val_new": 8}
 
 
 def test_a_label_belongs_to_the_image_of_its_number_and_names_need_not_be_in_order(tmp_path: Path) -> None:
@@ -35,18 +44,6 @@ def test_a_label_belongs_to_the_image_of_its_number_and_names_need_not_be_in_ord
     for image, truth in zip(images(out, "train"), truths(out, "train"), strict=True):
         # The fixture gives image 1 the first class, image 2 the second, and so on in turn.
         assert truth == FLOWERS[(int(image[6:11]) - 1) % len(FLOWERS)]
-
-
-def test_a_split_of_coop_is_followed_and_its_test_images_validate_new_classes(tmp_path: Path) -> None:
-    flowers(tmp_path, setid=True)
-    entries = [(f"image_{n:05d}.jpg", (n - 1) % 5, FLOWERS[(n - 1) % 5]) for n in range(1, 51)]
-    parts = {"train": entries[:20], "val": entries[20:30], "test": entries[30:]}
-    zhou(tmp_path / "split_zhou_OxfordFlowers.json", parts)
-    out = prepare("flowers", "--data-root", tmp_path, out=tmp_path / "out")
-    assert counts(out) == {"train": 12, "val_base": 6, "val_new": 8}
-    assert sorted(images(out, "val_new")) == [image for image, label, _ in entries[30:] if label > 2]
-    tested = prepare("flowers", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
-    assert counts(tested) == {"train": 12, "val_base": 12, "val_new": 8}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def mushrooms(count: int, start: int = 0, image: str = "image", label: str = "la
     return Dataset.from_list(entries, features=features)
 
 
-def test_a_saved_set_keeps_the_order_of_its_labels_and_its_images(tmp_path: Path) -> None:
+def test_a_saved_set_keeps_the_order_of_its_labels_and_its_images_and_takes_its_path_as_other_sets_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mushrooms(40).save_to_disk(str(tmp_path / "fungi"))
     out = prepare("hf", tmp_path / "fungi", out=tmp_path / "out")
     assert classes(out)["all"] == ["morel", "chanterelle", "fly agaric", "death cap"]
@@ -35,6 +37,11 @@ def test_a_saved_set_keeps_the_order_of_its_labels_and_its_images(tmp_path: Path
     path = first["images"][0]["image"]
     assert (out / path).read_bytes() == content(int(Path(path).stem))
     assert path.endswith(".png")
+    again = prepare("hf", "--data-root", tmp_path / "fungi", out=tmp_path / "again")
+    assert rows(again, "train") == rows(out, "train")
+    for arguments in ([], [tmp_path / "fungi", "--data-root", tmp_path / "fungi"]):
+        prepare("hf", *arguments, out=tmp_path / "refused", status=2)
+        assert "Give one set to prepare" in capsys.readouterr().err
 
 
 def test_columns_and_splits_are_options(tmp_path: Path) -> None:
@@ -90,15 +97,6 @@ def test_a_missing_image_is_one_of_the_bad_ones(tmp_path: Path, capsys: pytest.C
     out = prepare("hf", tmp_path / "raw", *arguments, out=tmp_path / "out")
     assert sum(counts(out).values()) == 39
     assert "000000.bin is empty" in capsys.readouterr().out
-
-
-def test_the_path_can_be_given_as_other_sets_have_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mushrooms(40).save_to_disk(str(tmp_path / "fungi"))
-    out = prepare("hf", "--data-root", tmp_path / "fungi", out=tmp_path / "out")
-    assert counts(out)["train"] == 16
-    for arguments in ([], [tmp_path / "fungi", "--data-root", tmp_path / "fungi"]):
-        prepare("hf", *arguments, out=tmp_path / "out", status=2)
-        assert "Give one set to prepare" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,13 @@ from ..running import classes, counts, images, prepare, truths
 
 @pytest.mark.parametrize("name", ["oxford-iiit-pet", "oxford_pets", "."])
 def test_breeds_are_in_lower_case_in_the_order_of_their_ids(tmp_path: Path, name: str) -> None:
-    pets(tmp_path / name)
-    out = prepare("pets", "--data-root", tmp_path, out=tmp_path / "out")
-    assert classes(out) == {
-        "base": ["abyssinian", "american bulldog", "basset hound"],
-        "new": ["bengal", "maine coon"],
-        "all": ["abyssinian", "american bulldog", "basset hound", "bengal", "maine coon"],
-        "aliases": {},
-        "wording": {"thing": "pet", "kind": "breed"},
-    }
-    assert load_classes.__wrapped__(str(out), "base").match("American_Bulldog") == "american bulldog"
-
-
-def test_training_and_test_images_are_the_official_ones(tmp_path: Path) -> None:
-    pets(tmp_path, trained=10, tested=4)
+    pets(tmp_path / name, trained=10, tested=4)
     out = prepare("pets", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
+    base, new = ["abyssinian", "american bulldog", "basset hound"], ["bengal", "maine coon"]
+    wording = {"thing": "pet", "kind": "breed"}
+    assert classes(out) == {"base": base, "new": new, "all": [*base, *new], "aliases": {}, "wording": wording}
+    assert load_classes.__wrapped__(str(out), "base").match("American_Bulldog") == "american bulldog"
+    # Training and test images are the official ones.
     assert counts(out) == {"train": 24, "val_base": 12, "val_new": 8}
     assert set(images(out, "val_new")) == {
         f"{name}_{n}.jpg" for name in ("Bengal", "Maine_Coon") for n in (11, 12, 13, 14)
