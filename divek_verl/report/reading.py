@@ -57,7 +57,8 @@ def read_run(run_dir: Path) -> Run:
     run = Run(run_dir.resolve().name)
     questions, metrics = run_dir / QUESTIONS_FILE, run_dir / METRICS_FILE
     if not questions.is_file() and not metrics.is_file():
-        raise SetupError(f"{run_dir} holds neither {QUESTIONS_FILE} nor {METRICS_FILE}; give the directory of a run.")
+        neither = f"{run_dir} holds neither {QUESTIONS_FILE} nor {METRICS_FILE}"
+        raise SetupError(f"{neither}; give the directory that a run wrote to.")
     if questions.is_file():
         lines, unreadable = read_lines(questions)
         for line in lines:

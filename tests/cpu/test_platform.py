@@ -74,17 +74,3 @@ def test_the_generators_state_can_be_kept() -> None:
     first = torch.rand(2)
     module.set_rng_state(state)
     assert torch.equal(first, torch.rand(2))
-
-
-def test_what_only_an_accelerator_has_does_nothing() -> None:
-    platform = get_platform()
-    platform.set_device(0)
-    platform.synchronize()
-    platform.empty_cache()
-    platform.set_allocator_settings("expandable_segments:True")
-    with platform.nvtx_range("step"):
-        pass
-    platform.profiler_start()
-    platform.profiler_stop()
-    assert platform.cudart() is None
-    assert platform.device_count() == 1

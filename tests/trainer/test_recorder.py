@@ -18,55 +18,24 @@ def lines(path: Path) -> list[dict]:
 
 
 def test_the_metrics_of_a_step_by_hand() -> None:
-    first = asked(
-        unknown={"Yak": 1},
-        unanswered=3,  # 8 samples
-        truncated=2,
-        failed_samples=1,
-        injected=True,
-        options=["Chad", "Romania", "Mali"],
-        one_step=0.375,
-        consistency=1.0,
-        recall=0.0,
-        mining_seconds=2.0,
-        rollout_seconds=4.0,
-        prompt_tokens=100,
-        cached_tokens=50,
-        rollout_failures={"rollout_timeout": 2, "ValueError": 1},
-    )
+    samples = {"unknown": {"Yak": 1}, "unanswered": 3, "truncated": 2, "failed_samples": 1}  # 8 samples
+    question = {"injected": True, "options": ["Chad", "Romania", "Mali"], "one_step": 0.375, "consistency": 1.0}
+    spent = {"mining_seconds": 2.0, "rollout_seconds": 4.0, "prompt_tokens": 100, "cached_tokens": 50}
+    first = asked(**samples, **question, **spent, rollout_failures={"rollout_timeout": 2, "ValueError": 1})
     second = asked(one_step=0.75, recall=1.0, mining_seconds=4.0, rollout_seconds=8.0, prompt_tokens=300)  # 4 samples
     easy = record(votes={"Chad": 4}, skip="easy", one_step=1.0, consistency=1.0, recall=1.0, mining_seconds=6.0)
     broken = record(failure="unreadable_image")
     metrics = summarize([first, second, easy, broken], [first, second])
-    assert metrics == pytest.approx(
-        {
-            "divek/images_visited": 4,
-            "divek/images_mined": 4,
-            "divek/votes_reused": 0,
-            "divek/samples": 16,
-            "divek/unanswered_share": 3 / 16,
-            "divek/unknown_share": 1 / 16,
-            "divek/truncated_share": 2 / 16,
-            "divek/failed_samples": 1,
-            # Of the two images with a question:
-            "divek/options/mean": 2.5,
-            "divek/truth_injected_share": 0.5,
-            # Of all four images:
-            "divek/one_step": (0.375 + 0.75 + 1.0 + 0.0) / 4,
-            "divek/consistency": 0.5,
-            "divek/recall": 0.5,
-            "divek/vote_age/mean": 0.0,
-            "divek/vote_age/max": 0.0,
-            "divek/mining_seconds/mean": 3.0,
-            "divek/rollout_seconds/mean": 6.0,
-            "divek/cached_share": 50 / 400,
-            "divek/skips/total": 2,
-            "divek/skips/easy": 1,
-            "divek/skips/unreadable_image": 1,
-            "divek/rollout_failures/rollout_timeout": 2,
-            "divek/rollout_failures/ValueError": 1,
-        }
-    )
+    counts = {"images_visited": 4, "images_mined": 4, "votes_reused": 0, "samples": 16, "failed_samples": 1}
+    shares = {"unanswered_share": 3 / 16, "unknown_share": 1 / 16, "truncated_share": 2 / 16, "cached_share": 50 / 400}
+    of_the_two_with_a_question = {"options/mean": 2.5, "truth_injected_share": 0.5}
+    of_all_four = {"one_step": (0.375 + 0.75 + 1.0 + 0.0) / 4, "consistency": 0.5, "recall": 0.5}
+    ages = {"vote_age/mean": 0.0, "vote_age/max": 0.0}
+    seconds = {"mining_seconds/mean": 3.0, "rollout_seconds/mean": 6.0}
+    skips = {"skips/total": 2, "skips/easy": 1, "skips/unreadable_image": 1}
+    failures = {"rollout_failures/rollout_timeout": 2, "rollout_failures/ValueError": 1}
+    expected = counts | shares | of_the_two_with_a_question | of_all_four | ages | seconds | skips | failures
+    assert metrics == pytest.approx({f"divek/{name}": value for name, value in expected.items()})
     assert all(type(value) is float for value in metrics.values())
 
 
