@@ -1,4 +1,4 @@
-"""What do votes cost? Offline mining against the engine alone, mining in a training step, and the controller's part.
+"""The cost of votes: offline mining against the engine alone, mining in a training step, and the controller's part.
 
     python benchmarks/mining.py                                  # a small untrained model, on whatever is here
     python benchmarks/mining.py --model DIR --data train.parquet --max-new-tokens 1024

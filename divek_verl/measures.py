@@ -1,4 +1,4 @@
-"""What is measured about an image: one table of names and meanings, and what the K votes say about the policy."""
+"""Measures of an image: one table of names and meanings, and those that follow from its K votes."""
 
 from dataclasses import dataclass
 

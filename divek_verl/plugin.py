@@ -1,4 +1,4 @@
-"""What verl loads while it is being imported (entry point group ``verl.plugins``, or ``VERL_USE_EXTERNAL_MODULES``).
+"""The module that verl loads when it is imported (entry point ``verl.plugins``, or ``VERL_USE_EXTERNAL_MODULES``).
 
 It runs in every process that imports verl: driver, Ray workers, vLLM's workers. It imports nothing heavy: it adds
 DiVE-k's Hydra files to the search path, and hooks that act when a module of verl is imported.

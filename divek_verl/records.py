@@ -69,7 +69,7 @@ def sentence_of(reason: str) -> str:
 
 @dataclass
 class QuestionRecord:
-    """What happened to one image at one step: votes, question, rollouts, or why there are none.
+    """The history of one image at one step: votes, question, rollouts, or why there are none.
 
     Attributes:
         split: ``train`` or ``val``.

@@ -27,7 +27,7 @@ def class_list_hash(classes: ClassNames) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where votes come from: compared with a run's own settings before its first question is built from them.
+    """The source of votes: compared with a run's own settings before its first question is built from them.
 
     Attributes:
         model: path or name of the model that was sampled.

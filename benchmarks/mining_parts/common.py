@@ -30,7 +30,7 @@ TOKENS_OF_LONG_LIST = 500
 
 @dataclass(frozen=True)
 class Workload:
-    """What is mined: the same for every arm of a comparison."""
+    """The mined data: the same for every arm of a comparison."""
 
     model: Path
     data: Path

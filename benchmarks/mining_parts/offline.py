@@ -25,7 +25,7 @@ GROWTH = (1, 4, 16)
 
 
 class DivekMine:
-    """What ``divek mine`` does between start and end: rows, pictures, requests, counting, a line for each image."""
+    """The work of ``divek mine`` between start and end: rows, pictures, requests, counting, a line for each image."""
 
     name = "divek mine"
 

@@ -52,7 +52,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Line:
-    """What was checked, what was found, and how to fix it unless it is green."""
+    """One check: its subject, what was found, and how to fix it unless it is green."""
 
     state: State
     subject: str

@@ -25,7 +25,7 @@ _RENAMED = {"num_samples": "samples", "num_options": "options"}
 
 
 class Backend(str, Enum):
-    """What answers: an engine in this process, or a server that speaks OpenAI's protocol."""
+    """The kind of engine: one in this process, or a server that speaks OpenAI's protocol."""
 
     VLLM = "vllm"
     OPENAI = "openai"

@@ -22,7 +22,7 @@ from divek_verl.votes_file import class_list_hash, read_votes_file
 
 
 class OnError(str, Enum):
-    """What to do about a picture that cannot be used."""
+    """The action for a picture that cannot be used."""
 
     STOP = "stop"
     SKIP = "skip"

@@ -1,1 +1,1 @@
-"""What runs inside verl: the parts that its configuration names."""
+"""Runs inside verl: the parts that its configuration names."""

@@ -1,4 +1,4 @@
-"""What verl's trackers record of a DiVE-k run in addition.
+"""Additional records of verl's trackers for a DiVE-k run.
 
 ``extend`` acts on ``verl.utils.tracking``. All names stay verl's own (``val-core/...``, ``critic/...``) and DiVE-k's
 (``divek/...``); TensorBoard, W&B and ``metrics.jsonl`` hold the same values. The baseline ``reward=virft`` is recorded

@@ -97,7 +97,7 @@ def _background(size: tuple[int, int], rng: random.Random) -> Image.Image:
 
 
 def _corners(drawing: tuple[int, int], canvas: tuple[int, int], rng: random.Random) -> list[Point]:
-    """Where the drawing's corners go, clockwise from top left; a few per cent may lie outside the canvas."""
+    """The targets of the drawing's corners, clockwise from top left; a few per cent may lie outside the canvas."""
     shape = drawing[0] / drawing[1] * rng.uniform(0.95, 1.05)
     width = min(canvas[0], canvas[1] * shape) * rng.uniform(0.8, 1.04)
     height = width / shape
