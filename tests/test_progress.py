@@ -15,7 +15,7 @@ class Terminal(io.StringIO):
 
 
 def run(monkeypatch: pytest.MonkeyPatch, seconds_an_item: float, count: int = 100) -> list[str]:
-    """What a bar writes into a log while ``count`` items take so long each."""
+    """The text that a bar writes into a log while ``count`` items take so long each."""
     clock = [0.0]
     monkeypatch.setattr(tqdm, "monitor_interval", 0)
     monkeypatch.setattr(sys, "stderr", log := io.StringIO())

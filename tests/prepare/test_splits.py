@@ -135,7 +135,7 @@ def test_parts_are_disjoint_and_complete(counts: list[int], seed: int) -> None:
 @given(CLASS_SIZES)
 @example([49])
 def test_sizes_round_half_to_even(counts: list[int]) -> None:
-    """Of 49 images 24 are trained on, not 25: rounding up would give another split than the published one."""
+    """24 of 49 images are trained on, not 25: rounding up would give another split than the published one."""
     parts = divide(items(counts), SHARES, "test", "0")
     for label, count in enumerate(counts):
         if count >= 5:

@@ -48,7 +48,7 @@ each_recipe = pytest.mark.parametrize("case", cases.RECIPES, ids="-".join)
 
 
 def entry_point(*given: str) -> Any:
-    """What ``python -m verl.trainer.main_ppo ... --cfg job`` prints; called here, as each start of verl takes 10 s."""
+    """Output of ``python -m verl.trainer.main_ppo ... --cfg job``; called here, as each start of verl takes 10 s."""
     from verl.trainer import main_ppo
 
     command = ["main_ppo", "--config-dir", str(RECIPES), "--config-name", "recipe", *given, "--cfg", "job"]
