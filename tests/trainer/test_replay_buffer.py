@@ -176,7 +176,7 @@ def test_groups_without_variance_are_replaced_where_verl_is_to_filter_them(build
     buffer = build(refill, filtered={"filter_groups_metric": "reward", "max_inflight_gen_batches": 1})
     batch, metrics = take(buffer)
     groups = {key.partition("_")[0] for key in batch.keys}
-    assert len(groups) == BATCH and "mixed" in groups and "same" not in groups
+    assert len(groups) == BATCH and groups < {"mixed", "new10", "new11"}, "verl takes any two of the three"
     assert asked == [2], "verl asks for two groups in the place of one"
     assert metrics["training/filter_groups/evicted_samples"] == 1
     assert metrics["divek/refills"] == 2
