@@ -8,11 +8,12 @@ is bounded, only regular files are opened, and whatever a reader raises is one e
 import base64
 import io
 import stat
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,7 +21,7 @@ from PIL import Image, ImageOps
 PictureSource = str | Path | bytes | Image.Image
 
 # Pictures of pixels only: Pillow's readers of other formats start programs (EPS) or draw by instructions (WMF).
-_PIXEL_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "ICO")
+_PIXEL_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA")
 Image.init()
 FORMATS = tuple(name for name in _PIXEL_FORMATS if name in Image.OPEN)  # some depend on how Pillow was built
 
@@ -28,6 +29,10 @@ _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap width and height
 _DATA_URL = "data:image/"
 _MEGABYTE = 2**20
+# Decoding takes up to twelve bytes for each pixel: threads decode pictures of more pixels than this one at a time.
+_LARGE = 32_000_000
+_LARGE_LOCK = threading.Lock()
+_STRIP = 256  # rows that are brought to 8 bits at one time
 # Marks a picture of a DiVE-k row in a conversation: it is turned upright, while verl leaves its own as they are.
 UPRIGHT = "upright"
 
@@ -150,14 +155,19 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Decode a picture: turned as its EXIF orientation says, RGB, transparent parts white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    with _LARGE_LOCK if image.width * image.height > _LARGE else nullcontext():
+        if image.getexif().get(_ORIENTATION_TAG, 1) != 1:  # else it would be copied
+            image = ImageOps.exif_transpose(image)
+        image.load()
+        if image.mode.startswith(("I", "F")):
+            image = _to_8_bits(image)
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        if image.mode != "RGBA":
+            image = image.convert("RGBA")
+        shown = Image.new("RGB", image.size, "white")
+        shown.paste(image, mask=image)
+        return shown
 
 
 def to_data_url(content: bytes) -> str:
@@ -192,8 +202,10 @@ def is_data_url(image: object) -> bool:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Grey levels of more than 8 bits brought to 8 by their nominal range; floats by the range that they use."""
-    if image.mode == "F":
-        levels = np.asarray(image, dtype=np.float64)
-        low, high = float(levels.min()), float(levels.max())
-        return Image.fromarray(((levels - low) * (255 / (high - low or 1))).astype(np.uint8))
-    return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+    low, high = cast(tuple[float, float], image.getextrema())
+    levels = np.empty((image.height, image.width), np.uint8)
+    for top in range(0, image.height, _STRIP):
+        strip = np.asarray(image.crop((0, top, image.width, min(top + _STRIP, image.height))), dtype=np.float64)
+        scaled = (strip - low) * (255 / (high - low or 1)) if image.mode == "F" else strip // 257
+        levels[top : top + _STRIP] = scaled.clip(0, 255)
+    return Image.fromarray(levels)

@@ -13,6 +13,8 @@ from divek_verl.errors import SetupError
 Message = Mapping[str, Any]
 
 SIDES = ("base", "new", "all")
+# verl puts a picture where this stands in a prompt.
+PLACEHOLDER = "<image>"
 
 _OPEN = (
     "Look at the {thing} in the image and decide its most likely {kind}. "
@@ -58,11 +60,11 @@ def multiple_choice(wording: Wording, options_text: str) -> str:
 
 
 def user_prompt(text: str) -> list[dict[str, str]]:
-    """One user message with the picture before ``text``; verl puts the image where ``<image>`` stands."""
-    for placeholder in ("<image>", "<video>"):
+    """One user message with the picture before ``text``."""
+    for placeholder in (PLACEHOLDER, "<video>"):
         if placeholder in text:
             raise SetupError(f"A class name or prompt holds {placeholder!r}, which verl reads as a file; remove it.")
-    return [{"role": "user", "content": f"<image>{text}"}]
+    return [{"role": "user", "content": f"{PLACEHOLDER}{text}"}]
 
 
 def with_text(messages: Sequence[Message], text: str) -> list[dict[str, Any]]:
@@ -76,6 +78,36 @@ def with_text(messages: Sequence[Message], text: str) -> list[dict[str, Any]]:
 def is_divek(data_source: str) -> bool:
     """Whether a row takes the two steps of DiVE-k; other rows of a mixed run stay verl's."""
     return data_source.startswith("divek/")
+
+
+def check_stored_row(name: str, row: Mapping[str, Any], prompt_key: str = "prompt", image_key: str = "images") -> bool:
+    """Whether a row of a parquet file is DiVE-k's; ``name`` tells the reader which row it is.
+
+    Raises:
+        SetupError: it has no data source, or is DiVE-k's and has no truth, no prompt, or another number of pictures
+            than its prompt has places for, at least one.
+    """
+    source, prompt, images = row.get("data_source"), row.get(prompt_key), row.get(image_key) or []
+    if not isinstance(source, str):
+        raise SetupError(f"{name} has the data_source {source!r}, which is no text: prepare the data again.")
+    if not is_divek(source):
+        return False
+    reward_model = row.get("reward_model")
+    truth = reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
+    if not isinstance(truth, str) or not truth:
+        raise SetupError(f"{name} has the truth {truth!r}, which is no class name: prepare the data again.")
+    if not isinstance(prompt, list) or not all(isinstance(each, Mapping) and each.get("content") for each in prompt):
+        raise SetupError(f"{name} has a prompt that is no list of messages with text: prepare the data again.")
+    places = sum(str(message["content"]).count(PLACEHOLDER) for message in prompt)
+    if places != len(images) or not images:
+        raise SetupError(
+            f"{name} has {len(images)} pictures, and its prompt {places} times {PLACEHOLDER}: prepare the data again."
+        )
+    for image in images:
+        given = [image.get("bytes"), image.get("image")] if isinstance(image, Mapping) else []
+        if not any(isinstance(each, str | bytes) and each for each in given):
+            raise SetupError(f"{name} has a picture with neither a path nor bytes: prepare the data again.")
+    return True
 
 
 def parse_data_source(data_source: str) -> tuple[str, str]:

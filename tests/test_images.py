@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines.conftest import damaged_avif
 from PIL import Image
 
 from divek_verl.images import (
@@ -161,6 +162,28 @@ def test_formats_that_start_programs_are_not_read() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "WEBP"])
 def test_a_picture_that_was_cut_short(kind: str, length: int) -> None:
     assert problem(encoded(Image.effect_noise((64, 64), 60).convert("RGB"), kind)[:length]).startswith("cannot be")
+
+
+def test_a_reader_that_raises_anything_else() -> None:
+    assert problem(damaged_avif()).startswith("cannot be decoded")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "LA", "F"])
+def test_the_memory_of_decoding_is_bounded(mode: str, run_python: Any, tmp_path: Path) -> None:
+    """A small file can hold many pixels. 9 million of them took up to 24 bytes each."""
+    side = 3000
+    kind, path = ("TIFF", tmp_path / "a.tif") if mode == "F" else ("PNG", tmp_path / "a.png")
+    options = {"compression": "tiff_deflate"} if mode == "F" else {}
+    Image.new(mode, (side, side)).save(path, kind, **options)
+    code = (
+        "import resource, sys; from divek_verl.images import load_picture; load_picture(sys.argv[1]);"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024;"
+        f"before = peak(); load_picture(sys.argv[2]); print((peak() - before) / {side**2})"
+    )
+    Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
+    done = run_python("-c", code, str(tmp_path / "small.png"), str(path), PYTHONPATH=str(Path(__file__).parents[1]))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 13
 
 
 def test_limits_hold_before_anything_is_decoded(tmp_path: Path) -> None:

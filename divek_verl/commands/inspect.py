@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.errors import SetupError
-from divek_verl.images import open_picture, upright_rgb, upright_size
+from divek_verl.images import UnreadableImage, open_picture, upright_rgb, upright_size
 from divek_verl.prepare.folder import SHEET_FILE, SPLITS
 from divek_verl.prepare.rows import Row, picture_of, rows_of
 from divek_verl.progress import progress
+from divek_verl.prompts import check_stored_row
 from divek_verl.settings import DEFAULTS
 from divek_verl.templates import environment
 
@@ -82,13 +83,13 @@ def summarise(folder: Path, name: str, counter: "PromptCounter | None" = None) -
     summary = Summary(name)
     with pq.ParquetFile(folder / f"{name}.parquet") as file:
         total = file.metadata.num_rows
-    for row in progress(rows_of(folder, name), f"read {name}", total, unit="image"):
+    for number, row in enumerate(progress(rows_of(folder, name), f"read {name}", total, unit="image")):
+        check_stored_row(f"Row {number} of {folder / name}.parquet", row)
         summary.classes[(row["extra_info"]["dataset"], row["reward_model"]["ground_truth"])] += 1
-        source = picture_of(row, folder)
         try:
-            with open_picture(source) as picture:
+            with open_picture(picture_of(row, folder)) as picture:
                 width, height = upright_size(picture)
-        except Exception:  # whatever Pillow raises on a broken file
+        except UnreadableImage:
             summary.unreadable.append(row["extra_info"]["image_id"])
             continue
         summary.widths.append(width)
@@ -132,12 +133,11 @@ def write_sheet(folder: Path, names: Sequence[str], out: Path, per_class: int = 
 
 
 def _thumbnail(row: Row, folder: Path) -> str | None:
-    source = picture_of(row, folder)
     try:
-        with open_picture(source) as picture:
+        with open_picture(picture_of(row, folder)) as picture:
             picture.draft("RGB", (THUMBNAIL[0] * 2, THUMBNAIL[1] * 2))  # JPEG: decode it small
             small = upright_rgb(picture)
-    except Exception:  # whatever Pillow raises on a broken file
+    except UnreadableImage:
         return None
     small.thumbnail(THUMBNAIL)
     content = io.BytesIO()

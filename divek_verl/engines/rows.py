@@ -16,13 +16,12 @@ from divek_verl.class_lists import classes_of, image_root, wording_of
 from divek_verl.errors import SetupError
 from divek_verl.images import picture_entry
 from divek_verl.labels import ClassNames
-from divek_verl.prompts import Message, Wording, is_divek, parse_data_source
+from divek_verl.prompts import PLACEHOLDER, Message, Wording, check_stored_row, parse_data_source
 
 Key = tuple[str, str]
 Messages = Sequence[Message]
 
 COLUMNS = ("data_source", "prompt", "images", "reward_model")
-PLACEHOLDER = "<image>"
 BLOCK = 1 << 20
 # Groups of rows with embedded pictures that are held in memory.
 GROUPS_IN_MEMORY = 4
@@ -129,8 +128,8 @@ def read_rows(
         open_vocabulary: accept a truth that is not in the class list; a judge then decides on answers.
 
     Raises:
-        SetupError: a file, a column or a class list is missing, two rows are the same image, a truth is not in its
-            class list, or there is no row of DiVE-k.
+        SetupError: a file, a column or a class list is missing, a row cannot be asked (``check_stored_row``), two rows
+            are the same image, a truth is not in its class list, or there is no row of DiVE-k.
     """
     if not 1 <= min_pixels <= max_pixels:
         raise SetupError(f"Pictures of {min_pixels} to {max_pixels} pixels do not exist: correct one of the two.")
@@ -141,19 +140,13 @@ def read_rows(
         folder = str(path.expanduser().resolve().parent)
         for group, index, number, row in _rows_of(path, found):
             source = row["data_source"]
-            if not is_divek(source):
+            if not check_stored_row(f"Row {number} of {path}", row):
                 found.others += 1
                 continue
             if limit is not None and len(found) >= limit:
                 break
             prompt = prompts.setdefault(json.dumps(row["prompt"]), row["prompt"])
-            images = row["images"] or []
-            places = sum(str(message["content"]).count(PLACEHOLDER) for message in prompt)
-            if places != len(images):
-                raise SetupError(
-                    f"Row {number} of {path} has {len(images)} pictures, and its prompt {places} times {PLACEHOLDER}: "
-                    "prepare the data again."
-                )
+            images = row["images"]
             embedded = any(image.get("bytes") is not None for image in images)
             key = source, _image_id(row, number)
             if key in found._stored:

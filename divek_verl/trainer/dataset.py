@@ -58,13 +58,19 @@ class DiveKDataset(RLHFDataset):
         super().__init__(*args, config=config, **kwargs)
 
     def _read_files_and_tokenize(self) -> None:
-        """Read the files as verl does, add each row's folder, and mix files of different schemas."""
+        """Read the files as verl does, add each row's folder, and mix files of different schemas.
+
+        Raises:
+            SetupError: a row has no data source, or is DiVE-k's and cannot be asked (``prompts.check_stored_row``).
+        """
         self.left_out: dict[FailureReason, list[str]] = {}
         self.counted_wrong: dict[FailureReason, list[str]] = {}
         parts = []
         for source, local in zip(self.original_data_files, self.data_files, strict=True):
             kind = "json" if str(local).endswith((".json", ".jsonl")) else "parquet"
             part = datasets.load_dataset(kind, data_files=local)["train"]
+            for number, row in enumerate(part):
+                prompts.check_stored_row(f"Row {number} of {source}", row, self.prompt_key, self.image_key)
             folder = str(Path(os.path.expanduser(source)).resolve().parent)
             parts.append(part.add_column(ROOT_COLUMN, [folder] * len(part)))
         self.dataframe = self.maybe_filter_out_long_prompts(self._limit(_concatenate(parts)))
@@ -118,7 +124,7 @@ class DiveKDataset(RLHFDataset):
             )
         root = image_root(row[ROOT_COLUMN], dataset)  # stops the run if the folder is gone
         try:
-            tokens = sum(self._visual_tokens(image, root) for image in row[self.image_key] or [])
+            tokens = sum(self._visual_tokens(image, root) for image in row[self.image_key])
         except (UnreadableImage, ValueError):  # ValueError: qwen-vl-utils cannot size it
             reason = FailureReason.UNREADABLE_IMAGE
         else:

@@ -1,5 +1,6 @@
 """A small prepared set on disk, and the questions about it."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ def paint(folder: Path, split: str, side: str, count: int) -> Split:
         Image.new("RGB", (112, 84), (10 * index % 256, 40, 200)).save(folder / path)
         examples.append(Example(image=path.as_posix(), truth=names[index % len(names)], image_id=path.stem))
     return Split(split, side, examples)
+
+
+def damaged_avif() -> bytes:
+    """A picture with a sound header, whose reader raises a RuntimeError."""
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(content, "AVIF")
+    return content.getvalue()[:-8] + bytes(8)
 
 
 @pytest.fixture

@@ -176,12 +176,37 @@ def test_no_class_list(data: Path, tmp_path: Path) -> None:
     wrong("classes.json is missing", write(tmp_path / "elsewhere", row(0)))
 
 
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 @pytest.mark.parametrize(
-    ("text", "images"), [("which flag?", [{"image": "a"}]), ("<image>which?", []), ("<image><image>", [{"image": "a"}])]
+    ("changes", "sentence"),
+    [
+        ({"prompt": asked("which flag?")}, "1 pictures, and its prompt 0 times <image>"),
+        ({"prompt": asked("<image><image>which?")}, "1 pictures, and its prompt 2 times <image>"),
+        ({"images": []}, "0 pictures, and its prompt 1 times <image>"),
+        ({"images": None}, "0 pictures, and its prompt 1 times <image>"),
+        ({"images": None, "prompt": asked("which flag?")}, "0 pictures, and its prompt 0 times <image>"),
+        ({"images": [{"image": None}]}, "a picture with neither a path nor bytes"),
+        ({"images": [{"bytes": b"", "image": ""}]}, "a picture with neither a path nor bytes"),
+        ({"images": ["images/train-0.png"]}, "a picture with neither a path nor bytes"),
+        ({"reward_model": {"ground_truth": None}}, "the truth None, which is no class name"),
+        ({"reward_model": {"ground_truth": 3}}, "the truth 3, which is no class name"),
+        ({"reward_model": None}, "the truth None, which is no class name"),
+        ({"data_source": None}, "the data_source None, which is no text"),
+        ({"data_source": 7}, "the data_source 7, which is no text"),
+        ({"prompt": None}, "a prompt that is no list of messages"),
+        ({"prompt": asked("")}, "a prompt that is no list of messages"),
+    ],
 )
-def test_a_prompt_with_more_or_fewer_places_than_pictures(data: Path, text: str, images: list[dict[str, str]]) -> None:
-    path = write(data, row(0), row(1, prompt=[{"role": "user", "content": text}], images=images))
-    wrong("Row 1 of .* pictures, and its prompt", path)
+def test_a_row_that_cannot_be_asked_is_refused_by_its_number_in_training_too(
+    data: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    path = write(data, row(0, **changes))
+    wrong(f"Row 0 of .*rows.parquet has {sentence}", path)
+    with pytest.raises(SetupError, match=f"Row 0 of .*rows.parquet has {sentence}"):
+        as_training_sees_them(path)
 
 
 def test_a_data_source_has_one_class_list(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from engines.conftest import damaged_avif
 from omegaconf import OmegaConf
 from PIL import Image
 
 from divek_verl import prompts
 from divek_verl.errors import SetupError
+from divek_verl.images import UnreadableImage
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import is_divek
 from divek_verl.question import Question, build_question
@@ -246,6 +249,20 @@ def test_a_validation_row_that_cannot_be_asked_stays_and_is_named(
     assert image_ids(dataset) == ["flag-0", "flag-1"]
     assert (dataset.left_out, dataset.counted_wrong) == ({}, {"unreadable_image": ["flag-1"]})
     assert "will count as wrong 1 of 2 rows: unreadable_image (flag-1)" in capsys.readouterr().out
+
+
+def test_training_starts_over_pictures_that_hang_or_break_their_reader(folder: Path, load: Any) -> None:
+    for index in (1, 2, 3):
+        (folder / f"images/{index}.png").unlink()
+    os.mkfifo(folder / "images/1.png")
+    (folder / "images/2.png").write_bytes(damaged_avif())
+    Image.new("1", (9_500, 9_500)).save(folder / "images/3.png")
+    dataset = load(write(folder, [row(index) for index in range(4)]))
+    assert dataset.left_out == {"unreadable_image": ["flag-1", "flag-3"]}
+    # A sound header: the damage is found when its question is asked.
+    asked = DiveKDataset.process_vision_info(dataset[1]["raw_prompt"], 14, OmegaConf.create())
+    with pytest.raises(UnreadableImage, match="cannot be decoded"):
+        asyncio.run(asked)
 
 
 def test_many_left_out_rows_are_counted_and_some_named(
