@@ -4,11 +4,16 @@ Completions are untrusted and may be very long, so all functions take time linea
 """
 
 import re
+import unicodedata
+from itertools import islice
 
 _ANSWER_TAG = re.compile(r"<(/?)answer\s*>", re.IGNORECASE)
+_THINK_TAGS = [re.compile(rf"<{slash}think\s*>", re.IGNORECASE) for slash in ("", "/")]
 _ANY_TAG = re.compile(r"</?(?:think|answer)\s*>", re.IGNORECASE)
 _FORMAT = ["<think>", "</think>", "<answer>", "</answer>"]
 
+# Letters and symbols that show nothing: Hangul fillers and the empty Braille pattern.
+_BLANK = "\u115f\u1160\u3164\uffa0\u2800"
 _WRAPPING = " \t\r\n_`\"'\u2018\u2019\u201c\u201d"
 
 # `B`, `(B)`, `[B]`, each optionally after `option`; _is_name_or_nothing judges what follows.
@@ -47,6 +52,13 @@ def parse_answer(completion: str) -> str | None:
     return None
 
 
+def parse_reasoning(completion: str) -> str | None:
+    """The content of the first ``<think>`` element, stripped; None if there is none. Tags may be in any case."""
+    opening = _THINK_TAGS[0].search(completion)
+    closing = _THINK_TAGS[1].search(completion, opening.end()) if opening else None
+    return completion[opening.end() : closing.start()].strip() if opening and closing else None
+
+
 def parse_option(completion: str, num_options: int) -> int | None:
     """The zero-based option that the answer element names.
 
@@ -67,17 +79,26 @@ def parse_option(completion: str, num_options: int) -> int | None:
     return option if _is_name_or_nothing(answer[found.end() :], mark, option, num_options) else None
 
 
-def has_format(completion: str) -> bool:
+def has_format(completion: str, min_think_characters: int = 1) -> bool:
     """Whether the completion is exactly ``<think>...</think>``, any white space, ``<answer>...</answer>``.
 
-    Nothing may surround it, not even white space; tags are in lower case, and each occurs once.
+    Nothing may surround it, not even white space; tags are in lower case, and each occurs once. Both elements hold
+    visible text, the first at least ``min_think_characters`` of letters, digits, punctuation and symbols.
     """
     if not completion.startswith(_FORMAT[0]) or not completion.endswith(_FORMAT[3]):
         return False
     if _ANY_TAG.findall(completion) != _FORMAT:
         return False
-    between = completion[completion.index(_FORMAT[1]) + len(_FORMAT[1]) : completion.index(_FORMAT[2])]
-    return not between.strip()
+    thought, _, rest = completion[len(_FORMAT[0]) :].partition(_FORMAT[1])
+    between, _, answer = rest[: -len(_FORMAT[3])].partition(_FORMAT[2])
+    shows = _has_visible(thought, max(1, min_think_characters)) and _has_visible(answer, 1)
+    return shows and not between.strip()
+
+
+def _has_visible(text: str, count: int) -> bool:
+    """Whether at least ``count`` characters can be seen; marks, format characters and fillers cannot."""
+    visible = (char for char in text if unicodedata.category(char)[0] in "LNPS" and char not in _BLANK)
+    return next(islice(visible, count - 1, None), None) is not None
 
 
 def _is_name_or_nothing(rest: str, mark: re.Pattern[str], option: int | None, num_options: int) -> bool:

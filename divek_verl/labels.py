@@ -21,6 +21,7 @@ _ACCENTS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe
 _POSSESSIVE = re.compile(r"(?<=\S)'s(?!\w)")
 # Only short texts are cached: class names recur, long answers do not.
 _LONGEST_CACHED = 200
+_LONGEST_NAME = 1000
 
 
 def canonical(name: str) -> str:
@@ -28,9 +29,14 @@ def canonical(name: str) -> str:
 
     It ignores case, accents, white space, ``_``, dashes, ``/``, quotes, trailing full stops and the possessive
     ``'s``. Separators become one space, so that digits on either side of them stay apart; other punctuation and a
-    plain plural ``s`` are kept. Idempotent; the empty string if nothing is left.
+    plain plural ``s`` are kept. Idempotent; the empty string if nothing is left. A text of more than 1,000 characters
+    names no class: only its case, accents and white space are changed.
     """
-    return _canonical_of_short(name) if len(name) <= _LONGEST_CACHED else _canonical(name)
+    if len(name) <= _LONGEST_CACHED:
+        return _canonical_of_short(name)
+    text = " ".join(_ACCENTS.sub("", name).split())
+    # Python sorts a long run of marks in quadratic time, and one character can decompose to eighteen.
+    return _canonical(text) if len(text) <= _LONGEST_NAME else text.casefold()
 
 
 def _canonical(name: str) -> str:
@@ -52,9 +58,8 @@ class _SpaceOrNothing(dict[int, str | int | None]):
 
     def __missing__(self, code: int) -> str | int | None:
         category = unicodedata.category(chr(code))
-        if category in ("Pd", "Pc"):
-            return " "
-        return None if category == "Cf" else code
+        self[code] = " " if category in ("Pd", "Pc") else None if category == "Cf" else code
+        return self[code]
 
 
 _SPACE_OR_NOTHING = _SpaceOrNothing()

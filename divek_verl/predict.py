@@ -13,7 +13,6 @@ In a program with its own event loop, ``AsyncTwoStepClassifier`` does the same w
 
 import asyncio
 import hashlib
-import re
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -25,6 +24,7 @@ from PIL import Image
 from typing_extensions import Unpack
 
 from divek_verl import prompts
+from divek_verl.answers import parse_reasoning
 from divek_verl.engines.base import Engine
 from divek_verl.engines.rows import PreparedRow
 from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from divek_verl.engines.options import EngineOptions
 
 T = TypeVar("T")
-
-_THINKING = re.compile(r"<think\s*>(.*?)</think\s*>", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,6 @@ class AsyncTwoStepClassifier:
             return Prediction(source, failure=str(FailureReason.UNREADABLE_IMAGE), detail=str(error))
         answer = await ask_two_steps(self.engine, self.row(image), self.settings)
         completion = answer.choice_reply.texts[0] if answer.choice_reply and answer.choice_reply.texts else None
-        thinking = _THINKING.search(completion) if completion else None
         failed = answer.failed_reply
         failure = None if answer.chosen is not None else str(FailureReason.NO_OPTION_NAMED)
         if failed is not None:
@@ -146,7 +143,7 @@ class AsyncTwoStepClassifier:
             unanswered=answer.votes.unanswered,
             options=answer.question.options if answer.question is not None else (),
             letter=answer.letter,
-            reasoning=thinking[1].strip() if thinking else None,
+            reasoning=parse_reasoning(completion or ""),
             completion=completion,
             failure=failure,
             detail=failed.detail if failed else None,

@@ -25,13 +25,15 @@ def compute_score(
     *,
     format_weight: float = 1.0,
     answer_weight: float = 1.0,
+    min_think_characters: int = 1,
     open_questions: bool = False,
     **kwargs: object,
 ) -> dict[str, float]:
     """Grades one completion; the same keys for every row, all finite.
 
     ``score`` is ``format_weight * format + answer_weight * acc``. ``acc`` is 1.0 where the answer is right,
-    ``format`` where the completion keeps the format, ``answered`` where it names an option or, for an open
+    ``format`` where the completion keeps the format (``has_format``) with at least ``min_think_characters`` visible
+    characters of reasoning, ``answered`` where it names an option or, for an open
     question, anything at all. A row with ``extra_info["failure"]`` scores 0. Rows of other data sources go to
     verl's own reward.
 
@@ -44,7 +46,8 @@ def compute_score(
     """
     if not is_divek(str(data_source)):
         return _verl_score(data_source, solution_str, ground_truth, extra_info, kwargs)
-    for name, weight in (("format_weight", format_weight), ("answer_weight", answer_weight)):
+    numbers = {"format_weight": format_weight, "answer_weight": answer_weight}
+    for name, weight in {**numbers, "min_think_characters": min_think_characters}.items():
         if not isinstance(weight, int | float) or not math.isfinite(weight):
             raise SetupError(f"The reward's {name} is {weight!r}; set a finite number.")
     info = {} if extra_info is None else extra_info
@@ -59,7 +62,7 @@ def compute_score(
         )
     answered, right = _grade(str(data_source), completion, ground_truth, info)
     acc = float(right and not failed)
-    well_formed = float(has_format(completion))
+    well_formed = float(has_format(completion, int(min_think_characters)))
     score = 0.0 if failed else format_weight * well_formed + answer_weight * acc
     return _result(score, acc, info.get("measures"), well_formed=well_formed, answered=float(answered))
 

@@ -112,8 +112,16 @@ class Settings(BaseModel):
         description="With skip_easy: an image is easy if the truth has at least this share of the votes that name a "
         "class of the list.",
     )
-    format_weight: Weight = Field(default=1.0, description="Reward for <think>...</think><answer>...</answer>.")
+    format_weight: Weight = Field(
+        default=1.0, description="Reward for <think>...</think><answer>...</answer> with visible text in both."
+    )
     answer_weight: Weight = Field(default=1.0, description="Reward for the right option.")
+    min_think_characters: Count = Field(
+        default=1,
+        description="Visible characters (letters, digits, punctuation, symbols) that the think element needs for the "
+        "format reward. A higher bar pays for longer reasoning: rollouts below it lose format_weight, so that GRPO "
+        "pushes lengths over it and no further.",
+    )
     max_images_in_flight: Count = Field(
         default=64,
         description="Maximum number of images that each agent-loop worker samples or rolls out at one time; bounds "

@@ -32,7 +32,8 @@ before Ray starts, with a sentence that says what to change. verl's own options 
 
 `reward=virft` brings no `divek:` node, but these options, with the meaning that they have above:
 `data.divek.max_pixels`, `data.divek.min_pixels`, `data.divek.run_dir`, and under
-`reward.custom_reward_function.reward_kwargs` `format_weight` and `answer_weight` (reward for the right class).
+`reward.custom_reward_function.reward_kwargs` `format_weight`, `answer_weight` (reward for the right
+class) and `min_think_characters`.
 
 ## Whole configurations
 

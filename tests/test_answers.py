@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divek_verl.answers import has_format, parse_answer, parse_option
+from divek_verl.answers import has_format, parse_answer, parse_option, parse_reasoning
 
 _FRAGMENTS = [
     "<answer>",
@@ -20,6 +20,7 @@ _FRAGMENTS = [
 ]
 HOSTILE = st.lists(st.sampled_from(_FRAGMENTS) | st.text(max_size=5)).map("".join)
 LONG = 100_000
+INVISIBLE = ["\u200b", "\ufeff\u2060", "\u00ad", "\u3164", "\u2800", "\u034f", "\ufe0f", "\x07", "\U000e0041", "\ue000"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_any_completion_gives_an_option_in_range_or_none(completion: str, num_op
         "<think>It is dark.</think><answer>B</answer>",
         "<think>It is\ndark.</think>\n\n<answer>\nB\n</answer>",
         "<think>1 < 2 and <b>bold</b></think> <answer>B</answer>",
-        "<think></think><answer></answer>",
+        "<think>.</think><answer>B</answer>",
     ],
 )
 def test_the_format_is_one_think_and_one_answer(completion: str) -> None:
@@ -194,10 +195,34 @@ def test_the_format_is_one_think_and_one_answer(completion: str) -> None:
         "<think>x</think><answer>B <ANSWER></answer>",
         "<Think>x</Think><Answer>B</Answer>",
         "<think >x</think><answer>B</answer>",
+        # an element with nothing to see
+        "<think></think><answer></answer>",
+        "<think></think><answer>B</answer>",
+        "<think>x</think><answer> \n </answer>",
+        *[f"<think>{blank}</think><answer>B</answer>" for blank in INVISIBLE],
+        *[f"<think>x</think><answer>{blank}</answer>" for blank in INVISIBLE],
     ],
 )
 def test_anything_else_breaks_the_format(completion: str) -> None:
     assert not has_format(completion)
+
+
+def test_the_bar_counts_visible_characters() -> None:
+    completion = "<think>a b\u200b\u0301.</think><answer>B</answer>"
+    assert [has_format(completion, count) for count in (1, 3, 4)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("completion", "reasoning"),
+    [
+        ("<think> It is dark. </think><answer>B</answer>", "It is dark."),
+        ("<THINK >a<think>b</Think >c</think>", "a<think>b"),
+        ("</think><think>a", None),
+        ("B", None),
+    ],
+)
+def test_the_reasoning_is_the_first_think_element(completion: str, reasoning: str | None) -> None:
+    assert parse_reasoning(completion) == reasoning
 
 
 @given(HOSTILE)
@@ -216,6 +241,8 @@ def test_a_completion_in_format_has_an_answer(completion: str) -> None:
         "<answer>",
         "</answer>",
         "<think>",
+        "<think",
+        "</think>",
         " ",
         "\n",
         "a.",
@@ -234,4 +261,5 @@ def test_long_completions_are_read_in_linear_time(unit: str) -> None:
     for completion in (body, f"<think>{body}</think><answer>B. {body}</answer>", f"<answer>option {body}</answer>"):
         parse_answer(completion)
         parse_option(completion, 5)
-        has_format(completion)
+        has_format(completion, LONG)
+        parse_reasoning(completion)

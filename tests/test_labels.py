@@ -1,4 +1,5 @@
 import pickle
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,26 @@ _HOSTILE = st.text(
 @given(st.text() | _HOSTILE)
 def test_canonical_is_idempotent(text: str) -> None:
     assert canonical(canonical(text)) == canonical(text)
+
+
+@pytest.mark.parametrize(
+    "unit", ["\u0591\u05b0", "\u0301\u0323", "\uff9e\u0591", "\u05b1\u05b0'", "\ufdfa", "\u200b", " ", "a "]
+)
+def test_only_short_texts_are_normalized(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The standard library sorts runs of marks in quadratic time: a minute for 128,000 characters."""
+    lengths = []
+
+    def counted(form: str, text: str) -> str:
+        lengths.append(len(text))
+        return normalize(form, text)
+
+    normalize = unicodedata.normalize
+    monkeypatch.setattr("divek_verl.labels.unicodedata.normalize", counted)
+    text = canonical("Rose" + unit * 50_000)
+    assert max(lengths, default=0) <= 20_000
+    assert canonical(text) == text
+    assert (text == "rose") == (unit in ("\u0301\u0323", " "))
+    assert canonical("Ros\u00e9" + " " * 500 + "Tulip") == "rose tulip"
 
 
 def test_canonical_is_idempotent_on_every_character_between_letters() -> None:

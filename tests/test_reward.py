@@ -58,6 +58,14 @@ def test_weights_scale_the_parts() -> None:
     assert _score(_completion("A"), format_weight=0.25, answer_weight=3)["score"] == 0.25
 
 
+def test_reasoning_below_the_bar_earns_no_format() -> None:
+    assert _score(_completion("B"), min_think_characters=3)["score"] == 2.0
+    below = _score(_completion("B"), min_think_characters=4)
+    assert (below["score"], below["format"], below["acc"]) == (1.0, 0.0, 1.0)
+    with pytest.raises(SetupError, match="min_think_characters"):
+        _score(_completion("B"), min_think_characters="long")
+
+
 @pytest.mark.parametrize("weight", [math.nan, math.inf, None, "1"])
 def test_an_impossible_weight_is_refused(weight: Any) -> None:
     with pytest.raises(SetupError, match="format_weight"):

@@ -60,6 +60,7 @@ BAD: dict[str, list[Any]] = {
     "easy_share": [0, 1.1, None, NAN, True],
     "format_weight": [-0.1, None, INF, NAN],
     "answer_weight": [-1, None, INF],
+    "min_think_characters": [0, 1.5, None],
     "max_images_in_flight": [0, None, 1.5],
     "max_refills_per_step": [0, -1, 2.5],
     "mining_timeout": [0, None, INF],

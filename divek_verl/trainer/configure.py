@@ -93,8 +93,9 @@ def _check_parts(config: DictConfig, settings: Settings) -> None:
         if known is REWARD:
             parameters = inspect.signature(found).parameters if callable(found) else {}
             takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-            fits = takes_all or {"format_weight", "answer_weight"} <= parameters.keys()
-            lack = "does not take format_weight and answer_weight: add them, or **kwargs"
+            given_options = ("format_weight", "answer_weight", "min_think_characters")
+            fits = takes_all or set(given_options) <= parameters.keys()
+            lack = f"does not take {', '.join(given_options[:-1])} and {given_options[-1]}: add them, or **kwargs"
         else:
             fits = isinstance(found, type) and issubclass(found, ours)
             lack = f"is not a subclass of divek_verl's {known[1]}: extend it"

@@ -186,7 +186,7 @@ def test_parts_that_extend_diveks_are_let_through_where_that_is_said(
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ({"reward": "foreign"}, "does not take format_weight and answer_weight"),
+        ({"reward": "foreign"}, "does not take format_weight, answer_weight and min_think_characters"),
         ({"reward": "missing"}, "cannot be imported"),
         ({"dataset": "Manager"}, "not a subclass of divek_verl's DiveKDataset"),
         ({"manager": "Dataset"}, "not a subclass of divek_verl's TwoStageAgentLoopManager"),
