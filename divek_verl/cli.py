@@ -37,7 +37,7 @@ def load_command(name: str) -> typer.Typer:
     target = getattr(importlib.import_module(module), attribute)
     if isinstance(target, typer.Typer):
         return target
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
     app.command(name)(target)
     return app
 

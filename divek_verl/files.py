@@ -18,17 +18,19 @@ JsonObject = dict[str, Any]
 def dump(record: object) -> str:
     """One record as one line of JSON; keys keep their order.
 
-    A model's text may hold lone surrogates, which UTF-8 cannot encode; such a line is written in ASCII.
-
     Raises:
         ValueError: a number is NaN or infinite.
     """
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return without_surrogates(json.dumps(record, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def without_surrogates(text: str) -> str:
+    """``text`` with U+FFFD for each half of a surrogate pair, which no file in UTF-8 can hold."""
     try:
-        line.encode("utf-8")
+        text.encode("utf-8")
+        return text
     except UnicodeEncodeError:
-        line = json.dumps(record, allow_nan=False)
-    return line + "\n"
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def append_line(path: Path, record: JsonObject) -> None:
@@ -53,7 +55,7 @@ def iter_lines(path: Path) -> Iterator[JsonObject | None]:
         for line in filter(str.strip, file):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
             yield record if isinstance(record, dict) else None
 

@@ -53,6 +53,10 @@ class FailureReason(str, Enum):
     ENGINE_ERROR = "engine_error", "The engine raised an error."
     NO_COMPLETION = "no_completion", "The engine returned no completion and no reason."
     FEWER_THAN_ASKED = "fewer_than_asked", "The engine returned fewer samples than were asked for."
+    MORE_THAN_ASKED = (
+        "more_than_asked",
+        "The engine returned more samples than asked for; the rest were dropped.",
+    )
     NO_OPTION_NAMED = "no_option_named", "The completion of the second step names no option."
     OVERLONG_NAME = "overlong_name", "A name is too long to ask the judge about it."
     NO_VERDICT = "no_verdict", "The judge's reply is not the JSON object that it was asked for."

@@ -67,3 +67,9 @@ def test_a_kill_unwinds_what_was_begun() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert result.stdout == "put away\n" and result.returncode != 0
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_no_traceback_shows_local_variables(name: str) -> None:
+    """They hold keys and addresses with passwords."""
+    assert not cli.load_command(name).pretty_exceptions_show_locals

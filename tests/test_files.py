@@ -23,8 +23,10 @@ def test_a_record_is_one_line_of_utf8_and_comes_back(record: dict) -> None:
     assert json.loads(line) == record
 
 
-def test_text_that_is_no_utf8_is_escaped() -> None:
-    assert json.loads(dump({"text": "\ud800"})) == {"text": "\ud800"}
+def test_text_that_is_no_utf8_is_cleaned() -> None:
+    """Readers refuse lone surrogates, so a line with one would be lost."""
+    assert json.loads(dump({"text": "a\ud800b"})) == {"text": "a\ufffdb"}
+    assert json.loads(dump({"text": "\ud83d\ude00"})) == {"text": "\U0001f600"}
 
 
 def test_no_line_holds_a_number_that_json_lacks() -> None:

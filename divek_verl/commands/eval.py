@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from divek_verl.commands.options import AnsweringModel, JudgeOptions, TwoStepOptions
+from divek_verl.engines.client import address
 from divek_verl.engines.options import Backend, with_options
 from divek_verl.errors import SetupError
 
@@ -59,7 +60,7 @@ def evaluate_model(
     is_folder = Path(model.model).expanduser().is_dir()
     if model.base_url and judge is not None and judging.judge_base_url is None and is_folder:
         # The one address is the judge's.
-        console.print(f"{model.base_url} is asked as the judge; {model.model} is loaded here", markup=False)
+        console.print(f"{address(model.base_url)} is asked as the judge; {model.model} is loaded here", markup=False)
         model = replace(model, base_url=None, backend=Backend.VLLM)
 
     from divek_verl.cpu.machine import prepare_machine

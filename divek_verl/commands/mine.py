@@ -38,11 +38,12 @@ class Failure:
 
 @dataclass
 class Summary:
-    """The result of a run. ``before``: images that had votes already."""
+    """The result of a run. ``before``: images that had votes already. ``surplus``: samples beyond those asked for."""
 
     before: int = 0
     mined: int = 0
     seconds: float = 0.0
+    surplus: int = 0
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -72,6 +73,7 @@ async def mine(
         if reply.texts:
             log.add(votes_of(key, reply, options.samples, row.classes))
             summary.mined += 1
+            summary.surplus += reply.surplus
         else:
             summary.failures.append(Failure(*key, reply.failure or FailureReason.NO_COMPLETION, reply.detail))
         on_image()
@@ -96,6 +98,8 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
         }
         shares = ", ".join(f"{100 * count / samples:.1f} % {name}" for name, count in parts.items())
         lines.append(f"{samples} samples of {len(votes)} images: {shares}")
+    if summary.surplus:
+        lines.append(f"dropped {summary.surplus} samples: {FailureReason.MORE_THAN_ASKED}")
     for reason, count in Counter(failure.reason for failure in summary.failures).most_common():
         images = [failure.image_id for failure in summary.failures if failure.reason == reason][:NAMED_IMAGES]
         more = ", ..." if count > len(images) else ""

@@ -17,7 +17,12 @@ from divek_verl.prepare.sets import image_folder as image_folder_set
 from divek_verl.prepare.source import Part
 from divek_verl.prompts import Wording
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Prepare a data set for training.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Prepare a data set for training.",
+)
 
 Name = Annotated[str | None, typer.Option(help="The data set's key in data_source; by default its folder's name.")]
 Thing = Annotated[str, typer.Option(help="What is in the pictures, such as 'bird'; the questions ask about it.")]

@@ -57,7 +57,8 @@ class Reply:
     An expected failure (unreadable image, overlong prompt, time-out, refused by a server) is data: ``failure`` names
     it, ``detail`` says more. A failure beside completions means that the other completions are missing.
     ``truncated`` counts completions that ended at the token limit; ``cached_tokens`` are those of the one prompt that
-    the last completion found in the cache, None if the engine does not say.
+    the last completion found in the cache, None if the engine does not say. ``surplus`` counts completions beyond those
+    asked for, which are dropped.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Reply:
     output_tokens: int = 0
     failure: FailureReason | None = None
     detail: str | None = None
+    surplus: int = 0
 
 
 class Engine(Protocol):

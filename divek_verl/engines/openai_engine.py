@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlong, seed_of
+from divek_verl.engines.client import NO_KEY, address, open_client, said, token_count
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import to_chat
 from divek_verl.errors import SetupError
+from divek_verl.files import without_surrogates
 from divek_verl.records import FailureReason
 
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-# The client demands a key, local servers need none.
-NO_KEY = "none"
 # Not in OpenAI's own protocol: sent only when they differ from these values, which change nothing.
 EXTENSIONS = {"top_k": -1, "repetition_penalty": 1.0}
 MAX_PAUSE_S = 8.0
+START_TIMEOUT_S = 60.0
+# A token has about four characters; most of them stay far below this.
+CHARACTERS_PER_TOKEN = 32
 
 
 class OpenAIEngine:
@@ -27,8 +30,9 @@ class OpenAIEngine:
     The client repeats requests that failed for a passing reason (429, 5xx, lost connections) with growing pauses.
     """
 
-    def __init__(self, client: Any, options: EngineOptions) -> None:
+    def __init__(self, client: Any, options: EngineOptions, key: str = NO_KEY) -> None:
         self.model = options.model
+        self._key = key
         self._client = client
         self._options = options
         self._slots = Slots(options.max_images_in_flight, options.timeout)
@@ -37,25 +41,29 @@ class OpenAIEngine:
     @classmethod
     async def start(cls, options: EngineOptions) -> "OpenAIEngine":
         """Raises SetupError if nothing answers at the address, or the key is refused."""
-        from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+        from openai import APIConnectionError, APIStatusError
 
         key = os.environ.get(options.api_key_variable) or NO_KEY
-        client = AsyncOpenAI(
-            base_url=options.base_url, api_key=key, timeout=options.timeout, max_retries=options.retries
-        )
-        engine = cls(client, options)
+        if not (key.isascii() and key.isprintable()):
+            raise SetupError(f"The key in ${options.api_key_variable} is not plain ASCII: set the right one.")
+        client = open_client(options.base_url, key, options.timeout, options.retries)
+        engine = cls(client, options, key)
         try:
-            await client.models.list()
-        except APIConnectionError as error:
+            await asyncio.wait_for(client.models.list(), min(options.timeout, START_TIMEOUT_S))
+        except (APIConnectionError, asyncio.TimeoutError) as error:
             await client.close()
+            cause = engine._said(error) or "it does not answer in time"
             raise SetupError(
-                f"Nothing answers at {options.base_url} ({error}): start the server, or correct the address."
-            ) from error
+                f"Nothing answers at {address(options.base_url or '')} ({cause}): start the server, or correct the "
+                "address."
+            ) from None
         except APIStatusError as error:
             # Servers need not list their models, so other refusals mean nothing.
             if error.status_code in (401, 403):
                 await client.close()
-                raise engine._setup_error(error) from error
+                raise engine._setup_error(error) from None
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            pass  # a list that the client cannot read
         return engine
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
@@ -98,38 +106,44 @@ class OpenAIEngine:
         try:
             for attempt in range(self._options.retries + 1):
                 try:
-                    return _reply(key, await self._client.chat.completions.create(**arguments, **several))
-                except ValueError as error:
-                    detail = f"{type(error).__name__}: {error}"
+                    completion = await self._client.chat.completions.create(**arguments, **several)
+                    return _reply(key, completion, count, arguments["max_tokens"])
+                except (ValueError, RecursionError) as error:
+                    detail = self._said(f"{type(error).__name__}: {error}")
                     await asyncio.sleep(min(MAX_PAUSE_S, 0.5 * 2**attempt) if attempt < self._options.retries else 0)
             return Reply(key, failure=FailureReason.MALFORMED_REPLY, detail=detail)
         except openai.APITimeoutError as error:
-            return Reply(key, failure=FailureReason.TIMEOUT, detail=str(error))
+            return Reply(key, failure=FailureReason.TIMEOUT, detail=self._said(error))
         except openai.APIConnectionError as error:
-            return Reply(key, failure=FailureReason.CONNECTION_FAILED, detail=f"{error}: {error.__cause__}")
+            detail = self._said(f"{error}: {error.__cause__}")
+            return Reply(key, failure=FailureReason.CONNECTION_FAILED, detail=detail)
         except openai.APIStatusError as error:
-            detail, status = str(error), error.status_code
+            detail, status = self._said(error), error.status_code
             if count > 1 and status in (400, 422) and _is_about(error, "n"):
                 self._gives_several = False
                 return await self._ask(key, arguments, seed, 1)
             if status in (401, 403, 404) or any(_is_about(error, name) for name in EXTENSIONS):
-                raise self._setup_error(error) from error
+                raise self._setup_error(error) from None
             reason = FailureReason.SERVER_ERROR if status >= 500 else FailureReason.REFUSED_REQUEST
             if status == 429:
                 reason = FailureReason.RATE_LIMITED
-            elif status < 500 and says_overlong(detail):
+            elif status < 500 and says_overlong(str(error)):
                 reason = FailureReason.OVERLONG_PROMPT
             return Reply(key, failure=reason, detail=detail)
 
+    def _said(self, error: object) -> str:
+        return said(error, self._key, self._options.base_url)
+
     def _setup_error(self, error: "APIStatusError") -> SetupError:
-        address, status = self._options.base_url, error.status_code
+        server, status = address(self._options.base_url or ""), error.status_code
         if status in (401, 403):
             variable = self._options.api_key_variable
-            return SetupError(f"{address} refuses the key in ${variable} (status {status}): set the right one.")
+            return SetupError(f"{server} refuses the key in ${variable} (status {status}): set the right one.")
         if status == 404:
-            return SetupError(f"{address} knows no model {self.model!r} or no chat completions: correct one of them.")
+            return SetupError(f"{server} knows no model {self.model!r} or no chat completions: correct one of them.")
         return SetupError(
-            f"{address} does not take a sampling option ({error}): leave it out with --top-k -1 --repetition-penalty 1."
+            f"{server} does not take a sampling option ({self._said(error)}): leave it out with --top-k -1 "
+            "--repetition-penalty 1."
         )
 
 
@@ -139,27 +153,29 @@ def _is_about(error: "APIStatusError", parameter: str) -> bool:
     return error.param == parameter or (len(parameter) > 1 and parameter in said) or f"'{parameter}'" in said
 
 
-def _reply(key: str, completion: object) -> Reply:
-    """Raises ValueError: the client also returns text, and JSON of any other form."""
+def _reply(key: str, completion: object, count: int, max_tokens: int) -> Reply:
+    """At most ``count`` samples; raises ValueError: the client also returns text, and JSON of any other form."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list) or not choices:
         raise ValueError(f"no choices in {str(completion)[:200]!r}")
-    texts = []
-    for choice in choices:
+    texts, kept = [], choices[:count]
+    for choice in kept:
         message = getattr(choice, "message", None)
         content = getattr(message, "content", None)
         if message is None or not isinstance(content, str | None):
             raise ValueError(f"no message in {str(choice)[:200]!r}")
         # A completion that was cut before its first word has no content: it counts as unanswered.
-        texts.append(content or "")
+        texts.append(without_surrogates((content or "")[: CHARACTERS_PER_TOKEN * max_tokens]))
     usage = getattr(completion, "usage", None)
+    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
     return Reply(
         key,
         texts=tuple(texts),
-        truncated=sum(getattr(choice, "finish_reason", None) == "length" for choice in choices),
-        prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
-        cached_tokens=getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None),
-        output_tokens=getattr(usage, "completion_tokens", None) or 0,
+        truncated=sum(getattr(choice, "finish_reason", None) == "length" for choice in kept),
+        prompt_tokens=token_count(getattr(usage, "prompt_tokens", None)),
+        cached_tokens=None if cached is None else token_count(cached),
+        output_tokens=token_count(getattr(usage, "completion_tokens", None)),
+        surplus=len(choices) - len(kept),
     )
 
 
@@ -175,4 +191,5 @@ def _merged(key: str, replies: Sequence[Reply]) -> Reply:
         output_tokens=sum(reply.output_tokens for reply in replies),
         failure=None if failed is None else failed.failure,
         detail=None if failed is None else failed.detail,
+        surplus=sum(reply.surplus for reply in replies),
     )

@@ -39,7 +39,7 @@ class EngineOptions:
     backend: Annotated[Backend, typer.Option(help="vllm: load the model here; openai: ask a server.")] = Backend.VLLM
     base_url: Annotated[
         str | None, typer.Option(help="Address of the server, such as http://localhost:8000/v1 (openai).")
-    ] = None
+    ] = dataclasses.field(default=None, repr=False)
     api_key_variable: Annotated[
         str, typer.Option(help="Environment variable that holds the server's key (openai).")
     ] = "OPENAI_API_KEY"

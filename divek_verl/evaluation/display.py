@@ -134,7 +134,8 @@ def _notes(results: Results) -> Iterator[str]:
         for reason, count in group.failures.items():
             yield f"{group.data_source}: {count} of {group.images} images failed, {reason}"
         for reason, count in group.sample_failures.items():
-            yield f"{group.data_source}: {count} samples failed, {reason}; their images have other samples"
+            done = "dropped" if reason == "more_than_asked" else "failed"
+            yield f"{group.data_source}: {count} samples {done}, {reason}; their images have other samples"
     for failure in results.failures[:SHOWN_FAILURES]:
         yield f"  {failure.data_source} {failure.image_id}: {failure.reason} ({failure.detail or 'no detail'})"
     if len(results.failures) > SHOWN_FAILURES:

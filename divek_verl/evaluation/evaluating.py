@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from divek_verl.engines.base import Engine, for_each
+from divek_verl.engines.client import address
 from divek_verl.engines.rows import Key, read_rows
 from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
@@ -63,6 +64,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.two_step.ask_choice != (self.mode != "one-step"):
             raise SetupError(f"Mode {self.mode} and ask_choice={self.two_step.ask_choice} contradict each other.")
+        if self.base_url is not None:
+            object.__setattr__(self, "base_url", address(self.base_url))
         if self.resamples < 1 or self.in_flight < 1:
             raise SetupError("An evaluation needs at least 1 resample and 1 image in flight.")
 
@@ -107,7 +110,7 @@ class EvaluationFolder:
             if self._questions.exists():
                 raise SetupError(f"{folder} holds the records of something else: name another folder.") from None
             found = wanted
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if found != wanted:
             changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]

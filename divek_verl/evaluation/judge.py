@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from divek_verl.engines.client import NO_KEY, address, open_client, said, token_count
 from divek_verl.errors import SetupError
 from divek_verl.files import append_line, read_lines
 from divek_verl.records import FailureReason
@@ -64,8 +65,8 @@ class JudgeSettings:
     """
 
     model: str
-    base_url: str | None = None
-    api_key: str | None = None
+    base_url: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     cache: Path | None = None
     max_concurrency: int = 16
     max_retries: int = 5
@@ -98,12 +99,12 @@ class JudgeCount:
 
 
 class VerdictCache:
-    """Decided verdicts on disk by truth, prediction, model and prompt; ``torn`` counts unreadable lines."""
+    """Decided verdicts on disk by truth, prediction, model, server and prompt; ``torn`` counts unreadable lines."""
 
-    def __init__(self, path: Path | None, model: str) -> None:
+    def __init__(self, path: Path | None, model: str, server: str = "") -> None:
         self.path = path
-        self.model = model
-        self.prompt = hashlib.sha256(PROMPT.encode()).hexdigest()[:16]
+        prompt = hashlib.sha256(PROMPT.encode()).hexdigest()[:16]
+        self._identity = {"model": model, "server": server, "prompt": prompt}
         self.torn = 0
         self._verdicts: dict[Pair, Verdict] = {}
         if path is None:
@@ -115,7 +116,8 @@ class VerdictCache:
             raise SetupError(f"The judge's cache {path} cannot be used ({error.strerror}): name another.") from None
         for record in records:
             try:
-                if (record["model"], record["prompt"]) != (self.model, self.prompt):
+                # Lines of earlier releases name no server: that model may have been another one.
+                if any(record.get(name) != value for name, value in self._identity.items()):
                     continue
                 pair = Pair(record["truth"], record["prediction"])
                 verdict = Verdict(record["same"], None, record["input_tokens"], record["output_tokens"])
@@ -135,28 +137,20 @@ class VerdictCache:
         self._verdicts[pair] = verdict
         if self.path is not None:
             tokens = {"input_tokens": verdict.input_tokens, "output_tokens": verdict.output_tokens}
-            identity = {**asdict(pair), "model": self.model, "prompt": self.prompt}
-            append_line(self.path, {**identity, "same": verdict.same, **tokens})
+            append_line(self.path, {**asdict(pair), **self._identity, "same": verdict.same, **tokens})
 
 
 class OpenAIJudge:
     """Asks a model whether two names mean the same class; leaving its context closes its connections."""
 
     def __init__(self, settings: JudgeSettings) -> None:
-        from openai import AsyncOpenAI
-
         self.settings = settings
-        self.cache = VerdictCache(settings.cache, settings.model)
         self.counted = JudgeCount()
         self._slots = asyncio.Semaphore(settings.max_concurrency)
-        self._client = AsyncOpenAI(
-            # A local server needs no key, but the client needs some text.
-            api_key=settings.api_key or os.environ.get("OPENAI_API_KEY") or "none",
-            base_url=settings.base_url,
-            # The client waits twice as long after each try, with jitter, and respects Retry-After headers.
-            max_retries=settings.max_retries,
-            timeout=settings.timeout,
-        )
+        self._key = settings.api_key or os.environ.get("OPENAI_API_KEY") or NO_KEY
+        # The client waits twice as long after each try, with jitter, and respects Retry-After headers.
+        self._client = open_client(settings.base_url, self._key, settings.timeout, settings.max_retries)
+        self.cache = VerdictCache(settings.cache, settings.model, address(str(self._client.base_url)))
 
     async def __aenter__(self) -> "OpenAIJudge":
         return self
@@ -201,8 +195,8 @@ class OpenAIJudge:
             )
             self.counted.retries += response.retries_taken
             return _verdict(response.parse())
-        except (openai.OpenAIError, ValueError) as error:
-            self.counted.error = f"{type(error).__name__}: {error}"
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
+            self.counted.error = said(f"{type(error).__name__}: {error}", self._key, self.settings.base_url)
             status = error.status_code if isinstance(error, openai.APIStatusError) else 0
             if isinstance(error, openai.APITimeoutError) or status == 408:
                 reason = FailureReason.TIMEOUT
@@ -241,10 +235,13 @@ def parse_verdict(reply: str) -> bool | None:
 
 
 def _verdict(completion: object) -> Verdict:
-    """The verdict in a response; any part of it may be missing, because servers of this protocol differ."""
+    """The verdict in a response; any part of it may be missing, because servers of this protocol differ.
+
+    Raises:
+        ValueError: a number of tokens cannot be one.
+    """
     usage = getattr(completion, "usage", None)
-    tokens = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    counts = [count if isinstance(count, int) and not isinstance(count, bool) else 0 for count in tokens]
+    counts = [token_count(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens")]
     choices = getattr(completion, "choices", None)
     try:
         content = choices[0].message.content  # type: ignore[index]

@@ -13,7 +13,8 @@ class EvaluationRecord(QuestionRecord):
     """A run's record with what evaluation adds.
 
     Seconds and cache hits differ between machines and stay 0, so that equal models, data and seeds give equal lines.
-    ``sample_failure`` says why some of the ``num_samples`` are missing while others came; ``failed_step`` names the
+    ``sample_failure`` says why some of the ``num_samples`` are missing while others came; ``surplus_samples`` counts
+    those beyond ``num_samples``, which were dropped; ``failed_step`` names the
     question that ``failure`` ended. The K samples share one prompt, which ``input_tokens`` counts once. ``judged``:
     name -> ``same``, ``different`` or ``unjudged: <reason>``. ``unjudged``: measure -> how much higher if all that were
     right.
@@ -23,6 +24,7 @@ class EvaluationRecord(QuestionRecord):
     chosen: str | None = None
     two_step: float = 0.0
     sample_failure: str | None = None
+    surplus_samples: int = 0
     failed_step: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
@@ -46,6 +48,7 @@ def record_of(row: PreparedRow, answer: TwoStepAnswer, settings: TwoStepSettings
         num_samples=settings.num_samples,
         input_tokens=opened.prompt_tokens,
         output_tokens=opened.output_tokens,
+        surplus_samples=opened.surplus,
     )
     missing = settings.num_samples - len(opened.texts)
     record.set_votes(MinedVotes(*row.key, answer.votes, truncated=opened.truncated, failed=missing))

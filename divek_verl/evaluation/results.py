@@ -76,7 +76,9 @@ class Group(_Model):
         "two_step counts it, recall does not"
     )
     failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
-    sample_failures: dict[str, int] = Field({}, description="reason -> missing samples of images that did not fail")
+    sample_failures: dict[str, int] = Field(
+        {}, description="reason -> missing samples, and for more_than_asked dropped ones, of images that did not fail"
+    )
     per_class: list[ClassScore]
 
 

@@ -25,6 +25,7 @@ from divek_verl.evaluation.results import (
     McNemar,
     OverDataSets,
 )
+from divek_verl.records import FailureReason
 
 # The 95 % interval.
 QUANTILES = (0.025, 0.975)
@@ -182,6 +183,8 @@ def _group(
     for record in records:
         if record.sample_failure is not None:
             sample_failures[record.sample_failure] += record.failed_samples
+        if record.surplus_samples:
+            sample_failures[FailureReason.MORE_THAN_ASKED.value] += record.surplus_samples
     return Group(
         data_source=source,
         dataset=dataset,

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines.conftest import NAMES
+from engines.conftest import NAMES, damaged_avif
 from engines.server import Answer, completion, refusal, serving
 
 from divek_verl import cli
@@ -115,6 +116,30 @@ def test_a_failed_image_is_named_counted_and_tried_again(
         assert divek_mine(url, data, out) == 0
     assert len(read_votes_file(out).votes) == 5
     assert "mined 2 images" in capsys.readouterr().out
+
+
+def test_more_samples_than_asked_for_are_dropped_and_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "votes.jsonl"
+    with serving(Counting(lambda number: (200, completion(ANSWERS * 8 + ANSWERS[:2]), 0))) as url:
+        assert divek_mine(url, data, out) == 0
+    said = capsys.readouterr().out
+    assert "24 samples of 6 images" in said and ", 0.0 % failed" in said
+    assert "dropped 180 samples: more_than_asked" in said
+    assert {(votes.votes.total, votes.failed) for votes in read_votes_file(out).votes} == {(4, 0)}
+
+
+def test_pipes_and_whatever_a_reader_raises_are_unreadable(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(2):
+        (data / "images" / f"train-{index}.png").unlink()
+    os.mkfifo(data / "images" / "train-0.png")
+    (data / "images" / "train-1.png").write_bytes(damaged_avif())
+    with serving(Counting()) as url:
+        assert divek_mine(url, data, tmp_path / "votes.jsonl") == 0
+    assert "no votes for 2 images: unreadable_image" in capsys.readouterr().out
 
 
 def test_a_run_in_which_all_fails_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from divek_verl.engines.vllm_engine import engine_arguments
 
 SECONDS_TO_START = 500.0
 
-# What the server does with one request: status, body (JSON, text or bytes), seconds to wait first.
+# What the server does with one request: status, body (JSON, text, bytes or an endless drip), seconds to wait first.
 Answer = tuple[int, Any, float]
 
 
@@ -37,6 +37,10 @@ def completion(texts: Sequence[str], finish: str = "stop", cached: int | None = 
 
 def refusal(message: str, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": None}}
+
+
+class Drip:
+    """A body of which one byte comes every 50 ms: no single read takes long."""
 
 
 class Script:
@@ -74,14 +78,15 @@ class AtWork:
 
 
 @contextmanager
-def serving(script: Callable[[dict[str, Any]], Answer]) -> Iterator[str]:
-    """The base URL of a server that answers chat completions by ``script`` and lists one model."""
+def serving(script: Callable[[dict[str, Any]], Answer], models: Any = None) -> Iterator[str]:
+    """The base URL of a server that answers chat completions by ``script`` and lists one model, or sends ``models``."""
+    listing = {"object": "list", "data": [{"id": "m", "object": "model"}]} if models is None else models
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._send(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+            self._send(200, listing)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -90,8 +95,9 @@ def serving(script: Callable[[dict[str, Any]], Answer]) -> Iterator[str]:
             self._send(status, answer)
 
         def _send(self, status: int, answer: Any) -> None:
-            as_json = not isinstance(answer, str | bytes)
-            text = json.dumps(answer) if as_json else answer
+            drips = isinstance(answer, Drip)
+            as_json = not isinstance(answer, str | bytes | Drip)
+            text = json.dumps(answer) if as_json else " " * 1000 if drips else answer
             content = text.encode() if isinstance(text, str) else text
             try:
                 self.send_response(status)
@@ -100,7 +106,10 @@ def serving(script: Callable[[dict[str, Any]], Answer]) -> Iterator[str]:
                 # The client waits as long as the server asks; without it, half a second and more.
                 self.send_header("Retry-After-Ms", "1")
                 self.end_headers()
-                self.wfile.write(content)
+                for number in range(len(content) if drips else 0):
+                    self.wfile.write(content[number : number + 1])
+                    time.sleep(0.05)
+                self.wfile.write(b"" if drips else content)
             except ConnectionError:
                 return  # the client gave up
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from divek_verl.engines import open_engine
+from divek_verl.engines import client, open_engine, openai_engine
 from divek_verl.engines.base import Reply, Request, Sampling
 from divek_verl.engines.options import Backend, EngineOptions
 from divek_verl.errors import SetupError
 
-from .server import AtWork, Script, completion, refusal, serving
+from .server import AtWork, Drip, Script, completion, refusal, serving
 
 SAMPLING = Sampling(max_new_tokens=8, repetition_penalty=1.0, seed=3)
 
@@ -37,6 +38,14 @@ def ask(script: Callable, request: Request, sampling: Sampling = SAMPLING, **cha
 
     with serving(script) as url:
         return asyncio.run(once(url))
+
+
+def with_usage(**usage: Any) -> dict[str, Any]:
+    return {**completion(["a", "b", "c"]), "usage": usage}
+
+
+# What is no number of tokens.
+COUNTS = ("11", 1e308, 10**400, -1, True, [])
 
 
 def test_one_request_brings_all_samples() -> None:
@@ -118,6 +127,9 @@ def test_a_passing_fault_is_asked_again(status: int) -> None:
         ((200, {"choices": [{"index": 0}]}, 0), "malformed_reply"),
         ((400, refusal("This model's maximum context length is 4096 tokens."), 0), "overlong_prompt"),
         ((400, refusal("no pictures of people"), 0), "refused_request"),
+        ((200, b'{"choices":' * 100_000, 0), "malformed_reply"),
+        *[((200, with_usage(prompt_tokens=count), 0), "malformed_reply") for count in COUNTS],
+        ((200, with_usage(completion_tokens=1e308), 0), "malformed_reply"),
     ],
 )
 def test_a_lasting_fault_is_a_named_failure(answer: Any, reason: str) -> None:
@@ -126,9 +138,85 @@ def test_a_lasting_fault_is_a_named_failure(answer: Any, reason: str) -> None:
     assert reply.detail
 
 
-def test_a_server_that_hangs_is_a_timeout() -> None:
-    reply = ask(Script((200, completion(["a"]), 3)), question(), timeout=0.3, retries=0)
+@pytest.mark.parametrize("answer", [(200, completion(["a"]), 3), (200, Drip(), 0)])
+def test_a_server_that_hangs_or_drips_is_a_timeout(answer: Any) -> None:
+    reply = ask(Script(answer), question(), timeout=0.3, retries=0)
     assert reply.failure == "timeout"
+
+
+def test_more_choices_than_asked_for_are_cut_and_counted() -> None:
+    script = Script((200, completion(["a", "b", "c", "d", "e"], finish="length"), 0))
+    reply = ask(script, question())
+    assert (reply.texts, reply.truncated, reply.surplus, reply.failure) == (("a", "b", "c"), 3, 2, None)
+    # Samples that are asked for one by one are cut one by one.
+    script = Script((200, completion(["a"]), 0), (200, completion(["b", "c"]), 0))
+    reply = ask(script, question())
+    assert (reply.texts, reply.surplus) == (("a", "b", "b"), 2)
+
+
+def test_lone_surrogates_are_cleaned_where_they_come_in() -> None:
+    assert ask(Script((200, completion(["a\ud800b"]), 0)), question(count=1)).texts == ("a\ufffdb",)
+    reply = ask(Script((400, refusal("a\udfffb"), 0)), question())
+    assert "a\ufffdb" in (reply.detail or "")
+
+
+def test_the_text_of_a_server_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = ask(Script((200, completion(["x" * 100_000]), 0)), question(count=1)).texts
+    assert len(text) == 32 * SAMPLING.max_new_tokens
+    assert len(ask(Script((400, refusal("x" * 100_000), 0)), question()).detail or "") == 500
+    monkeypatch.setattr(client, "MAX_REPLY_BYTES", 1000)
+    reply = ask(Script((200, completion(["x" * 2000]), 0)), question(count=1), retries=0)
+    assert reply.failure == "malformed_reply" and "JSON" in (reply.detail or "")
+
+
+@pytest.mark.parametrize("answer", [(400, refusal("no key is like sk-secret-1"), 0), (200, b'{"sk-secret-1', 0)])
+def test_a_key_that_a_server_echoes_is_cut_out(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1")
+    reply = ask(Script(answer), question(), retries=0)
+    assert reply.failure in ("refused_request", "malformed_reply")
+    assert "secret" not in (reply.detail or "secret")
+
+
+def test_a_password_in_the_address_is_used_and_never_shown() -> None:
+    with serving(Script((401, refusal("wrong password pass%40word, pass@word"), 0))) as url:
+        address = url.replace("http://", "http://me:pass%40word@") + "?key=hidden"
+        assert "pass" not in repr(options(address))
+
+        async def once() -> None:
+            async with open_engine(options(address)) as engine:
+                await engine.generate(question(), SAMPLING)
+
+        with pytest.raises(SetupError, match=f"{url} refuses the key") as stopped:
+            asyncio.run(once())
+    assert client.address(address) == url
+    assert not {"pass", "word", "hidden"} & set(str(stopped.value).replace("/", " ").split())
+    assert client.said("Basic pass@word pass%40word", "none", address) == "Basic *** ***"
+
+
+def test_a_key_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\u00e9")
+    with pytest.raises(SetupError, match=r"The key in \$OPENAI_API_KEY is not plain ASCII"):
+        ask(Script((200, completion(["a"]), 0)), question())
+
+
+@pytest.mark.parametrize("models", ["<html>", b"[" * 100_000, b"\xff", {"data": None}, []])
+def test_a_list_of_models_that_cannot_be_read_means_nothing(models: Any) -> None:
+    async def once(url: str) -> Reply:
+        async with open_engine(options(url)) as engine:
+            return await engine.generate(question(), SAMPLING)
+
+    with serving(Script((200, completion(["a", "b", "c"]), 0)), models) as url:
+        assert asyncio.run(once(url)).texts == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/v1"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    async def start() -> None:
+        async with open_engine(options(url)):
+            pass
+
+    with pytest.raises(SetupError, match="is no address of a server"):
+        asyncio.run(start())
 
 
 def test_what_came_before_a_fault_is_kept() -> None:
@@ -175,6 +263,22 @@ def test_no_server_stops_with_a_sentence() -> None:
 
     with pytest.raises(SetupError, match="Nothing answers at"):
         asyncio.run(start())
+
+
+def test_the_start_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_engine, "START_TIMEOUT_S", 0.3)
+
+    async def start(url: str) -> None:
+        async with open_engine(options(url, timeout=60.0)):
+            pass
+
+    started = time.monotonic()
+    with (
+        serving(Script((200, {}, 0)), Drip()) as url,
+        pytest.raises(SetupError, match="it does not answer in time"),
+    ):
+        asyncio.run(start(url))
+    assert time.monotonic() - started < 20  # the body takes 50 s
 
 
 def test_no_more_images_are_in_flight_than_allowed() -> None:

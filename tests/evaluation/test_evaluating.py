@@ -272,6 +272,23 @@ def test_samples_that_did_not_come_are_counted_by_reason_where_others_did(data: 
     assert shown in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_surplus_samples_are_a_counted_oddity(data: list[Path], tmp_path: Path) -> None:
+    def adds(request: Request, sampling: Sampling) -> Reply:
+        return replace(POLICY(request, sampling), surplus=14 if request.key.endswith("base-003/open") else 0)
+
+    results, _ = Run(data[:1], tmp_path / "out", adds)()
+    (group,) = results.groups
+    assert (group.sample_failures, group.failed) == ({"more_than_asked": 14}, 0.0)
+    shown = "divek/flags/base: 14 samples dropped, more_than_asked"
+    assert shown in (tmp_path / "out" / "results.html").read_text()
+
+
+def test_a_password_in_the_address_is_in_no_file(data: list[Path], tmp_path: Path) -> None:
+    results, _ = Run(data[:1], tmp_path / "out", base_url="http://me:hunter22@host/v1?key=hunter22")()
+    assert results.base_url == "http://host/v1"
+    assert all(b"hunter22" not in path.read_bytes() for path in (tmp_path / "out").iterdir())
+
+
 def test_failed_images_are_asked_again_where_that_is_wanted(data: list[Path], tmp_path: Path) -> None:
     Run(data, tmp_path / "whole")()
     down = Run(data, tmp_path / "out", lambda request, sampling: Reply(request.key, failure="server_error"))

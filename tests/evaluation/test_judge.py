@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines.server import Answer, AtWork, Script, completion
+from engines.server import Answer, AtWork, Drip, Script, completion
 from engines.server import serving as serving_script
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,8 +115,9 @@ def test_a_refusal_is_not_repeated(status: int) -> None:
     assert str(status) in (judge.counted.error or "")
 
 
-def test_a_server_that_does_not_answer_in_time() -> None:
-    verdict, judge, _ = verdict_of((200, {}, 0.6), timeout=0.2, max_retries=1)
+@pytest.mark.parametrize("answer", [(200, {}, 0.6), (200, Drip(), 0.0)])
+def test_a_server_that_does_not_answer_in_time(answer: Answer) -> None:
+    verdict, judge, _ = verdict_of(answer, timeout=0.2, max_retries=1)
     assert (verdict.same, verdict.reason, judge.counted.retries) == (None, "timeout", 1)
 
 
@@ -146,6 +147,11 @@ def test_a_server_that_is_not_there() -> None:
         {"choices": [{"message": {"content": [{"type": "text", "text": '{"same": true}'}]}}]},
         completion([None]),  # type: ignore[list-item]
         b"\xff\xfe\x00",
+        b'{"choices":' * 100_000,
+        *[
+            {**completion(['{"same": true}']), "usage": {"prompt_tokens": count}}
+            for count in ("11", 1e308, 10**400, -1)
+        ],
     ],
 )
 def test_a_malformed_response_is_unjudged(content: Any) -> None:
@@ -194,6 +200,26 @@ def test_a_failure_is_not_cached(tmp_path: Path) -> None:
         assert judged(settings)[0][GULL].same is True
 
 
+def test_a_key_that_the_server_echoes_is_not_kept() -> None:
+    _, judge, _ = verdict_of((400, {"error": {"message": "not sk-secret-1"}}, 0.0), api_key="sk-secret-1")
+    assert "secret" not in (judge.counted.error or "secret")
+    assert "secret" not in repr(judge.settings)
+
+
+def test_another_server_has_its_own_verdicts(tmp_path: Path) -> None:
+    script = Script(SAME, DIFFERENT)
+    with serving(script) as settings:
+        settings = replace(settings, cache=tmp_path / "verdicts.jsonl")
+        other = replace(
+            settings, base_url=(settings.base_url or "").replace("http://", "http://me:password@") + "/other"
+        )
+        assert judged(settings)[0][GULL].same is True
+        assert judged(other)[0][GULL].same is False
+        assert judged(other)[1].counted.from_cache == 1
+    assert "password" not in (tmp_path / "verdicts.jsonl").read_text()
+    assert len(script.requests) == 2
+
+
 def test_another_model_and_another_wording_have_their_own_verdicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +227,7 @@ def test_another_model_and_another_wording_have_their_own_verdicts(
     VerdictCache(path, "large").put(GULL, Verdict(True))
     assert VerdictCache(path, "large").get(GULL) == Verdict(True)
     assert VerdictCache(path, "small").get(GULL) is None
+    assert VerdictCache(path, "large", "http://elsewhere/v1").get(GULL) is None
     assert VerdictCache(path, "large").get(Pair("Mew Gull", "Common Gull")) is None
     monkeypatch.setattr("divek_verl.evaluation.judge.PROMPT", "{truth} = {prediction}?")
     assert VerdictCache(path, "large").get(GULL) is None
