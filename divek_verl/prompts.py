@@ -92,6 +92,8 @@ def check_stored_row(name: str, row: Mapping[str, Any], prompt_key: str = "promp
         raise SetupError(f"{name} has the data_source {source!r}, which is no text: prepare the data again.")
     if not is_divek(source):
         return False
+    if not isinstance(row.get("extra_info") or {}, Mapping):
+        raise SetupError(f"{name} has an extra_info that is no record: prepare the data again.")
     reward_model = row.get("reward_model")
     truth = reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
     if not isinstance(truth, str) or not truth:

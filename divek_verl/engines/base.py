@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from divek_verl.engines.client import said
 from divek_verl.images import UnreadableImage
 from divek_verl.prompts import Message
 from divek_verl.records import FailureReason
@@ -111,7 +112,7 @@ class Slots:
             try:
                 return await asyncio.wait_for(reply, self._timeout)
             except UnreadableImage as error:
-                return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=str(error))
+                return Reply(request.key, failure=FailureReason.UNREADABLE_IMAGE, detail=said(error))
             except asyncio.TimeoutError:
                 return Reply(request.key, failure=FailureReason.TIMEOUT, detail=f"no reply after {self._timeout:g} s")
 

@@ -48,7 +48,7 @@ def _merged(actor: Path) -> Path:
     shards = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(actor.glob("model_*.pt"))}
     try:
         known = json.loads((target / MERGED_FROM).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = None
     if known == shards and (target / "config.json").is_file():
         return target

@@ -27,10 +27,13 @@ def open_client(base_url: str | None, key: str, timeout: float, retries: int) ->
     """A client whose every try ends after ``timeout`` seconds; it reads at most ``MAX_REPLY_BYTES``.
 
     Raises:
-        SetupError: the address is no URL.
+        SetupError: the address is no URL, or the key cannot be sent.
     """
     import httpx2
     import openai
+
+    if not (key.isascii() and key.isprintable()):
+        raise SetupError(f"The key for {address(base_url or '')} is not plain ASCII: set the right one.")
 
     class BoundedClient(openai.DefaultAsyncHttpxClient):
         async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -42,8 +45,10 @@ def open_client(base_url: str | None, key: str, timeout: float, retries: int) ->
         async def _whole(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
             response = await super().send(request, **options)
             content = bytearray()
+            # A part of gzip grows a thousandfold at most, one of Brotli or zstd without bounds: those stay as they are.
+            safe = response.headers.get("content-encoding", "gzip").lower() in ("identity", "gzip", "deflate")
             try:
-                async for part in response.aiter_bytes():
+                async for part in response.aiter_bytes() if safe else response.aiter_raw():
                     content += part[: MAX_REPLY_BYTES - len(content)]
                     if len(content) == MAX_REPLY_BYTES:
                         break
@@ -74,14 +79,16 @@ def address(base_url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def said(text: object, key: str, base_url: str | None) -> str:
-    """What a server or the client says, short, without the key, the address's password and lone surrogates."""
+def said(text: object, key: str = "", base_url: str | None = None) -> str:
+    """What a server or the client says, short and on one line, without the key and the address's password."""
     words = str(text)
     password = urlsplit(base_url or "").password or ""
     for secret in (key, password, unquote(password)):
         if len(secret) >= SHORTEST_KEY:
             words = words.replace(secret, "***")
-    return without_surrogates(words[:MAX_DETAIL])
+    words = without_surrogates(words[:MAX_DETAIL])
+    # Control characters would reach a terminal.
+    return "".join(char if char.isprintable() else " " for char in words)
 
 
 def token_count(value: object) -> int:

@@ -44,8 +44,6 @@ class OpenAIEngine:
         from openai import APIConnectionError, APIStatusError
 
         key = os.environ.get(options.api_key_variable) or NO_KEY
-        if not (key.isascii() and key.isprintable()):
-            raise SetupError(f"The key in ${options.api_key_variable} is not plain ASCII: set the right one.")
         client = open_client(options.base_url, key, options.timeout, options.retries)
         engine = cls(client, options, key)
         try:

@@ -204,6 +204,8 @@ def _rows_of(path: Path, found: PreparedRows) -> Iterator[tuple[int, int, int, d
     """Each row with its row group, its index in the group and its index in the file."""
     if path.is_dir():
         raise SetupError(f"{path} is a folder: give --data its parquet files, such as {path / 'val_base.parquet'}.")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise SetupError(f"{path} is no regular file: give --data the parquet file of a prepared set.")
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names

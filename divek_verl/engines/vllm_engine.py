@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from divek_verl.compat import register_vllm_hooks
 from divek_verl.cpu.machine import prepare_machine, share_cores
 from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlong, seed_of
+from divek_verl.engines.client import said
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import PromptBuilder
 from divek_verl.engines.watchdog import running_children, start_watchdog
@@ -82,10 +83,10 @@ class VllmEngine:
             config = AsyncEngineArgs(**arguments, disable_log_stats=silent).create_engine_config(UsageContext.LLM_CLASS)
             llm = AsyncLLM.from_vllm_config(config, disable_log_stats=silent, **llm_options)
         except Exception as error:
-            said = " ".join(str(error).split())
-            said = said if len(said) <= MAX_ERROR_LENGTH else f"{said[:MAX_ERROR_LENGTH]}..."
+            words = " ".join(str(error).split())
+            words = words if len(words) <= MAX_ERROR_LENGTH else f"{words[:MAX_ERROR_LENGTH]}..."
             raise SetupError(
-                f"vLLM did not start with {options.model} ({said}): see its messages above, "
+                f"vLLM did not start with {options.model} ({words}): see its messages above, "
                 "or give --model the folder of a model."
             ) from error
         return cls(llm, prompts, options, start_watchdog(others))
@@ -124,7 +125,7 @@ class VllmEngine:
                 inputs = self._prompts.processor(text=[prompt.text], images=prompt.images or None)
                 overlong = len(inputs["input_ids"][0]) >= self.llm.model_config.max_model_len
             reason = FailureReason.OVERLONG_PROMPT if overlong else FailureReason.ENGINE_ERROR
-            return Reply(request.key, failure=reason, detail=f"{type(cause).__name__}: {cause}")
+            return Reply(request.key, failure=reason, detail=said(f"{type(cause).__name__}: {cause}"))
         finally:
             self._at_work[copy] -= 1
         tokens = [completion.token_ids for completion in last.outputs]

@@ -58,6 +58,7 @@ def record_of(row: PreparedRow, answer: TwoStepAnswer, settings: TwoStepSettings
         record.set_question(answer.question)
     if chosen is not None and chosen.texts:
         record.choices, record.completions, record.chosen = [answer.letter], [chosen.texts[0]], answer.chosen
+        record.surplus_samples += chosen.surplus
         record.choice_truncated = chosen.truncated > 0
         record.input_tokens += chosen.prompt_tokens
         record.output_tokens += chosen.output_tokens

@@ -78,7 +78,7 @@ def read_run(run_dir: Path) -> Run:
         _read_metrics_into(run, metrics)
     try:
         summary = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # it is optional, and must not stop the report
+    except (OSError, ValueError, RecursionError):  # it is optional, and must not stop the report
         summary = None
     if isinstance(summary, dict):
         plain = {key: value for key, value in summary.items() if isinstance(value, str | int | float | bool)}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,8 @@ def test_a_file_that_is_not_there_or_no_parquet(data: Path) -> None:
     wrong("cannot be read as parquet", data / "text.parquet")
     wrong("no column 'data_source'", write(data, {"a": 1}))
     wrong("is a folder: give --data its parquet files", data)
+    os.mkfifo(data / "pipe.parquet")
+    wrong("is no regular file", data / "pipe.parquet")
 
 
 def test_pixel_bounds_that_cannot_work(data: Path) -> None:
@@ -198,6 +201,7 @@ def asked(text: str) -> list[dict[str, str]]:
         ({"data_source": 7}, "the data_source 7, which is no text"),
         ({"prompt": None}, "a prompt that is no list of messages"),
         ({"prompt": asked("")}, "a prompt that is no list of messages"),
+        ({"extra_info": "train-0"}, "an extra_info that is no record"),
     ],
 )
 def test_a_row_that_cannot_be_asked_is_refused_by_its_number_in_training_too(
