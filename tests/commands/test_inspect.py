@@ -1,9 +1,12 @@
 """``divek inspect``: the summary and the page."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prepare.layouts import cub, paint
 from prepare.running import images, prepare
@@ -31,17 +34,26 @@ def test_the_summary_counts(birds: Path, capsys: pytest.CaptureFixture[str], mon
 def test_sizes_are_of_the_upright_picture_and_unreadable_ones_are_named(birds: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    first, second, third = images(birds, "train")[:3]
+    first, second, third, fourth = images(birds, "train")[:4]
     root = tmp_path / "CUB_200_2011/images"
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(root / first, "JPEG", exif=exif)
     (root / second).unlink()
     (root / third).write_text("no picture")
+    (root / fourth).unlink()
+    os.mkfifo(root / fourth)
     summary = summarise(birds, "train")
     assert (max(summary.widths), max(summary.heights)) == (20, 40)
-    assert summary.unreadable == [second, third]
+    assert summary.unreadable == [second, third, fourth]
     assert summary.classes.total() == 24
+
+
+def test_a_row_without_a_picture_is_one_sentence(birds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pq.read_table(birds / "train.parquet").to_pylist()
+    pq.write_table(pa.Table.from_pylist([*rows[:2], {**rows[2], "images": None}]), birds / "train.parquet")
+    assert cli.run(["inspect", str(birds)]) == 2
+    assert "Row 2 of" in (said := capsys.readouterr().err) and "has 0 pictures" in said
 
 
 def test_prompts_are_counted_as_training_counts_them(
