@@ -88,28 +88,27 @@ def check_stored_row(name: str, row: Mapping[str, Any], prompt_key: str = "promp
             than its prompt has places for, at least one.
     """
     source, prompt, images = row.get("data_source"), row.get(prompt_key), row.get(image_key) or []
-    if not isinstance(source, str):
-        raise SetupError(f"{name} has the data_source {source!r}, which is no text: prepare the data again.")
-    if not is_divek(source):
+    if isinstance(source, str) and not is_divek(source):
         return False
-    if not isinstance(row.get("extra_info") or {}, Mapping):
-        raise SetupError(f"{name} has an extra_info that is no record: prepare the data again.")
-    reward_model = row.get("reward_model")
-    truth = reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
-    if not isinstance(truth, str) or not truth:
-        raise SetupError(f"{name} has the truth {truth!r}, which is no class name: prepare the data again.")
-    if not isinstance(prompt, list) or not all(isinstance(each, Mapping) and each.get("content") for each in prompt):
-        raise SetupError(f"{name} has a prompt that is no list of messages with text: prepare the data again.")
-    places = sum(str(message["content"]).count(PLACEHOLDER) for message in prompt)
-    if places != len(images) or not images:
-        raise SetupError(
-            f"{name} has {len(images)} pictures, and its prompt {places} times {PLACEHOLDER}: prepare the data again."
-        )
-    for image in images:
-        given = [image.get("bytes"), image.get("image")] if isinstance(image, Mapping) else []
-        if not any(isinstance(each, str | bytes) and each for each in given):
-            raise SetupError(f"{name} has a picture with neither a path nor bytes: prepare the data again.")
-    return True
+    records = [row.get("reward_model"), *(prompt if isinstance(prompt, list) else [])]
+    reward_model, *messages = [record if isinstance(record, Mapping) else {} for record in records]
+    truth, contents = reward_model.get("ground_truth"), [message.get("content") for message in messages]
+    places = sum(str(content).count(PLACEHOLDER) for content in contents)
+    if not isinstance(source, str):
+        problem = f"the data_source {source!r}, which is no text"
+    elif not isinstance(row.get("extra_info") or {}, Mapping):
+        problem = "an extra_info that is no record"
+    elif not isinstance(truth, str) or not truth:
+        problem = f"the truth {truth!r}, which is no class name"
+    elif not contents or not all(contents):
+        problem = "a prompt that is no list of messages with text"
+    elif places != len(images) or not images:
+        problem = f"{len(images)} pictures, and its prompt {places} times {PLACEHOLDER}"
+    elif not all(isinstance(each, Mapping) and (each.get("bytes") or each.get("image")) for each in images):
+        problem = "a picture with neither a path nor bytes"
+    else:
+        return True
+    raise SetupError(f"{name} has {problem}: prepare the data again.")
 
 
 def parse_data_source(data_source: str) -> tuple[str, str]:

@@ -118,9 +118,8 @@ class Settings(BaseModel):
     answer_weight: Weight = Field(default=1.0, description="Reward for the right option.")
     min_think_characters: Count = Field(
         default=1,
-        description="Visible characters (letters, digits, punctuation, symbols) that the think element needs for the "
-        "format reward. A higher bar pays for longer reasoning: rollouts below it lose format_weight, so that GRPO "
-        "pushes lengths over it and no further.",
+        description="Visible characters that the think element needs for the format reward. A higher bar pays for "
+        "longer reasoning: rollouts below it lose format_weight, so that GRPO pushes lengths over it and no further.",
     )
     max_images_in_flight: Count = Field(
         default=64,

@@ -76,9 +76,7 @@ class Group(_Model):
         "two_step counts it, recall does not"
     )
     failures: dict[str, int] = Field(description="'<step>: <reason>' -> images")
-    sample_failures: dict[str, int] = Field(
-        {}, description="reason -> missing samples, and for more_than_asked dropped ones, of images that did not fail"
-    )
+    sample_failures: dict[str, int] = Field({}, description="reason -> missing or dropped samples of other images")
     per_class: list[ClassScore]
 
 

@@ -196,6 +196,8 @@ def asked(text: str) -> list[dict[str, str]]:
         ({"images": ["images/train-0.png"]}, "a picture with neither a path nor bytes"),
         ({"reward_model": {"ground_truth": None}}, "the truth None, which is no class name"),
         ({"reward_model": {"ground_truth": 3}}, "the truth 3, which is no class name"),
+        ({"reward_model": "Chad", "prompt": ["<image>"]}, "the truth None, which is no class name"),
+        ({"prompt": ["<image>which?"]}, "a prompt that is no list of messages"),
         ({"reward_model": None}, "the truth None, which is no class name"),
         ({"data_source": None}, "the data_source None, which is no text"),
         ({"data_source": 7}, "the data_source 7, which is no text"),
