@@ -26,11 +26,7 @@ def dump(record: object) -> str:
 
 def without_surrogates(text: str) -> str:
     """``text`` with U+FFFD for each half of a surrogate pair, which no file in UTF-8 can hold."""
-    try:
-        text.encode("utf-8")
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def append_line(path: Path, record: JsonObject) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NO_KEY = "none"
 # The rest of a longer reply is not read, so that it is no valid JSON.
 MAX_REPLY_BYTES = 16 * 2**20
+# The first words of an error name its cause.
 MAX_DETAIL = 500
 MAX_TOKENS = 10**9
 # Shorter keys are placeholders; cutting them out would spoil ordinary words.

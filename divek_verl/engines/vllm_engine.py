@@ -28,8 +28,6 @@ CPU_MODEL_LEN = 4096
 # The model in its scheduler's process, as on one GPU. vLLM turns the short name, "uni", into "mp" on a CPU
 # (vllm/platforms/cpu.py), where a process that only waits for the model keeps a core busy (vLLM #34670).
 CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-# The first words of an error at the start name the cause; a whole one can go on for pages.
-MAX_ERROR_LENGTH = 300
 
 
 class VllmEngine:
@@ -83,10 +81,8 @@ class VllmEngine:
             config = AsyncEngineArgs(**arguments, disable_log_stats=silent).create_engine_config(UsageContext.LLM_CLASS)
             llm = AsyncLLM.from_vllm_config(config, disable_log_stats=silent, **llm_options)
         except Exception as error:
-            words = " ".join(str(error).split())
-            words = words if len(words) <= MAX_ERROR_LENGTH else f"{words[:MAX_ERROR_LENGTH]}..."
             raise SetupError(
-                f"vLLM did not start with {options.model} ({words}): see its messages above, "
+                f"vLLM did not start with {options.model} ({said(error)}): see its messages above, "
                 "or give --model the folder of a model."
             ) from error
         return cls(llm, prompts, options, start_watchdog(others))
