@@ -18,7 +18,7 @@ NO_KEY = "none"
 # The rest of a longer reply is not read, so that it is no valid JSON.
 MAX_REPLY_BYTES = 16 * 2**20
 # The first words of an error name its cause.
-MAX_DETAIL = 500
+MAX_DETAIL = 300
 MAX_TOKENS = 10**9
 # Shorter keys are placeholders; cutting them out would spoil ordinary words.
 SHORTEST_KEY = 6

@@ -167,7 +167,7 @@ def test_what_a_server_says_is_one_line_that_no_terminal_obeys() -> None:
 def test_the_text_of_a_server_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = ask(Script((200, completion(["x" * 100_000]), 0)), question(count=1)).texts
     assert len(text) == 32 * SAMPLING.max_new_tokens
-    assert len(ask(Script((400, refusal("x" * 100_000), 0)), question()).detail or "") == 500
+    assert len(ask(Script((400, refusal("x" * 100_000), 0)), question()).detail or "") == client.MAX_DETAIL
     monkeypatch.setattr(client, "MAX_REPLY_BYTES", 1000)
     reply = ask(Script((200, completion(["x" * 2000]), 0)), question(count=1), retries=0)
     assert reply.failure == "malformed_reply" and "JSON" in (reply.detail or "")
