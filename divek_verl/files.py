@@ -117,7 +117,7 @@ def lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SetupError(f"{path} is being written by another process: wait for it, or give another --out.") from None
+        raise SetupError(f"{path} is being written by another process: wait for it, or name another one.") from None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ One line of ``questions.jsonl`` is one record. Nothing here needs Ray or verl.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
@@ -37,6 +37,7 @@ class FailureReason(str, Enum):
         return member
 
     EASY = "easy", "The policy already answers the true class, so there is nothing to learn."
+    EASY_LATELY = "easy_lately", "The image was easy at its last visit and rests (divek.revisit_easy)."
     UNREADABLE_IMAGE = "unreadable_image", "The picture is missing, damaged, too large or too small."
     OVERLONG_PROMPT = "overlong_prompt", "The open question does not fit into the prompt length."
     OVERLONG_QUESTION = "overlong_question", "The multiple-choice question does not fit into the prompt length."
@@ -91,6 +92,7 @@ class QuestionRecord:
         choices: the letter that each rollout chose; None where it names no option.
         rollout_failures: reason -> rollouts that brought no completion.
         prompt_tokens, cached_tokens: prompt tokens of the K samples, and how many of them came from the cache.
+        attempt: number of the start of the run that wrote it; a resumed run has several.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
@@ -129,6 +131,7 @@ class QuestionRecord:
     rollout_seconds: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    attempt: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -203,6 +206,20 @@ class QuestionRecord:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "line"
             raise SetupError(f"A line is not a question record ({where}: {first['msg']}).") from None
+
+
+def without_repeated(records: Sequence[Record]) -> list[Record]:
+    """The records without those that a resume made void: of steps that a later attempt of the run did again."""
+    first: dict[tuple[str, int], int] = {}
+    for each in records:
+        first[each.split, each.attempt] = min(each.step, first.get((each.split, each.attempt), each.step))
+    limits = {
+        (split, attempt): min(
+            (step for (of, later), step in first.items() if of == split and later > attempt), default=None
+        )
+        for split, attempt in first
+    }
+    return [each for each in records if (limit := limits[each.split, each.attempt]) is None or each.step < limit]
 
 
 @functools.cache

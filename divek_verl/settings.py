@@ -112,6 +112,11 @@ class Settings(BaseModel):
         description="With skip_easy: an image is easy if the truth has at least this share of the votes that name a "
         "class of the list.",
     )
+    revisit_easy: Count = Field(
+        default=1,
+        description="With skip_easy: an image that was easy is asked again at every N-th visit and rests in between, "
+        "which costs no samples. 1 asks it at each visit.",
+    )
     format_weight: Weight = Field(
         default=1.0, description="Reward for <think>...</think><answer>...</answer> with visible text in both."
     )
@@ -120,6 +125,15 @@ class Settings(BaseModel):
         default=1,
         description="Visible characters that the think element needs for the format reward. A higher bar pays for "
         "longer reasoning: rollouts below it lose format_weight, so that GRPO pushes lengths over it and no further.",
+    )
+    val_num_samples: Count | None = Field(
+        default=None,
+        description="K in validation, which samples every image again; null takes num_samples. Fewer are faster, and "
+        "change what recall and pass@K mean.",
+    )
+    val_max_images: Count | None = Field(
+        default=None,
+        description="Maximum number of validation images of each data source, drawn with divek.seed; null takes all.",
     )
     max_images_in_flight: Count = Field(
         default=64,
@@ -130,6 +144,12 @@ class Settings(BaseModel):
         default=None,
         description="Maximum number of replacements for skipped images in one step; above it the run stops with an "
         "error. null means ten times data.train_batch_size.",
+    )
+    ask_ahead: bool = Field(
+        default=True,
+        description="With trainer_mode=sync: ask for so many images that enough should be left over after skips, at "
+        "the share that was skipped in the last steps. A group too many is trained on in the next step, one policy "
+        "version late. false replaces skipped images one for one, which takes several rounds of mining in a step.",
     )
     mining_timeout: Positive = Field(
         default=600.0,
@@ -185,6 +205,10 @@ class Settings(BaseModel):
     def rules(self) -> QuestionRules:
         """How votes become a question."""
         return QuestionRules(**{field.name: getattr(self, field.name) for field in fields(QuestionRules)})
+
+    def samples_in(self, split: str) -> int:
+        """K in ``train`` or ``val``."""
+        return self.num_samples if split == "train" else self.val_num_samples or self.num_samples
 
     @property
     def reuses_votes(self) -> bool:

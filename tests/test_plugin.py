@@ -12,6 +12,7 @@ from divek_verl.errors import SetupError
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 MAIN = ("-m", "verl.trainer.main_ppo")
 NEEDED = ("data.train_files=/data/train.parquet", "actor_rollout_ref.model.path=/model")
+WEIGHTS = {"format_weight": 1.0, "answer_weight": 1.0, "min_think_characters": 1}
 # What verl's own checks ask for in every run.
 VERL_NEEDS = (
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
@@ -30,7 +31,7 @@ def _composed(result: subprocess.CompletedProcess[str]) -> DictConfig:
 def _assert_ours(config: DictConfig) -> None:
     reward = config.reward.custom_reward_function
     assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
-    assert OmegaConf.to_container(reward.reward_kwargs, resolve=True) == {"format_weight": 1.0, "answer_weight": 1.0}
+    assert OmegaConf.to_container(reward.reward_kwargs, resolve=True) == WEIGHTS
     assert (config.data.custom_cls.path, config.data.custom_cls.name) == (
         "pkg://divek_verl.trainer.dataset",
         "DiveKDataset",
@@ -158,7 +159,7 @@ def test_the_baseline_composes_with_one_word_and_has_no_second_step(compose: Any
     config = compose("reward=virft", "algorithm.adv_estimator=grpo", *NEEDED)
     reward = config.reward.custom_reward_function
     assert (reward.path, reward.name) == ("pkg://divek_verl.reward", "compute_score")
-    assert dict(reward.reward_kwargs) == {"open_questions": True, "format_weight": 1.0, "answer_weight": 1.0}
+    assert dict(reward.reward_kwargs) == {"open_questions": True, **WEIGHTS}
     assert config.data.custom_cls.name == "DiveKDataset"
     records = {"run_dir": config.trainer.default_local_dir}
     assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136, **records}

@@ -5,7 +5,7 @@ import pytest
 
 from divek_verl.errors import SetupError
 from divek_verl.question import Question
-from divek_verl.records import FailureReason, QuestionRecord, sentence_of
+from divek_verl.records import FailureReason, QuestionRecord, sentence_of, without_repeated
 from divek_verl.votes import MinedVotes, Votes
 
 # The contract of questions.jsonl: report, evaluation and benchmarks read these.
@@ -128,3 +128,17 @@ def test_every_reason_has_one_sentence_and_is_plain_text() -> None:
         assert json.dumps(reason) == f'"{reason}"' == f'"{reason.value}"'
         assert sentence_of(reason.value) == reason.sentence
     assert sentence_of("ValueError") == ""
+
+
+# ------------------------------------------------------------------------------------------ resumed runs
+
+
+def test_steps_that_a_resume_did_again_count_once() -> None:
+    """Killed inside step 3, resumed from the checkpoint of step 1, killed again, resumed from that of step 3."""
+    first = [asked(step=step) for step in (1, 2, 3)]
+    second = [asked(step=step, attempt=1) for step in (2, 3, 4)]
+    third = [asked(step=step, attempt=2) for step in (4, 5)]
+    measured = [asked(step=0, split="val"), asked(step=3, split="val", attempt=1)]
+    kept = without_repeated([*first, *measured, *second, *third])
+    assert kept == [first[0], *measured, *second[:2], *third]
+    assert without_repeated(first) == first

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from divek_verl.errors import SetupError
 from divek_verl.files import read_lines
-from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, QuestionRecord
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, QuestionRecord, without_repeated
 
 SUMMARY_FILE = "summary.json"
 
@@ -21,7 +21,8 @@ class Run:
 
     ``validation``: data source -> step -> image id -> record. ``metrics``: step -> name -> value; nan where no finite
     number was logged. ``unreadable``: file -> number of lines that are no record, for example torn by a kill.
-    ``refused``: file -> why the first of its complete but wrong lines is no record.
+    ``refused``: file -> why the first of its complete but wrong lines is no record. ``repeated``: training records that
+    a resume made void, and which are left out.
     """
 
     name: str
@@ -31,11 +32,17 @@ class Run:
     unreadable: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     replaced_steps: int = 0
+    repeated: int = 0
     summary: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_questions(self) -> bool:
         return QUESTIONS_FILE in self.unreadable
+
+    @property
+    def lost(self) -> int:
+        """Records that could not be written, as far as the metrics tell."""
+        return int(max(self.series("divek/records_lost").values(), default=0))
 
     @property
     def validation_records(self) -> list[QuestionRecord]:
@@ -74,6 +81,8 @@ def read_run(run_dir: Path) -> Run:
                 # A resumed run validates a step again: the last record of an image counts.
                 run.validation.setdefault(record.data_source, {}).setdefault(record.step, {})[record.image_id] = record
         run.unreadable[QUESTIONS_FILE] = unreadable
+        kept = without_repeated(run.training)
+        run.repeated, run.training = len(run.training) - len(kept), kept
     if metrics.is_file():
         _read_metrics_into(run, metrics)
     try:

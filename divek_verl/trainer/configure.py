@@ -2,6 +2,9 @@
 
 import inspect
 import os
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
+from divek_verl.files import only_writer
 from divek_verl.labels import ClassNames
 from divek_verl.option_sources import build_option_source
 from divek_verl.prompts import is_divek
@@ -25,6 +29,7 @@ SAMPLERS = {
     "separate_async": "DivekReplayBufferAsync",
 }
 CHECKPOINT_CALLBACK = "divek_verl.trainer.vote_store.SaveVotes"
+LOCK_PATIENCE_S = 20.0
 # What `reward=divek` names in verl's configuration. Another value would train something else without a word.
 REWARD = ("pkg://divek_verl.reward", "compute_score")
 DATASET = ("pkg://divek_verl.trainer.dataset", "DiveKDataset")
@@ -50,7 +55,9 @@ def prepare_config(config: DictConfig) -> None:
     _check_trainer(config)
     _check_files(config)
     _check_votes_file(config, settings)
+    _claim_run_dir(config, settings)
     _fill_in(config, settings)
+    _say_what_validation_costs(config, settings)
 
 
 def check_verl_version() -> None:
@@ -185,6 +192,59 @@ def _check_votes_file(config: DictConfig, settings: Settings) -> None:
     if not settings.allow_votes_mismatch:
         raise SetupError(f"{found}: mine them again, or set divek.allow_votes_mismatch=true to use them anyway.")
     print(f"divek_verl: {found}; used anyway (divek.allow_votes_mismatch=true)")
+
+
+def _say_what_validation_costs(config: DictConfig, settings: Settings) -> None:
+    """Print the answers of a validation beside those of a training step; a validation samples each image again."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowException
+
+    files = [Path(file).expanduser() for file in _named_files(config.data.val_files)]
+    if not config.trainer.val_before_train and config.trainer.test_freq <= 0:
+        return
+    if not all(file.suffix == ".parquet" and file.is_file() for file in files):
+        return
+    counts: Counter[str] = Counter()
+    try:
+        for file in files:
+            for each in pc.value_counts(pq.read_table(file, columns=["data_source"])["data_source"]).to_pylist():
+                counts[each["values"]] += each["counts"]
+    except (ArrowException, OSError):  # verl says what is wrong with the file
+        return
+    limit, rollout = settings.val_max_images, config.actor_rollout_ref.rollout
+    images = sum(min(count, limit or count) for source, count in counts.items() if is_divek(source))
+    each = settings.samples_in("val") + rollout.val_kwargs.n
+    step = config.data.train_batch_size * (settings.samples_in("train") + rollout.n)
+    print(
+        f"divek_verl: a validation samples {images:,} images x {each} answers, as many as {images * each / step:.1f} "
+        "training steps; divek.val_max_images, divek.val_num_samples and trainer.test_freq reduce that"
+    )
+
+
+def _claim_run_dir(config: DictConfig, settings: Settings) -> None:
+    """Make ``divek.run_dir`` absolute, and refuse one that cannot be written or that another run writes to.
+
+    Ray's processes have other working directories. After a kill, the old run's recorder takes some seconds to end.
+    """
+    folder = Path(settings.run_dir).expanduser().absolute()
+    with open_dict(config):
+        config.divek.run_dir = str(folder)
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            with only_writer(folder), tempfile.TemporaryFile(dir=folder):
+                return
+        except OSError as error:
+            raise SetupError(
+                f"divek.run_dir={folder} cannot be written ({error.strerror}): name another folder."
+            ) from None
+        except SetupError:
+            if time.monotonic() > deadline:
+                raise SetupError(
+                    f"Another run writes to divek.run_dir={folder}: wait for its end, or name another folder."
+                ) from None
+            time.sleep(1.0)
 
 
 def _fill_in(config: DictConfig, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ class DiveKDataset(RLHFDataset):
     def __init__(self, *args: object, config: DictConfig, **kwargs: object) -> None:
         settings = read_settings(config.divek)
         self._bounds = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
+        self._val_images, self._val_seed = settings.val_max_images, settings.seed
         self._longest_prompt = 0
         manager = str(config.get("divek_manager", MANAGER[1]))
         if not settings.allow_custom and manager.rpartition(".")[2] != MANAGER[1]:
@@ -73,7 +75,8 @@ class DiveKDataset(RLHFDataset):
                 prompts.check_stored_row(f"Row {number} of {source}", row, self.prompt_key, self.image_key)
             folder = str(Path(os.path.expanduser(source)).resolve().parent)
             parts.append(part.add_column(ROOT_COLUMN, [folder] * len(part)))
-        self.dataframe = self.maybe_filter_out_long_prompts(self._limit(_concatenate(parts)))
+        rows = self._limit_validation(self._limit(_concatenate(parts)))
+        self.dataframe = self.maybe_filter_out_long_prompts(rows)
         print(f"dataset len: {len(self.dataframe)}")
 
     def _limit(self, rows: datasets.Dataset) -> datasets.Dataset:
@@ -85,6 +88,22 @@ class DiveKDataset(RLHFDataset):
         # The same generator and call as verl's, so that the same rows are taken.
         indices = np.random.default_rng(self.seed).choice(len(rows), size=self.max_samples, replace=False)
         return rows.select(np.atleast_1d(indices).tolist())
+
+    def _limit_validation(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """At most ``divek.val_max_images`` validation rows of each data source of ours, in their order."""
+        if self._val_images is None:
+            return rows
+        sources: dict[str, list[int]] = {}
+        for index, (source, info) in enumerate(zip(rows["data_source"], rows["extra_info"], strict=True)):
+            if prompts.is_divek(source) and (info or {}).get("split") in VALIDATION_SPLITS:
+                sources.setdefault(source, []).append(index)
+        left_out: set[int] = set()
+        for source, found in sources.items():
+            kept = random.Random(f"{self._val_seed}-{source}").sample(found, min(self._val_images, len(found)))
+            left_out |= set(found) - set(kept)
+            if len(kept) < len(found):
+                print(f"divek_verl: validates on {len(kept)} of {len(found)} images of {source} (divek.val_max_images)")
+        return rows.select([index for index in range(len(rows)) if index not in left_out])
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
         """Leave out rows that cannot be asked, by reason; rows of other data sources keep verl's own filter.

@@ -29,6 +29,7 @@ class OpenPrompt:
     uid: str
     token_ids: list[int]
     images: list[Image.Image] | None
+    count: int
     deadline: float
 
 
@@ -55,10 +56,10 @@ class OnlineMiner:
             MiningError: no answer came at all.
         """
         deadline = time.monotonic() + self.settings.mining_timeout
-        prompt = await self._prepare(messages, uid, deadline)
+        prompt = await self._prepare(messages, uid, self.settings.samples_in(record.split), deadline)
         return self._count(await self._sample(prompt), prompt, classes, record)
 
-    async def _prepare(self, messages: list[Message], uid: str, deadline: float) -> OpenPrompt:
+    async def _prepare(self, messages: list[Message], uid: str, count: int, deadline: float) -> OpenPrompt:
         loop = self._single_turn_loop()
         try:
             media = await loop.process_multi_modal_info(messages)
@@ -68,7 +69,7 @@ class OnlineMiner:
             token_ids = await asyncio.to_thread(loop.prompt_tokens, messages, media.get("images"))
         except ValueError as error:
             raise MiningError(FailureReason.OVERLONG_PROMPT, error) from error
-        return OpenPrompt(uid, token_ids, media.get("images"), deadline)
+        return OpenPrompt(uid, token_ids, media.get("images"), count, deadline)
 
     def _single_turn_loop(self) -> AgentLoopBase:
         if self._loop is None:
@@ -92,7 +93,7 @@ class OnlineMiner:
 
         Nothing is aborted in the engine: that would clear its caches for everybody.
         """
-        count = self.settings.num_samples
+        count = prompt.count
         groups = [(0, count)] if self._grouped else [(index, 1) for index in range(count)]
         tasks = {asyncio.ensure_future(self._request(prompt, *group)): group for group in groups}
         await asyncio.wait(tasks, timeout=max(0.0, prompt.deadline - time.monotonic()))

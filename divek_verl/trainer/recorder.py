@@ -6,13 +6,16 @@ One Ray actor writes for all agent-loop workers, so that lines are never torn an
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from divek_verl.files import append_line
-from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, QuestionRecord
+from divek_verl.files import append_line, only_writer, read_lines
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, FailureReason, QuestionRecord
+from divek_verl.settings import Settings
 
 RECORDER_NAME = "divek_run_recorder"
 
@@ -60,12 +63,28 @@ def summarize(mined: list[QuestionRecord], rolled_out: list[QuestionRecord]) -> 
 
 
 class RunRecorder:
-    """The one writer of a run's records; an actor that all workers and the trainer's sampler share."""
+    """The one writer of a run's records; an actor that all workers and the trainer's sampler share.
 
-    def __init__(self, run_dir: str) -> None:
+    A line that cannot be written, as on a full disk, is counted and lost: the run never waits for its records.
+
+    Args:
+        run_dir: its folder, locked until this process ends.
+        revisit_easy: an image that was easy is asked again at its visit of this number (``divek.revisit_easy``).
+
+    Raises:
+        SetupError: another run writes into the folder.
+    """
+
+    def __init__(self, run_dir: str, revisit_easy: int = 1) -> None:
         folder = Path(run_dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._stack = ExitStack()
+        self._stack.enter_context(only_writer(folder))
         self._questions = folder / QUESTIONS_FILE
+        earlier = [line for line in read_lines(self._questions)[0] if line.get("split") == "train"]
+        self._attempt = 1 + max((line.get("attempt", 0) for line in earlier), default=-1)
+        self._trained = {(line["data_source"], line["image_id"]) for line in earlier if line.get("completions")}
+        self._revisit_easy, self._resting = revisit_easy, Counter[tuple[str, str]]()
+        self._lost = 0
         self._mined: list[QuestionRecord] = []
         self._rolled_out: list[QuestionRecord] = []
         self._workers: list[ActorHandle] = []
@@ -81,12 +100,33 @@ class RunRecorder:
         """Count a training visit as soon as its votes are in, before its rollouts start."""
         if record.split == "train":
             self._mined.append(record)
+            if record.skip == FailureReason.EASY:
+                self._resting[record.key] = self._revisit_easy - 1
+
+    def rests(self, data_source: str, image_id: str) -> bool:
+        """Whether an image that was easy is left out of this visit."""
+        key = data_source, image_id
+        if self._resting[key] <= 0:
+            return False
+        self._resting[key] -= 1
+        return True
 
     def write(self, record: QuestionRecord) -> None:
         """Write the line of a finished record."""
-        append_line(self._questions, record.to_json())
+        record.attempt = self._attempt
+        try:
+            append_line(self._questions, record.to_json())
+        except OSError as error:
+            self._lost += 1
+            if self._lost == 1:
+                print(f"divek_verl: {self._questions} cannot be written ({error}); records are lost and counted.")
         if record.split == "train" and record.reason is None:
             self._rolled_out.append(record)
+            self._trained.add(record.key)
+
+    def lost(self) -> int:
+        """The number of records that could not be written since the start."""
+        return self._lost
 
     def refill_reasons(self) -> dict[str, tuple[int, str]]:
         """Why training images were replaced since the last ``drain``: reason -> (images, one example's detail)."""
@@ -102,13 +142,24 @@ class RunRecorder:
         """The metrics since the last call."""
         mined, self._mined = self._mined, []
         rolled_out, self._rolled_out = self._rolled_out, []
-        return summarize(mined, rolled_out)
+        counts = {"divek/distinct_images": float(len(self._trained)), "divek/records_lost": float(self._lost)}
+        return {**summarize(mined, rolled_out), **counts}
 
 
-def shared_recorder(run_dir: str) -> ActorHandle:
-    """The handle of this job's recorder; the first caller starts it. It takes no CPU slot of Ray's."""
-    options = {"name": RECORDER_NAME, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1}
-    return ray.remote(RunRecorder).options(**options).remote(run_dir)
+def shared_recorder(settings: Settings) -> ActorHandle:
+    """The handle of this job's recorder; the first caller starts it."""
+    return shared_actor(RECORDER_NAME, RunRecorder, settings.run_dir, settings.revisit_easy)
+
+
+def shared_actor(name: str, kind: type, *args: object) -> ActorHandle:
+    """The handle of this job's actor ``name``; the first caller starts it on its own node, without a CPU slot of Ray's.
+
+    The first caller is verl's trainer, which also writes checkpoints' trackers and ``metrics.jsonl`` on its node. Ray
+    would place an actor without a CPU slot on any node.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"name": name, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1, "scheduling_strategy": here}
+    return ray.remote(kind).options(**options).remote(*args)
 
 
 class MetricsFile:
@@ -120,6 +171,7 @@ class MetricsFile:
     def __init__(self, run_dir: str) -> None:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         self._path = Path(run_dir) / METRICS_FILE
+        self._complained = False
 
     def log(self, data: Mapping[str, object], step: int) -> None:
         """Append one line with everything in ``data`` that is a number; JSON has only null for NaN and infinities."""
@@ -130,4 +182,9 @@ class MetricsFile:
             except (TypeError, ValueError):
                 continue
             numbers[name] = number if math.isfinite(number) else None
-        append_line(self._path, {"step": int(step), "data": numbers})
+        try:
+            append_line(self._path, {"step": int(step), "data": numbers})
+        except OSError as error:
+            if not self._complained:
+                print(f"divek_verl: {self._path} cannot be written ({error}); metrics are lost.")
+            self._complained = True

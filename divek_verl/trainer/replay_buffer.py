@@ -1,13 +1,14 @@
 """The trainer's side of the two stages: verl's replay buffer with our metrics, a cap on refills and a watchdog."""
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 
 import ray
 from omegaconf import DictConfig
 from ray.exceptions import ActorUnavailableError, RayActorError
-from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+from scipy.stats import nbinom
+from verl.trainer.ppo.v1.replay_buffer import KVBatchMeta, ReplayBuffer, ReplayBufferAsync
 
 from divek_verl.settings import read_settings
 from divek_verl.trainer.recorder import shared_recorder
@@ -15,6 +16,11 @@ from divek_verl.trainer.vote_store import start_store
 
 RECORDER_TIMEOUT = 60
 SECONDS_BETWEEN_PINGS = 10.0
+# Share of skipped images: estimated over this many steps, and believed up to this share.
+STEPS_REMEMBERED = 20
+MOST_SKIPPED = 0.75
+# Ask for so many images that they suffice with this probability; at 50 % skipped, 4 % of a batch of 512 are then left.
+CONFIDENCE = 0.85
 
 
 class NoProgress(RuntimeError):
@@ -27,17 +33,27 @@ class DivekReplayBuffer(ReplayBuffer):
     ``trainer/configure.py`` passes on what verl does not give to a custom sampler: the refill of failed groups, the
     poll interval and ``algorithm.filter_groups``.
 
+    verl replaces k skipped images by exactly k, of which some are skipped again: at 50 % easy images, a batch of 512
+    takes about ten rounds of mining. This buffer asks ahead (``divek.ask_ahead``): at the start of a step, and with
+    each replacement, for as many images as should be left over at the share that was skipped lately. A group too many
+    is trained on in the next step.
+
     Raises:
         NoProgress: from ``sample``, instead of waiting for ever.
     """
 
+    # verl's asynchronous buffers replace exactly, because their warm-up batches hide the cost.
+    asks_ahead = True
+
     def __init__(self, *, sampler_kwargs: DictConfig, refill_fn: Callable[[int], None], **kwargs: object) -> None:
         self.settings = read_settings(sampler_kwargs.divek)
         self.max_refills = self.settings.max_refills_per_step or 10 * int(sampler_kwargs.train_batch_size)
-        self.recorder = shared_recorder(self.settings.run_dir)
+        self.recorder = shared_recorder(self.settings)
         self.store = start_store(self.settings.max_vote_age) if self.settings.reuses_votes else None
         self._refill = refill_fn
-        self._refills = 0
+        self._wanted = self._ready = 0
+        self._step: Counter[str] = Counter()
+        self._steps: deque[Counter[str]] = deque(maxlen=STEPS_REMEMBERED)
         self._last_state: tuple = ()
         self._last_progress = time.monotonic()
         self._last_ping = time.monotonic()
@@ -53,25 +69,68 @@ class DivekReplayBuffer(ReplayBuffer):
             train_batch_size=int(sampler_kwargs.train_batch_size),
             **kwargs,
         )
+        # With verl's filter of groups, verl itself asks for more than it needs.
+        self.asks_ahead = self.asks_ahead and self.settings.ask_ahead and self.filter_groups_metric is None
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """A batch of finished groups with verl's metrics and, for training, the ``divek/`` metrics of the step."""
-        self._refills = 0
+        self._step = Counter()
         self._last_progress = time.monotonic()
         if self.store is not None:
             # The weights of the step before answer during a step.
             self.store.set_policy_version.remote(global_steps - (partition_id == "train"))
+        if partition_id == "train" and self.asks_ahead:
+            self._wanted = batch_size
+            self._sync_metadata_from_transfer_queue()
+            self._sampleable_terminal_keys(partition_id, self._terminal_eviction_reasons(global_steps, partition_id))
+            self._ask_for_what_is_missing()
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if partition_id == "train":
+            self._step["kept"] = batch_size
+            # verl asks for no replacement, but evicts, where enough groups are left.
+            self._step["skipped"] = metrics.get("training/rollout_failure/evicted_samples", 0)
+            self._steps.append(self._step)
             metrics.update(ray.get(self.recorder.drain.remote(), timeout=RECORDER_TIMEOUT))
-            metrics["divek/refills"] = float(self._refills)
+            metrics["divek/refills"] = float(self._step["asked"])
+            metrics["divek/groups_left_over"] = float(self._ready - batch_size)
         return batch, metrics
 
     def _refill_within_cap(self, count: int) -> None:
-        self._refills += count
-        if self._refills > self.max_refills:
+        """Replace ``count`` skipped images; verl calls it as soon as it has seen them."""
+        self._step["skipped"] += count
+        if self._step["skipped"] > self.max_refills:
             raise NoProgress(self._why_refilled())
+        if self.asks_ahead:
+            self._ask_for_what_is_missing()
+        else:
+            self._ask(count)
+
+    def _ask(self, count: int) -> None:
+        self._step["asked"] += count
         self._refill(count)
+
+    def _ask_for_what_is_missing(self) -> None:
+        """Ask for as many images as the batch probably lacks, after those that have a question or may get one."""
+        have = self._ready + len(self.running_keys["train"])
+        missing = self._wanted - have
+        if (
+            missing > 0
+            and (more := images_for(missing, self._skipped_share(have)) - len(self.pending_keys["train"])) > 0
+        ):
+            self._ask(more)
+
+    def _skipped_share(self, kept: int) -> float:
+        """The share of skipped images in the last steps and in this one so far."""
+        skipped = sum(step["skipped"] for step in (*self._steps, self._step))
+        seen = skipped + kept + sum(step["kept"] for step in self._steps)
+        return min(skipped / seen, MOST_SKIPPED) if seen else 0.0
+
+    def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: tuple) -> set[str]:
+        """No group is ready while images asked ahead are under way: the engine sleeps during the update."""
+        keys: set[str] = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
+        self._ready = len(keys)
+        busy = self.pending_keys[partition_id] or self.running_keys[partition_id]
+        return set() if partition_id == "train" and self.asks_ahead and busy else keys
 
     def _why_refilled(self) -> str:
         reasons = ray.get(self.recorder.refill_reasons.remote(), timeout=RECORDER_TIMEOUT)
@@ -130,3 +189,10 @@ class DivekReplayBuffer(ReplayBuffer):
 
 class DivekReplayBufferAsync(DivekReplayBuffer, ReplayBufferAsync):
     """The same over verl's asynchronous buffer, for ``trainer_mode=colocate_async`` and ``separate_async``."""
+
+    asks_ahead = False
+
+
+def images_for(groups: int, skipped_share: float) -> int:
+    """The number of images of which at least ``groups`` are not skipped, with probability ``CONFIDENCE``."""
+    return groups + int(nbinom.ppf(CONFIDENCE, groups, 1 - skipped_share))

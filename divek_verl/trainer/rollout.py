@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import transfer_queue as tq
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
@@ -51,7 +52,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         settings = read_settings(self.config.divek)
-        recorder = shared_recorder(settings.run_dir)
+        recorder = shared_recorder(settings)
         ray.get(recorder.register_worker.remote(ray.get_runtime_context().current_actor))
         store = start_store(settings.max_vote_age) if settings.reuses_votes else None
         self._set_up(settings, recorder, store)
@@ -94,9 +95,14 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
             image=_first_image(prompt["raw_prompt"]),
             truth=prompt["reward_model"]["ground_truth"],
         )
-        # Skip the "running" status while mining: it saves a queue message, and verl treats "pending" alike.
-        rewritten = await self.questions.rewrite(prompt, record)
-        await self.recorder.record_votes.remote(record)
+        rewritten = None
+        rests = self.settings.revisit_easy > 1 and record.split == "train"
+        if rests and await self.recorder.rests.remote(*record.key):
+            record.skip, record.votes_from = FailureReason.EASY_LATELY, "none"
+        else:
+            # Skip the "running" status while mining: it saves a queue message, and verl treats "pending" alike.
+            rewritten = await self.questions.rewrite(prompt, record)
+        await self._tell(self.recorder.record_votes, record)
         if rewritten is None:
             return await self._close_without_rollouts(prompt, record, trajectory)
         self._in_flight[prompt["uid"]] = InFlightQuestion(record, self._sessions(prompt, trajectory))
@@ -129,7 +135,7 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
                 # Written with the last rollout, so that the line is there before verl publishes the group.
                 asked.record.rollout_seconds = time.monotonic() - asked.started
                 asked.record.rollout_failures = dict(asked.failures)
-                await self.recorder.write.remote(asked.record)
+                await self._tell(self.recorder.write, asked.record)
 
     async def _agent_loop_postprocess(
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
@@ -145,9 +151,16 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         asked.record.choices.append(None if choice is None else chr(ord("A") + choice))
         asked.record.rewards.append(float(last.reward_score or 0.0))
 
+    async def _tell(self, method: Any, record: QuestionRecord) -> None:
+        """Call the recorder; what goes to the trainer never depends on it."""
+        try:
+            await method.remote(record)
+        except RayError:
+            logger.exception("divek_verl: the record of %s is lost", record.image_id)
+
     async def _close_without_rollouts(self, prompt: Prompt, record: QuestionRecord, trajectory: dict) -> None:
         """Training: a failed group without trajectories, which verl replaces. Validation: zeros, nothing vanishes."""
-        await self.recorder.write.remote(record)
+        await self._tell(self.recorder.write, record)
         if trajectory["validate"]:
             for session in range(self._sessions(prompt, trajectory)):
                 await self._publish_zero({**prompt, "session_id": session}, record.reason or "failed")

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from divek_verl.records import QUESTIONS_FILE
+
 NO_QUESTION = "(no question was asked: the reason stands in questions.jsonl)"
 
 
@@ -49,9 +51,26 @@ def _extend_tracking(tracking: Any, runs: list[str]) -> None:
         run_dir = None if getattr(self, "_finished", False) else getattr(self, "_divek_run_dir", None)
         original_finish(self, *args, **kwargs)
         if run_dir is not None and not sys.is_finalizing():
+            say_what_was_lost(Path(run_dir))
             write_report_of(Path(run_dir))
 
     tracking.__init__, tracking.log, tracking.finish = init, log, finish
+
+
+def say_what_was_lost(run_dir: Path) -> None:
+    """Print the number of records that could not be written."""
+    import ray
+
+    from divek_verl.trainer.recorder import RECORDER_NAME
+
+    if not ray.is_initialized():
+        return
+    try:
+        lost = ray.get(ray.get_actor(RECORDER_NAME).lost.remote(), timeout=10)
+    except (ValueError, ray.exceptions.RayError):  # there is no recorder, or no longer
+        return
+    if lost:
+        print(f"divek_verl: {lost} records of {run_dir / QUESTIONS_FILE} could not be written and are lost.")
 
 
 def run_dir_of(config: Mapping[str, Any]) -> str | None:

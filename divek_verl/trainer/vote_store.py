@@ -13,6 +13,7 @@ from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 from divek_verl.errors import SetupError
 from divek_verl.settings import read_settings
 from divek_verl.trainer.configure import votes_origin
+from divek_verl.trainer.recorder import shared_actor
 from divek_verl.votes import MinedVotes
 from divek_verl.votes_file import Origin, VotesFile, read_votes_file, write_votes_file
 
@@ -56,9 +57,8 @@ class VoteStore:
 
 
 def start_store(max_age: int | None) -> ActorHandle:
-    """The handle of this job's store; the first caller starts it. It takes no CPU slot of Ray."""
-    options = {"name": STORE_NAME, "get_if_exists": True, "num_cpus": 0, "max_concurrency": 1}
-    return ray.remote(VoteStore).options(**options).remote(max_age)
+    """The handle of this job's store; the first caller starts it."""
+    return shared_actor(STORE_NAME, VoteStore, max_age)
 
 
 class SaveVotes(CheckpointCallback):

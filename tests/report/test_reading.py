@@ -8,7 +8,7 @@ import pytest
 
 from divek_verl.records import SCHEMA
 from divek_verl.report.reading import read_metrics, read_run
-from divek_verl.trainer.recorder import MetricsFile
+from divek_verl.trainer.recorder import MetricsFile, RunRecorder
 
 from .fabricated import make_record, read_logged, read_records, write_logged, write_records
 from .parsing import page_of
@@ -41,7 +41,23 @@ def test_a_resume_leaves_the_abandoned_steps_behind(run_dir: Path) -> None:
     assert max(run.metrics) == 21 and run.metrics[21]["critic/score/mean"] == 1.5
     assert run.replaced_steps == 10
     text = page_of(run_dir).text
-    assert "10 steps logged again after a resume" in text and "are counted each time" in text
+    assert "10 steps logged again after a resume" in text and "are left out" not in text
+
+
+def test_questions_of_steps_that_ran_again_are_left_out_and_counted(run_dir: Path) -> None:
+    records = read_records(run_dir)
+    steps = {record.step for record in records if record.split == "train"}
+    again = next(record for record in records if record.split == "train" and record.step == max(steps))
+    void = sum(record.split == "train" and record.step == max(steps) for record in records)
+    RunRecorder(str(run_dir)).write(again)
+    run = read_run(run_dir)
+    assert (run.repeated, len([r for r in run.training if r.step == max(steps)])) == (void, 1)
+    assert f"{void} training questions of steps that ran again after a resume are left out" in page_of(run_dir).text
+
+
+def test_records_that_were_lost_are_said(run_dir: Path) -> None:
+    write_logged(run_dir, [*read_logged(run_dir), (32, {"divek/records_lost": 7.0})])
+    assert "7 records could not be written and are missing here" in page_of(run_dir).text
 
 
 def test_the_last_validation_record_of_an_image_counts(run_dir: Path) -> None:

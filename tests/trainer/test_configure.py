@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from divek_verl.errors import SetupError
+from divek_verl.files import only_writer
 from divek_verl.settings import read_settings
 from divek_verl.trainer.configure import check_verl_version, class_lists, prepare_config, votes_origin
 from divek_verl.votes import MinedVotes, Votes
@@ -356,3 +357,46 @@ def test_a_model_has_one_name_wherever_the_command_was_started(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     assert model_name("model") == model_name(str(tmp_path / "model")) == str(tmp_path / "model")
     assert model_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+# ------------------------------------------------------------------------------------------ the run folder
+
+
+def test_the_run_folder_is_absolute_because_rays_processes_work_elsewhere(
+    compose: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = compose(*files, "divek.run_dir=runs/one", name="divek_trainer")
+    prepare_config(config)
+    assert config.divek.run_dir == config.trainer.v1.sampler.sampler_kwargs.divek.run_dir == str(tmp_path / "runs/one")
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused(compose: Any, files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = compose(*files, f"divek.run_dir={tmp_path}/file/run", name="divek_trainer")
+    with pytest.raises(SetupError, match=r"divek\.run_dir=.*/file/run cannot be written \(.*\): name another folder"):
+        prepare_config(config)
+
+
+def test_a_run_folder_of_another_run_is_refused(
+    compose: Any, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("divek_verl.trainer.configure.LOCK_PATIENCE_S", 0.0)
+    config = compose(*files, f"divek.run_dir={tmp_path}/run", name="divek_trainer")
+    with only_writer(tmp_path / "run"), pytest.raises(SetupError, match=r"Another run writes to divek\.run_dir="):
+        prepare_config(config)
+    prepare_config(config)
+
+
+def test_the_cost_of_a_validation_is_said(compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rows in (("train", 1), ("val", 30)):
+        table = pa.table({"data_source": [SOURCE] * rows + ["openai/gsm8k"] * 5})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    files = [f"data.{name}_files={tmp_path}/{name}.parquet" for name in ("train", "val")]
+    overrides = [*files, "data.train_batch_size=10", "actor_rollout_ref.rollout.n=4", "divek.num_samples=8"]
+    prepare_config(compose(*overrides, name="divek_trainer"))
+    assert "samples 30 images x 9 answers, as many as 2.2 training steps" in capsys.readouterr().out
+    prepare_config(compose(*overrides, "divek.val_num_samples=2", "divek.val_max_images=10", name="divek_trainer"))
+    assert "samples 10 images x 3 answers, as many as 0.2 training steps" in capsys.readouterr().out
+    prepare_config(compose(*overrides, "trainer.val_before_train=false", "trainer.test_freq=-1", name="divek_trainer"))
+    assert "a validation samples" not in capsys.readouterr().out

@@ -356,6 +356,20 @@ def test_the_number_of_rows_can_be_limited(folder: Path, load: Any) -> None:
 # ------------------------------------------------------------------------------------------ the class list
 
 
+def test_validation_images_can_be_limited_for_each_data_source(
+    folder: Path, load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seeded, in their order, and training rows stay."""
+    info = [{"split": "val" if index < 9 else "train", "image_id": f"{index}"} for index in range(12)]
+    same = [{"image": "images/0.png"}]
+    rows = [row(i, images=same, extra_info={**row(i)["extra_info"], **info[i]}) for i in range(12)]
+    found = image_ids(load(write(folder, rows), divek={"val_max_images": 4}))
+    assert len(found) == 7 and found[-3:] == ["9", "10", "11"] and found == sorted(found, key=int)
+    assert found == image_ids(load(write(folder, rows), divek={"val_max_images": 4}))
+    assert found != image_ids(load(write(folder, rows), divek={"val_max_images": 4, "seed": 1}))
+    assert "validates on 4 of 9 images of divek/flags/base" in capsys.readouterr().out
+
+
 def test_a_truth_outside_the_class_list_stops_at_start(folder: Path, load: Any) -> None:
     files = write(folder, [row(0), row(1, truth="Monaco")])  # of the held-out side
     with pytest.raises(SetupError, match=r"truth 'Monaco' of image flag-1 is not among the classes 'base'") as error:

@@ -1,6 +1,7 @@
 """Stage 1 alone: requests in groups, late answers, the policy version of votes, and votes that are used again."""
 
 import asyncio
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +41,15 @@ def test_a_group_is_one_request_and_its_answers_are_counted_one_by_one(build: An
     assert [request["params"]["n"] for request in worker.llm_client.votes] == [4]
     assert mined.votes == Votes({"Chad": 2, "Romania": 1}, {}, 1)
     assert mined.prompt_tokens == 4 * mined.open_tokens
+
+
+def test_validation_may_have_a_k_of_its_own(build: Any, prompt: dict) -> None:
+    worker = build(val_num_samples=2)
+    for split, count in (("train", 4), ("val", 2)):
+        record = dataclasses.replace(RECORD, split=split)
+        mined = asyncio.run(worker.miner.mine(prompt["raw_prompt"], ClassNames(CLASSES), "u", record))
+        worker.miner._loop = None
+        assert mined.votes.total == count
 
 
 def test_the_same_answers_give_the_same_votes_either_way(build: Any, prompt: dict) -> None:

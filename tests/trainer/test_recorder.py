@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_records import FIELDS, asked, record
 
+from divek_verl.errors import SetupError
 from divek_verl.trainer.recorder import MetricsFile, RunRecorder, summarize
 
 
@@ -67,8 +68,9 @@ def test_finished_visits_are_lines_at_once_and_a_resumed_run_appends(tmp_path: P
     recorder.write(asked(split="val", image_id="é"))
     path = tmp_path / "new" / "run" / "questions.jsonl"
     assert [line["image_id"] for line in lines(path)] == ["chad-1", "é"]
+    del recorder  # as when its process ends
     RunRecorder(str(path.parent)).write(asked(step=9))
-    assert [line["step"] for line in lines(path)] == [3, 3, 9]
+    assert [(line["step"], line["attempt"]) for line in lines(path)] == [(3, 0), (3, 0), (9, 1)]
     assert all(set(line) >= FIELDS for line in lines(path))
 
 
@@ -105,6 +107,56 @@ def test_groups_whose_rollouts_failed_are_reasons_too(tmp_path: Path) -> None:
         recorder.record_votes(each)
         recorder.write(each)
     assert recorder.refill_reasons() == {"rollout_timeout": (2, "TimeoutError: ")}
+
+
+def test_a_folder_has_one_run_that_writes_into_it(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    with pytest.raises(SetupError, match="is being written by another process"):
+        RunRecorder(str(tmp_path))
+    del recorder
+    RunRecorder(str(tmp_path))
+
+
+def test_records_that_cannot_be_written_are_counted_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    (tmp_path / "questions.jsonl").mkdir()  # whatever keeps the file from being written, such as a full disk
+    for split in ("train", "val"):
+        recorder.write(asked(split=split, rollout_seconds=3.0))
+    metrics = recorder.drain()
+    assert (recorder.lost(), metrics["divek/records_lost"], metrics["divek/rollout_seconds/mean"]) == (2, 2.0, 3.0)
+    assert capsys.readouterr().out.count("cannot be written") == 1
+
+
+def test_metrics_that_cannot_be_written_do_not_end_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    file = MetricsFile(str(tmp_path))
+    for step in range(2):
+        file.log({"critic/score/mean": 1.0}, step)
+    assert capsys.readouterr().out.count("metrics are lost") == 1
+
+
+def test_distinct_images_are_those_that_were_trained_on_before_a_resume_as_well(tmp_path: Path) -> None:
+    recorder = RunRecorder(str(tmp_path))
+    for image_id in ("a", "b", "a"):
+        recorder.write(asked(image_id=image_id, completions=["x"]))
+    recorder.write(record(image_id="c", skip="easy"))
+    assert recorder.drain()["divek/distinct_images"] == 2
+    del recorder
+    recorder = RunRecorder(str(tmp_path))
+    recorder.write(asked(image_id="d", completions=["x"]))
+    assert recorder.drain()["divek/distinct_images"] == 3
+
+
+@pytest.mark.parametrize(("revisit", "rests"), [(1, 0), (3, 2)])
+def test_an_easy_image_rests_until_its_visit_of_that_number(tmp_path: Path, revisit: int, rests: int) -> None:
+    recorder = RunRecorder(str(tmp_path), revisit)
+    hard, easy = asked(image_id="a"), record(image_id="b", skip="easy")
+    for each in (hard, easy):
+        recorder.record_votes(each)
+    assert not recorder.rests(*hard.key)
+    assert [recorder.rests(*easy.key) for _ in range(4)] == [True] * rests + [False] * (4 - rests)
 
 
 def test_workers_are_remembered(tmp_path: Path) -> None:

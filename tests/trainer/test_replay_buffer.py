@@ -1,5 +1,6 @@
 """The trainer's side, with verl's own replay buffer; TransferQueue and Ray are replaced at the boundary."""
 
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,7 @@ def test_a_batch_comes_with_the_metrics_of_its_step(build: Any, queue: FakeQueue
     queue.prompt("b", "finished", rollouts=2)
     batch, metrics = take(build())
     assert sorted(batch.keys) == ["a_0_0", "a_1_0", "b_0_0", "b_1_0"]
-    assert metrics == {"divek/images_mined": 4.0, "divek/refills": 0.0}
+    assert metrics == {"divek/images_mined": 4.0, "divek/refills": 0.0, "divek/groups_left_over": 0.0}
 
 
 def test_validation_leaves_the_training_metrics_alone(build: Any, queue: FakeQueue, recorder: FakeRecorder) -> None:
@@ -255,17 +256,105 @@ def test_the_cap_is_ten_batches_unless_it_is_given(build: Any, queue: FakeQueue,
     endless = always_skipped(queue)
     queue.prompt("a", "failure")
     with pytest.raises(NoProgress, match=f"More than {cap} images .*groups without variance"):
-        take(build(lambda count: (refilled.append(count), endless(count)), max_refills_per_step=given))
+        take(build(lambda count: (refilled.append(count), endless(count)), max_refills_per_step=given, ask_ahead=False))
     assert sum(refilled) == cap
 
 
 def test_each_step_has_its_own_cap(build: Any, queue: FakeQueue) -> None:
     fresh = iter("cdefgh")
-    buffer = build(lambda count: queue.prompt(next(fresh), "finished", rollouts=1), max_refills_per_step=1)
+    buffer = build(
+        lambda count: queue.prompt(next(fresh), "finished", rollouts=1), max_refills_per_step=1, ask_ahead=False
+    )
     for skipped in ("a", "b"):
         queue.prompt(skipped, "failure")
         _, metrics = take(buffer, size=1)
         assert metrics["divek/refills"] == 1.0
+
+
+# ------------------------------------------------------------------------------------------ asking ahead
+
+
+class Rollouts:
+    """Images of which some are skipped, mined in rounds: ``pass_round`` ends the mining of all that were asked."""
+
+    def __init__(self, queue: FakeQueue, skipped_share: float, seed: int) -> None:
+        self.queue, self.skipped_share, self.rng = queue, skipped_share, random.Random(seed)
+        self.asked = self.rounds = 0
+
+    def ask(self, count: int) -> None:
+        for _ in range(count):
+            self.queue.prompt(f"image{self.asked}", "pending")
+            self.asked += 1
+
+    def pass_round(self, seconds: float) -> None:
+        train = self.queue.partitions["train"]
+        pending = [uid for uid, tag in train.items() if tag["status"] == "pending"]
+        self.rounds += bool(pending)
+        for uid in pending:
+            if self.rng.random() < self.skipped_share:
+                train[uid]["status"] = "failure"
+            else:
+                self.queue.prompt(uid, "finished", rollouts=1)
+
+
+@pytest.mark.parametrize("skipped_share", [0.3, 0.5])
+@pytest.mark.parametrize("size", [6, 512])
+def test_a_step_takes_hardly_more_than_one_round_of_mining(
+    build: Any,
+    queue: FakeQueue,
+    recorder: FakeRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    skipped_share: float,
+) -> None:
+    rounds: dict[bool, float] = {}
+    left_over: dict[bool, list[float]] = {True: [], False: []}
+    for ask_ahead in (True, False):
+        queue.partitions["train"].clear()
+        rollouts = Rollouts(queue, skipped_share, seed=7)
+        monkeypatch.setattr(replay_buffer.time, "sleep", rollouts.pass_round)
+        buffer = build(rollouts.ask, ask_ahead=ask_ahead, max_refills_per_step=10 * size)
+        trained: set[str] = set()
+        for step in range(40):
+            if step == 5:  # the share of skipped images is known by now
+                rollouts.rounds = 0
+            rollouts.ask(size)
+            batch, metrics = take(buffer, size=size)
+            assert len(batch.keys) == size and not trained.intersection(batch.keys)
+            trained.update(batch.keys)
+            left_over[ask_ahead].append(metrics["divek/groups_left_over"])
+            for key in batch.keys:
+                del queue.partitions["train"][key]
+        rounds[ask_ahead] = rollouts.rounds / 35
+        # No image vanishes: each was trained on, skipped, or waits for the next step.
+        waiting = sum(tag.get("is_prompt", False) for tag in queue.partitions["train"].values())
+        skipped = rollouts.asked - len(trained) - waiting
+        assert 0.8 * skipped_share < skipped / rollouts.asked < 1.2 * skipped_share
+    assert rounds[True] <= 1.3 < rounds[False]
+    assert sum(left_over[True]) / 40 <= 2.5 + 0.04 * size and not any(left_over[False])
+
+
+def test_nothing_is_asked_ahead_where_nothing_is_skipped(
+    build: Any, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts = Rollouts(queue, skipped_share=0.0, seed=0)
+    monkeypatch.setattr(replay_buffer.time, "sleep", rollouts.pass_round)
+    buffer = build(rollouts.ask)
+    for _ in range(3):
+        rollouts.ask(BATCH)
+        assert take(buffer)[1]["divek/refills"] == 0.0
+
+
+def test_no_batch_is_taken_while_an_image_asked_ahead_is_under_way(
+    build: Any, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine sleeps during the update, and would lose its requests."""
+    queue.prompt("a", "finished", rollouts=1)
+    queue.prompt("b", "finished", rollouts=1)
+    queue.prompt("late", "running")
+    monkeypatch.setattr(replay_buffer.time, "sleep", lambda seconds: queue.prompt("late", "finished", rollouts=1))
+    batch, metrics = take(build())
+    assert len(batch.keys) == BATCH and metrics["divek/groups_left_over"] == 1.0
 
 
 # ------------------------------------------------------------------------------------------ nothing moves

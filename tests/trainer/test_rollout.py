@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import RayActorError
 
 from divek_verl import prompts
 from divek_verl.records import QuestionRecord
@@ -23,6 +24,7 @@ from .worker_fakes import (
     VALIDATE,
     FakeClient,
     FakeQueue,
+    FakeRecorder,
     answer,
     build,
     folder,
@@ -151,6 +153,42 @@ def test_an_easy_image_is_published_once_as_a_failure_and_recorded_once(
     (visit,) = worker.recorder.written
     assert worker.recorder.mined == [visit]
     assert (visit.skip, visit.reason, visit.one_step) == ("easy", "easy", 1.0)
+
+
+@pytest.mark.parametrize(("revisit", "trajectory", "asked"), [(3, TRAIN, False), (1, TRAIN, True), (3, VALIDATE, True)])
+def test_an_image_that_rests_costs_no_samples(
+    build: Any, prompt: dict, queue: FakeQueue, revisit: int, trajectory: dict, asked: bool
+) -> None:
+    worker = build(revisit_easy=revisit, answers=[answer("Chad"), answer("Romania")])
+    worker.recorder.resting.add("chad-1")
+    record = run(worker, prompt, trajectory)
+    assert (record.skip is None, bool(worker.llm_client.votes)) == (asked, asked)
+    if not asked:
+        assert (record.reason, record.votes_from, queue.statuses) == ("easy_lately", "none", {"train/u1": ["failure"]})
+
+
+class LostRecorder(FakeRecorder):
+    """The recorder's process has died."""
+
+    @staticmethod
+    def _keeps(records: list) -> Any:
+        async def lost(record: object) -> None:
+            raise RayActorError
+
+        return lost
+
+
+@pytest.mark.parametrize("trajectory", [TRAIN, VALIDATE])
+def test_what_the_trainer_gets_does_not_depend_on_the_record(
+    build: Any, prompt: dict, queue: FakeQueue, trajectory: dict
+) -> None:
+    worker = build(answers=[answer("Chad"), answer("Romania")])
+    worker.recorder = LostRecorder()
+    params = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
+    asyncio.run(worker._run_prompt(prompt, params, trajectory))
+    part = "val" if trajectory["validate"] else "train"
+    assert queue.statuses[f"{part}/u1"] == ["running", "finished"]
+    assert len(queue.trajectories) == (1 if trajectory["validate"] else GROUP)
 
 
 def test_an_easy_image_is_asked_where_that_is_wished(build: Any, prompt: dict, queue: FakeQueue) -> None:

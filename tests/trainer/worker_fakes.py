@@ -96,6 +96,11 @@ class FakeRecorder:
         self.written: list[QuestionRecord] = []
         self.record_votes = SimpleNamespace(remote=self._keeps(self.mined))
         self.write = SimpleNamespace(remote=self._keeps(self.written))
+        self.resting: set[str] = set()
+        self.rests = SimpleNamespace(remote=self._rests)
+
+    async def _rests(self, data_source: str, image_id: str) -> bool:
+        return image_id in self.resting
 
     @staticmethod
     def _keeps(records: list[QuestionRecord]) -> Any:
