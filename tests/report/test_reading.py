@@ -52,7 +52,8 @@ def test_questions_of_steps_that_ran_again_are_left_out_and_counted(run_dir: Pat
     RunRecorder(str(run_dir)).write(again)
     run = read_run(run_dir)
     assert (run.repeated, len([r for r in run.training if r.step == max(steps)])) == (void, 1)
-    assert f"{void} training questions of steps that ran again after a resume are left out" in page_of(run_dir).text
+    questions = "question" if void == 1 else "questions"
+    assert f"{void} training {questions} of steps that ran again after a resume are left out" in page_of(run_dir).text
 
 
 def test_records_that_were_lost_are_said(run_dir: Path) -> None:
