@@ -1,14 +1,16 @@
-"""Two real failures in one run: an engine that stops answering while it mines, and a worker killed while it mines."""
+"""A run on two Ray nodes with two real failures: an engine that stops answering, and a worker killed while it mines."""
 
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
-from verl_runs import SAMPLES, command, make_model, mark_of, prepare, read_records, wait_until
+from verl_runs import SAMPLES, command, make_model, prepare, read_records, two_ray_nodes, wait_until
 
 from divek_verl.demo.processes import marked, running
 from divek_verl.demo.run import environment, last_step
@@ -31,15 +33,20 @@ class Outcome:
     records: list[QuestionRecord]
     metrics: dict[int, dict[str, float]]
     steps_after_the_hang: int
+    # Role of a process -> the nodes on which it ran, as process ids of Ray's node processes.
+    nodes: dict[str, list[int]]
+
+
+ROLES = ("TaskRunner", "RunRecorder", "TwoStageAgentLoopWorker", "WorkerDict", "vLLMHttpServer")
 
 
 def timed_out(records: list[QuestionRecord]) -> list[QuestionRecord]:
     return [record for record in records if record.failure == "mining_timeout"]
 
 
-def named(mark: str, name: str) -> psutil.Process:
-    """The process of the run whose command line holds `name`."""
-    return next(process for process in marked(mark) if name in " ".join(process.cmdline()))
+def named(mark: str, name: str) -> list[psutil.Process]:
+    """The processes of the run whose command lines hold `name`."""
+    return [process for process in marked(mark) if name in " ".join(process.cmdline())]
 
 
 @pytest.fixture(scope="module")
@@ -48,35 +55,52 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     prepare(home / "data")
     make_model(home / "model")
     folder, log = home / "run", home / "run.log"
-    arguments = command(
-        home / "data",
-        home / "model",
-        folder,
-        trainer__total_training_steps=1000,
-        trainer__save_freq=-1,
-        divek__mining_timeout=TIMEOUT,
-        divek__rollout_timeout=TIMEOUT,
-        divek__max_refills_per_step=1000,
+    with two_ray_nodes() as (joining, mark):
+        arguments = command(
+            home / "data",
+            home / "model",
+            folder,
+            trainer__total_training_steps=1000,
+            trainer__save_freq=-1,
+            divek__mining_timeout=TIMEOUT,
+            divek__rollout_timeout=TIMEOUT,
+            divek__max_refills_per_step=1000,
+            **joining,
+        )
+        with running(arguments, log, environment()) as process:
+            return watch(process, mark, folder, log)
+
+
+def watch(process: subprocess.Popen[bytes], mark: str, folder: Path, log: Path) -> Outcome:
+    wait_until(lambda: last_step(folder) >= 2, process, log, "two steps were done")
+    nodes = {role: [each.ppid() for each in named(mark, f"ray::{role}")] for role in ROLES}
+    engine = named(mark, "VLLM::EngineCore")[0]
+    engine.suspend()
+    try:
+        wait_until(lambda: len(timed_out(read_records(folder))) >= 2, process, log, "two images had timed out")
+    finally:
+        engine.resume()
+    hung = last_step(folder)
+    wait_until(lambda: last_step(folder) >= hung + 2, process, log, "it had gone on")
+    steps_after_the_hang = last_step(folder) - hung
+    (elsewhere,) = (
+        each for each in named(mark, "ray::TwoStageAgentLoopWorker") if each.ppid() not in nodes["TaskRunner"]
     )
-    with running(arguments, log, environment()) as process:
-        wait_until(lambda: last_step(folder) >= 2, process, log, "two steps were done")
-        mark = mark_of(process)
-        engine = named(mark, "VLLM::EngineCore")
-        engine.suspend()
-        try:
-            wait_until(lambda: len(timed_out(read_records(folder))) >= 2, process, log, "two images had timed out")
-        finally:
-            engine.resume()
-        hung = last_step(folder)
-        wait_until(lambda: last_step(folder) >= hung + 2, process, log, "it had gone on")
-        steps_after_the_hang = last_step(folder) - hung
-        os.kill(named(mark, "ray::TwoStageAgentLoopWorker").pid, signal.SIGKILL)
-        deadline = time.monotonic() + SECONDS_TO_NOTICE
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.5)
-        status = process.poll()
+    os.kill(elsewhere.pid, signal.SIGKILL)
+    deadline = time.monotonic() + SECONDS_TO_NOTICE
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    status = process.poll()
     text = log.read_text(errors="replace")
-    return Outcome(status, text, read_records(folder), read_metrics(folder), steps_after_the_hang)
+    return Outcome(status, text, read_records(folder), read_metrics(folder), steps_after_the_hang, nodes)
+
+
+def test_workers_and_engines_spread_over_the_nodes_and_records_stay_with_the_trainer(outcome: Outcome) -> None:
+    trainer = outcome.nodes["TaskRunner"]
+    assert len(trainer) == 1
+    assert outcome.nodes["RunRecorder"] == trainer
+    for role in ("TwoStageAgentLoopWorker", "WorkerDict", "vLLMHttpServer"):
+        assert len(set(outcome.nodes[role])) == 2, role
 
 
 def test_an_engine_that_hangs_costs_images_and_not_the_run(outcome: Outcome) -> None:

@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from PIL import Image
+from ray.cluster_utils import Cluster
 
 from divek_verl.demo.model import build_model, build_processor, build_tokenizer, save
 from divek_verl.demo.processes import MARK, end_all, marked
+from divek_verl.demo.run import environment
 from divek_verl.files import read_lines
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
 from divek_verl.prompts import Wording, multiple_choice, open_question
@@ -83,6 +88,33 @@ def command(data: Path, model: Path, run_dir: Path, **changes: object) -> list[s
     }
     overrides = [f"{name}={value}" for name, value in settings.items()]
     return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "divek_cpu", *overrides]
+
+
+@contextmanager
+def two_ray_nodes() -> Iterator[tuple[dict[str, object], str]]:
+    """Two Ray nodes on this machine, each with one logical GPU.
+
+    Yields the options with which a run joins them, and the mark that all processes of both nodes carry.
+    """
+    mark = uuid.uuid4().hex
+    resources = {"num_cpus": 16, "num_gpus": 1}
+    # The nodes' processes inherit this environment, and give it to verl's workers.
+    with mock.patch.dict(os.environ, {**environment(), MARK: mark}):
+        cluster = Cluster(initialize_head=True, head_node_args={**resources, "include_dashboard": False})
+        try:
+            cluster.add_node(**resources)
+            joining = {
+                "trainer__nnodes": 2,
+                "actor_rollout_ref__rollout__agent__num_workers": 2,
+                "ray_kwargs__ray_init__num_cpus": "null",
+                "ray_kwargs__ray_init__num_gpus": "null",
+                "+ray_kwargs__ray_init__address": cluster.address,
+            }
+            yield joining, mark
+        finally:
+            cluster.shutdown()
+            for process in marked(mark):
+                process.kill()
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen, log: Path, what: str) -> None:

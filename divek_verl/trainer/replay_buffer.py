@@ -92,6 +92,8 @@ class DivekReplayBuffer(ReplayBuffer):
             self._steps.append(self._step)
             metrics.update(ray.get(self.recorder.drain.remote(), timeout=RECORDER_TIMEOUT))
             metrics["divek/refills"] = float(self._step["asked"])
+            # At most: requests for replacements may overlap.
+            metrics["divek/mining_rounds"] = 1.0 + self._step["rounds"]
             metrics["divek/groups_left_over"] = float(self._ready - batch_size)
         return batch, metrics
 
@@ -100,10 +102,12 @@ class DivekReplayBuffer(ReplayBuffer):
         self._step["skipped"] += count
         if self._step["skipped"] > self.max_refills:
             raise NoProgress(self._why_refilled())
+        asked = self._step["asked"]
         if self.asks_ahead:
             self._ask_for_what_is_missing()
         else:
             self._ask(count)
+        self._step["rounds"] += self._step["asked"] > asked
 
     def _ask(self, count: int) -> None:
         self._step["asked"] += count

@@ -143,7 +143,12 @@ def test_a_batch_comes_with_the_metrics_of_its_step(build: Any, queue: FakeQueue
     queue.prompt("b", "finished", rollouts=2)
     batch, metrics = take(build())
     assert sorted(batch.keys) == ["a_0_0", "a_1_0", "b_0_0", "b_1_0"]
-    assert metrics == {"divek/images_mined": 4.0, "divek/refills": 0.0, "divek/groups_left_over": 0.0}
+    assert metrics == {
+        "divek/images_mined": 4.0,
+        "divek/refills": 0.0,
+        "divek/mining_rounds": 1.0,
+        "divek/groups_left_over": 0.0,
+    }
 
 
 def test_validation_leaves_the_training_metrics_alone(build: Any, queue: FakeQueue, recorder: FakeRecorder) -> None:
@@ -180,7 +185,7 @@ def test_groups_without_variance_are_replaced_where_verl_is_to_filter_them(build
     assert len(groups) == BATCH and groups < {"mixed", "new10", "new11"}, "verl takes any two of the three"
     assert asked == [2], "verl asks for two groups in the place of one"
     assert metrics["training/filter_groups/evicted_samples"] == 1
-    assert metrics["divek/refills"] == 2
+    assert (metrics["divek/refills"], metrics["divek/mining_rounds"]) == (2, 2)
 
 
 def test_without_the_filter_they_are_trained_on(build: Any, queue: FakeQueue) -> None:
@@ -319,7 +324,9 @@ def test_a_step_takes_hardly_more_than_one_round_of_mining(
             if step == 5:  # the share of skipped images is known by now
                 rollouts.rounds = 0
             rollouts.ask(size)
+            before = rollouts.rounds
             batch, metrics = take(buffer, size=size)
+            assert metrics["divek/mining_rounds"] == rollouts.rounds - before
             assert len(batch.keys) == size and not trained.intersection(batch.keys)
             trained.update(batch.keys)
             left_over[ask_ahead].append(metrics["divek/groups_left_over"])
