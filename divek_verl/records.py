@@ -90,6 +90,7 @@ class QuestionRecord:
         injected: whether the truth is an option only because it was given.
         skip, failure, detail: why there is no question (``FailureReason``), and more about it.
         choices: the letter that each rollout chose; None where it names no option.
+        formats: 1.0 for each rollout that keeps the format, else 0.0; empty in older records.
         rollout_failures: reason -> rollouts that brought no completion.
         prompt_tokens, cached_tokens: prompt tokens of the K samples, and how many of them came from the cache.
         attempt: number of the start of the run that wrote it; a resumed run has several.
@@ -122,6 +123,7 @@ class QuestionRecord:
     choices: list[str | None] = field(default_factory=list)
     completions: list[str] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    formats: list[float] = field(default_factory=list)
     rollout_failures: dict[str, int] = field(default_factory=dict)
     one_step: float = 0.0
     consistency: float = 0.0

@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from divek_verl.diagnostics import BREAKDOWNS, averages, vote_entropy
 from divek_verl.files import append_line, only_writer, read_lines
 from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, FailureReason, QuestionRecord
 from divek_verl.settings import Settings
@@ -48,6 +49,9 @@ def summarize(mined: list[QuestionRecord], rolled_out: list[QuestionRecord]) -> 
         "one_step": mean([record.one_step for record in voted]),
         "consistency": mean([record.consistency for record in voted]),
         "recall": mean([record.recall for record in voted]),
+        "vote_entropy": mean([vote_entropy(record) for record in voted]),
+        "distinct_answers": mean([float(len(record.votes) + len(record.unknown)) for record in voted]),
+        "easy_share": mean([float(record.skip == FailureReason.EASY) for record in mined]),
         "vote_age/mean": mean([float(record.vote_age) for record in voted]),
         "vote_age/max": float(max((record.vote_age for record in voted), default=0)),
         "mining_seconds/mean": mean([record.mining_seconds for record in fresh]),
@@ -59,6 +63,10 @@ def summarize(mined: list[QuestionRecord], rolled_out: list[QuestionRecord]) -> 
     failures = Counter(reason for record in rolled_out for reason in Counter(record.rollout_failures).elements())
     metrics |= {f"skips/{reason}": float(count) for reason, count in reasons.items()}
     metrics |= {f"rollout_failures/{reason}": float(count) for reason, count in failures.items()}
+    parts = {name: averages(breakdown, rolled_out) for name, breakdown in BREAKDOWNS.items()}
+    metrics |= {f"{name}/{part.replace(' ', '_')}": each.value for name in parts for part, each in parts[name].items()}
+    chosen = {part: each.count for part, each in parts["second_step"].items()}
+    metrics["override_share"] = chosen.get("overrides it", 0) / max(sum(chosen.values()), 1)
     return {f"divek/{name}": value for name, value in metrics.items()}
 
 
@@ -82,7 +90,9 @@ class RunRecorder:
         self._questions = folder / QUESTIONS_FILE
         earlier = [line for line in read_lines(self._questions)[0] if line.get("split") == "train"]
         self._attempt = 1 + max((line.get("attempt", 0) for line in earlier), default=-1)
-        self._trained = {(line["data_source"], line["image_id"]) for line in earlier if line.get("completions")}
+        trained = [line for line in earlier if line.get("completions")]
+        self._trained = {(line["data_source"], line["image_id"]) for line in trained}
+        self._classes = {(line["data_source"], line["truth"]) for line in trained}
         self._revisit_easy, self._resting = revisit_easy, Counter[tuple[str, str]]()
         self._lost = 0
         self._mined: list[QuestionRecord] = []
@@ -123,6 +133,7 @@ class RunRecorder:
         if record.split == "train" and record.reason is None:
             self._rolled_out.append(record)
             self._trained.add(record.key)
+            self._classes.add((record.data_source, record.truth))
 
     def lost(self) -> int:
         """The number of records that could not be written since the start."""
@@ -142,8 +153,12 @@ class RunRecorder:
         """The metrics since the last call."""
         mined, self._mined = self._mined, []
         rolled_out, self._rolled_out = self._rolled_out, []
-        counts = {"divek/distinct_images": float(len(self._trained)), "divek/records_lost": float(self._lost)}
-        return {**summarize(mined, rolled_out), **counts}
+        counts = {
+            "distinct_images": len(self._trained),
+            "distinct_classes": len(self._classes),
+            "records_lost": self._lost,
+        }
+        return {**summarize(mined, rolled_out), **{f"divek/{name}": float(count) for name, count in counts.items()}}
 
 
 def shared_recorder(settings: Settings) -> ActorHandle:

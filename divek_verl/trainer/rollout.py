@@ -150,6 +150,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         asked.record.completions.append(text)
         asked.record.choices.append(None if choice is None else chr(ord("A") + choice))
         asked.record.rewards.append(float(last.reward_score or 0.0))
+        graded = last.extra_fields.get("reward_extra_info") or {}
+        asked.record.formats.append(float(graded.get("format") or 0.0))
 
     async def _tell(self, method: Any, record: QuestionRecord) -> None:
         """Call the recorder; what goes to the trainer never depends on it."""

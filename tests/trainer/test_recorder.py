@@ -1,6 +1,7 @@
 """The metrics of a step, and the one writer of a run's records."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ def test_the_metrics_of_a_step_by_hand() -> None:
     samples = {"unknown": {"Yak": 1}, "unanswered": 3, "truncated": 2, "failed_samples": 1}  # 8 samples
     question = {"injected": True, "options": ["Chad", "Romania", "Mali"], "one_step": 0.375, "consistency": 1.0}
     spent = {"mining_seconds": 2.0, "rollout_seconds": 4.0, "prompt_tokens": 100, "cached_tokens": 50}
-    first = asked(**samples, **question, **spent, rollout_failures={"rollout_timeout": 2, "ValueError": 1})
+    rolled_out = {"choices": ["A", "B"], "rewards": [2.0, 0.0], "formats": [1.0, 0.0]}
+    first = asked(
+        **samples, **question, **spent, **rolled_out, rollout_failures={"rollout_timeout": 2, "ValueError": 1}
+    )
     second = asked(one_step=0.75, recall=1.0, mining_seconds=4.0, rollout_seconds=8.0, prompt_tokens=300)  # 4 samples
     easy = record(votes={"Chad": 4}, skip="easy", one_step=1.0, consistency=1.0, recall=1.0, mining_seconds=6.0)
     broken = record(failure="unreadable_image")
@@ -35,7 +39,20 @@ def test_the_metrics_of_a_step_by_hand() -> None:
     seconds = {"mining_seconds/mean": 3.0, "rollout_seconds/mean": 6.0}
     skips = {"skips/total": 2, "skips/easy": 1, "skips/unreadable_image": 1}
     failures = {"rollout_failures/rollout_timeout": 2, "rollout_failures/ValueError": 1}
-    expected = counts | shares | of_the_two_with_a_question | of_all_four | ages | seconds | skips | failures
+    # Of five rollouts of the first question, one is right; the votes for its two classes and Yak are 3, 1 and 1.
+    entropy = 0.6 * math.log2(5 / 3) + 0.4 * math.log2(5)
+    quarter = 0.75 * math.log2(4 / 3) + 0.25 * math.log2(4)
+    votes = {"vote_entropy": (entropy + quarter) / 4, "distinct_answers": (3 + 2 + 1) / 4, "easy_share": 0.25}
+    parts = {
+        **{"groups/mixed": 1, "groups/all_right": 0, "groups/all_wrong": 0, "reward/format": 0.5, "reward/answer": 0.2},
+        **{"chosen_letter/A": 0.5, "chosen_letter/B": 0.5, "chosen_letter/C": 0.0},
+        **{"accuracy_by_position/A": 0.2, "accuracy_by_options/3": 0.2, "accuracy_by_truth/injected": 0.2},
+        **{"accuracy_by_fillers/with_fillers": 0.2, "second_step/keeps_the_majority": 1, "second_step/overrides_it": 0},
+        "override_share": 0.5,
+    }
+    expected = (
+        counts | shares | votes | parts | of_the_two_with_a_question | of_all_four | ages | seconds | skips | failures
+    )
     assert metrics == pytest.approx({f"divek/{name}": value for name, value in expected.items()})
     assert all(type(value) is float for value in metrics.values())
 
@@ -86,6 +103,7 @@ def test_draining_gives_the_training_metrics_since_the_last_time(tmp_path: Path)
     assert metrics["divek/images_mined"] == 2
     assert metrics["divek/skips/easy"] == 1
     assert metrics["divek/rollout_seconds/mean"] == 3.0
+    assert (metrics["divek/distinct_images"], metrics["divek/distinct_classes"]) == (1, 1)
     assert recorder.drain()["divek/images_mined"] == 0
 
 

@@ -19,6 +19,9 @@ from divek_verl.trainer.tracking import NO_QUESTION, extend, verbatim
 _NAMES = """
 images_mined samples unanswered_share unknown_share truncated_share failed_samples options/mean truth_injected_share
 one_step consistency recall vote_age/mean mining_seconds/mean rollout_seconds/mean cached_share skips/total skips/easy
+vote_entropy distinct_answers easy_share override_share groups/mixed groups/all_right groups/all_wrong
+reward/format reward/answer chosen_letter/A accuracy_by_position/A accuracy_by_options/2 accuracy_by_truth/injected
+accuracy_by_fillers/without_fillers second_step/keeps_the_majority
 """
 STABLE = {f"divek/{name}" for name in _NAMES.split()}
 SOURCE = "divek/flags/base"
@@ -47,6 +50,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
 
     folder = tmp_path_factory.mktemp("tracked")
     asked = record(options=["Chad", "Romania"], answer="A", injected=True, prompt_tokens=10, cached_tokens=5)
+    asked.choices, asked.rewards, asked.formats = ["A", "A"], [2.0, 1.0], [1.0, 0.0]
     metrics = summarize([asked, record(skip="easy")], [asked]) | VERLS
     append_line(folder / "questions.jsonl", record(split="val").to_json())
     backends = ["tensorboard", "wandb"]
