@@ -175,15 +175,18 @@ def last_step(run_dir: Path) -> int:
 
 
 def results(run_dir: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """side -> measure -> {"before", "after"}, from the first and the last validation of a run."""
+    """side -> measure -> {"before", "after"}: the validation of step 0, and the last later one, as far as there are."""
     steps = read_metrics(run_dir)
     table: dict[str, dict[str, dict[str, float]]] = {}
     for side in SIDES:
         for measure, pattern in METRICS.items():
             name = pattern.format(source=f"divek/flags/{side}")
-            values = [steps[step][name] for step in sorted(steps) if name in steps[step]]
-            if values:
-                table.setdefault(side, {})[measure] = {"before": values[0], "after": values[-1]}
+            values = {step: steps[step][name] for step in sorted(steps) if name in steps[step]}
+            found = {"before": values[0]} if 0 in values else {}
+            if any(values):
+                found["after"] = values[max(values)]
+            if found:
+                table.setdefault(side, {})[measure] = found
     return table
 
 
@@ -213,8 +216,11 @@ def results_table(run_dir: Path) -> Table:
         table.add_column(name, justify="right")
     for side, measures in results(run_dir).items():
         for name, value in measures.items():
-            before, after = 100 * value["before"], 100 * value["after"]
-            table.add_row(side, MEASURES[name].title, f"{before:.1f}", f"{after:.1f}", f"{after - before:+.1f}")
+            shown = [f"{100 * value[when]:.1f}" if when in value else "none" for when in ("before", "after")]
+            change = "" if "none" in shown else f"{100 * (value['after'] - value['before']):+.1f}"
+            table.add_row(side, MEASURES[name].title, *shown, change)
+            if "before" not in value:
+                table.caption = "There was no validation before training, so there is no change to show."
     return table
 
 

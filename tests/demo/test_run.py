@@ -53,6 +53,12 @@ def test_the_table_shows_percent_and_the_change(tmp_path: Path) -> None:
     assert ("new", "two-step accuracy", "10.0", "5.0", "-5.0") in cells
 
 
+def test_without_a_first_validation_there_is_no_change(tmp_path: Path) -> None:
+    table = results_table(write_metrics(tmp_path, {9: validation(0.7, 0.05)}))
+    cells = list(zip(*(list(column.cells) for column in table.columns), strict=True))
+    assert ("base", "two-step accuracy", "none", "70.0", "") in cells and "no validation before" in str(table.caption)
+
+
 def test_the_lowest_correlation_of_all_steps_counts(tmp_path: Path) -> None:
     run = write_metrics(tmp_path, {1: {CORRELATION: 0.9999}, 2: {CORRELATION: 0.991}, 3: {CORRELATION: 0.9995}})
     assert check_correlation(run) == 0.991
