@@ -1,16 +1,18 @@
 """The curves of a run, as figures for plotly.js."""
 
 import html
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from statistics import fmean
+from typing import Literal, cast
 
 import plotly.graph_objects as go
 
 from divek_verl.measures import MEASURES
 from divek_verl.report.reading import Points, Run
 from divek_verl.report.validation import LOGGED_AS, validation_curves
-from divek_verl.templates import visible
+from divek_verl.templates import read_table, visible
 
 # More points than a screen shows would only make the page larger.
 POINTS_SHOWN = 1500
@@ -18,6 +20,15 @@ MARKERS_SHOWN = 40
 DASHES = ("solid", "6px,3px", "2px,3px", "10px,3px,2px,3px")
 
 Kind = Literal["share", "part", "number", "seconds", "count", "correlation"]
+
+STAGES_SHOWN = 6
+# verl's names of the stages -> ours.
+STAGES = {
+    "gen": "sampling",
+    "update_actor": "policy update",
+    "testing": "validation",
+    "old_log_prob": "log probabilities",
+}
 
 
 @dataclass(frozen=True)
@@ -47,28 +58,32 @@ class Chart:
         return any(self.series.values())
 
     @property
+    def flat(self) -> bool:
+        """Whether a number says it: every curve has at most two points or is level."""
+        return all(len(points) <= 2 or len(set(points.values())) == 1 for points in self.series.values())
+
+    @property
     def by_source(self) -> bool:
         """Whether each curve is a validation set, not a metric."""
         return self.metrics.startswith("val-")
 
     @property
     def summary(self) -> str:
-        """The chart in words, for screen readers."""
-        return "; ".join(
-            f"{name or self.title}: {points[min(points)]:.4g} at step {min(points)}, "
-            f"{points[max(points)]:.4g} at step {max(points)}"
-            for name, points in self.series.items()
-            if points
-        )
+        """The chart in words: its first and last values."""
+
+        def number(value: float) -> str:
+            return f"{100 * value:.1f} %" if self.kind in ("share", "part") else f"{value:.4g}"
+
+        words = []
+        for name, points in self.series.items():
+            ends = {number(points[step]): step for step in (max(points), min(points))} if points else {}
+            said = " → ".join(f"{value} (step {step})" for value, step in reversed(ends.items()))
+            words += [f"{name}: {said}" if name else said] if points else []
+        return "; ".join(words)
 
 
 def charts(run: Run) -> list[Chart]:
     """All charts of the report, including those without data."""
-
-    def of_metrics(title: str, note: str, metrics: dict[str, str], kind: Kind = "number") -> Chart:
-        logged = {label: run.series(metric) for label, metric in metrics.items()}
-        series = {label: points for label, points in logged.items() if points} or logged
-        return Chart(title, note, ", ".join(metrics.values()), series, kind)
 
     curves = validation_curves(run)
     validation = []
@@ -76,60 +91,33 @@ def charts(run: Run) -> list[Chart]:
         series = {source: curves[source].get(name, {}) for source in curves}
         metrics = f"val-*/<data_source>/{LOGGED_AS.get(name, name)}/mean@1"
         title = f"Validation: {MEASURES[name].title}"
-        validation.append(Chart(title, MEASURES[name].meaning, metrics, series, "share"))
-    injected = "Share of training questions whose true class had no vote and was added to the options."
+        validation.append(
+            Chart(title, f"{MEASURES[name].meaning} Healthy: rising, on new classes too.", metrics, series, "share")
+        )
     # A run without a skip logs only the total, which is 0.
     skips = run.series_by_reason("divek/skips/") or {"": run.series("divek/skips/total")}
-    return [
-        of_metrics("Reward", "Mean score of the rollouts of a training step.", {"": "critic/score/mean"}),
-        *validation,
-        of_metrics(
-            "Votes on training images",
-            "Measures of the K samples, including images that were skipped.",
-            {MEASURES[name].title: f"divek/{name}" for name in ("one_step", "consistency", "recall")},
-            "share",
-        ),
-        of_metrics("Injected truth", injected, {"": "divek/truth_injected_share"}, "share"),
-        Chart("Skipped images", "Images without a question, by reason.", "divek/skips/<reason>", skips, "count"),
-        of_metrics(
-            "Samples without a usable answer",
-            "Share of the K samples of training images.",
-            {
-                "no answer": "divek/unanswered_share",
-                "not in the class list": "divek/unknown_share",
-                "cut off": "divek/truncated_share",
-            },
-            "part",
-        ),
-        of_metrics(
-            "Vote age",
-            "Steps since the votes behind the training questions were sampled.",
-            {"mean": "divek/vote_age/mean", "oldest": "divek/vote_age/max"},
-        ),
-        of_metrics(
-            "Agreement of sampler and policy",
-            "Correlation of their token probabilities; 1 if they are the same model.",
-            {"": "training/rollout_actor_probs_pearson_corr"},
-            "correlation",
-        ),
-        of_metrics(
-            "Time per step",
-            "A whole training step and its longest parts.",
-            {
-                "step": "timing_s/step",
-                "sampling": "timing_s/gen",
-                "policy update": "timing_s/update_actor",
-                "validation": "timing_s/testing",
-            },
-            "seconds",
-        ),
-        of_metrics(
-            "Time per image",
-            "Mean duration of the K samples of an image and of its rollouts; images overlap.",
-            {"K samples": "divek/mining_seconds/mean", "rollouts": "divek/rollout_seconds/mean"},
-            "seconds",
-        ),
-    ]
+    skips_note = "Images without a question, by reason. Healthy: few but the easy ones."
+    drawn = []
+    for row in read_table("curves.csv"):
+        named = dict(spec.rpartition("=")[::2] for spec in row["metrics"].split("; "))
+        logged = {label: run.series(metric) for label, metric in named.items()}
+        series = {label: points for label, points in logged.items() if points} or logged
+        drawn.append(Chart(row["title"], row["note"], ", ".join(named.values()), series, cast(Kind, row["kind"])))
+    skipped = Chart("Skipped images", skips_note, "divek/skips/<reason>", skips, "count")
+    return [drawn[0], *validation, *drawn[1:], skipped, _stages(run)]
+
+
+def _stages(run: Run) -> Chart:
+    """The time of a step and of its longest stages; stages within a stage are left out."""
+    means = {
+        name: fmean(points.values())
+        for name in {name for data in run.metrics.values() for name in data}
+        if re.fullmatch(r"timing_s/\w+", name) and (points := run.series(name))
+    }
+    longest = sorted(means, key=lambda name: (name != "timing_s/step", -means[name], name))[:STAGES_SHOWN]
+    series = {STAGES.get(stage := name.removeprefix("timing_s/"), stage): run.series(name) for name in longest}
+    note = "A whole step and its longest stages. Healthy: sampling and the update take most of it."
+    return Chart("Time of a step by stage", note, "timing_s/<stage>", series or {"step": {}}, "seconds")
 
 
 def figure(chart: Chart, styles: Mapping[str, LineStyle], steps: tuple[int, int]) -> dict[str, object]:

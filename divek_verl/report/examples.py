@@ -105,7 +105,7 @@ def describe(pair: Pair) -> Example:
     jpeg = thumbnail(latest.image, THUMBNAIL_PIXELS, 82, "JPEG")
     picture = jpeg and Markup("data:image/jpeg;base64,") + base64.b64encode(jpeg).decode("ascii")
     views = []
-    for title, record in zip(("Before", "After"), pair.records, strict=False):
+    for title, record in zip(("Before", "After") if pair.after else ("Validation",), pair.records, strict=True):
         title = f"{title} · step {record.step}"
         choice, text = next(iter(record.choices), None), next(iter(record.completions), None)
         options = [

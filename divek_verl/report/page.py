@@ -20,6 +20,7 @@ from divek_verl.report.browser import browser
 from divek_verl.report.charts import Chart, LineStyle, charts, figure
 from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
 from divek_verl.report.confusions import confusions, matrices
+from divek_verl.report.diagnosis import findings, panels
 from divek_verl.report.examples import choose_examples, describe
 from divek_verl.report.reading import Run, read_run
 from divek_verl.report.validation import OUTCOMES, final_table, heading, image_pairs, outcomes, validation_curves
@@ -68,6 +69,7 @@ def render(run: Run) -> str:
         "outcomes": outcomes(pairs),
         "outcome_names": OUTCOMES,
         "confusions": confusions(pairs),
+        "compared": any(pair.after is not None for pair in pairs),
         "matrices": matrices(run.name, pairs),
         "problems": problems(run),
     }
@@ -95,7 +97,8 @@ def _render(
     recorded = [chart for chart in drawn if chart.recorded]
     steps = [step for chart in recorded for points in chart.series.values() for step in points]
     span = min(steps, default=0), max(steps, default=0)
-    figures = [figure(chart, styles, span) for chart in recorded]
+    plotted = [chart for chart in recorded if not chart.flat]
+    figures = [figure(chart, styles, span) for chart in plotted]
     templates = environment(percent=percent, points=points_changed, heading=heading)
     assert templates.loader is not None
     names = ("report.css", "charts.js", "browser.js")
@@ -105,7 +108,10 @@ def _render(
     return templates.get_template(template).render(
         context,
         measures=list(MEASURES.values()),
-        charts=recorded,
+        findings={name: findings(run) for name, run in runs.items()},
+        panels=panels(runs),
+        charts=plotted,
+        flat=[chart for chart in recorded if chart.flat],
         unrecorded=[chart for chart in drawn if not chart.recorded],
         figures=figures,
         browser=browser(runs, room),

@@ -1,8 +1,13 @@
 """The validations of a run: curves of the measures, the final table, and each image before and after training."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
+
+from scipy.stats import t
 
 from divek_verl.measures import MEASURES
 from divek_verl.records import QuestionRecord
@@ -22,28 +27,66 @@ def is_right(record: QuestionRecord) -> bool:
     return record.accuracy > 0.5
 
 
+def cluster_interval(values: Sequence[float], classes: Sequence[str]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of ``values``, in -1 to 1: how far it would move with other classes.
+
+    Student's t over the classes, whose images are one cluster. If all values are equal, the margin is that of an event
+    that none of the classes showed (Clopper and Pearson). None for fewer than two classes.
+    """
+    mean, sums = fmean(values), defaultdict[str, float](float)
+    for value, name in zip(values, classes, strict=True):
+        sums[name] += value - mean
+    count = len(sums)
+    if count < 2:
+        return None
+    margin = t.ppf(0.975, count - 1) * sqrt(count / (count - 1) * sum(s * s for s in sums.values())) / len(values)
+    margin = margin if margin > 1e-9 else 1 - 0.025 ** (1 / count)
+    return max(mean - margin, -1.0), min(mean + margin, 1.0)
+
+
 @dataclass(frozen=True)
 class Score:
-    """A measure of one data source at its first and last validation; None where it was not recorded."""
+    """A measure of one data source at its first and last validation; None where it was not recorded.
+
+    ``interval`` is that of the change; None without the records of both validations.
+    """
 
     title: str
     before: float | None
     after: float | None
+    interval: tuple[float, float] | None = None
 
     @property
     def change(self) -> float | None:
         return None if self.before is None or self.after is None else self.after - self.before
 
+    @property
+    def direction(self) -> str:
+        """``up`` or ``down`` for a change that is more than noise, else ``same``."""
+        low, high = self.interval or (0.0, 0.0)
+        return "up" if low > 0 else "down" if high < 0 else "same"
+
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A data source in the final table. ``last`` is None after a single validation, ``images`` without records."""
+    """A data source in the final table. ``last`` is None after a single validation, ``images`` without records.
+
+    ``second_step`` says in words where the second step costs accuracy, else it is empty.
+    """
 
     source: str
     first: int
     last: int | None
     images: int | None
     scores: list[Score]
+    second_step: str = ""
+
+    @property
+    def remark(self) -> str:
+        """What is missing for a comparison with the model before training."""
+        if self.last is None:
+            return "only one validation, so there is no change to show"
+        return "no validation before training (trainer.val_before_train=true makes one)" if self.first else ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +126,12 @@ def source_order(source: str) -> tuple[bool, str, int, str]:
     return not source.startswith("divek/"), dataset, sides.index(side) if side in sides else len(sides), side
 
 
+def recorded(record: QuestionRecord, measure: str) -> float:
+    """A measure of ``MEASURES`` of one record."""
+    value: float = getattr(record, "accuracy" if measure == "two_step" else measure)
+    return value
+
+
 def validation_curves(run: Run) -> dict[str, Curves]:
     """data source -> measure -> values: as verl logged them or, without its metrics, averaged over the records."""
     logged: dict[str, Curves] = {}
@@ -97,8 +146,7 @@ def validation_curves(run: Run) -> dict[str, Curves]:
         curves = averaged.setdefault(source, {})
         for step, by_image in sorted(steps.items()):
             for measure in MEASURES:
-                name = "accuracy" if measure == "two_step" else measure
-                values = [getattr(record, name) for record in by_image.values()]
+                values = [recorded(record, measure) for record in by_image.values()]
                 curves.setdefault(measure, {})[step] = sum(values) / len(values)
     found = averaged | logged
     return {source: found[source] for source in sorted(found, key=source_order)}
@@ -114,6 +162,9 @@ def first_and_last(curves: Curves) -> tuple[int, int | None] | None:
 
 def final_table(run: Run) -> list[ScoreRow]:
     rows = []
+    pairs: dict[str, list[Pair]] = {}
+    for pair in image_pairs(run):
+        pairs.setdefault(pair.before.data_source, []).append(pair)
     for source, curves in validation_curves(run).items():
         if span := first_and_last(curves):
             first, last = span
@@ -122,9 +173,32 @@ def final_table(run: Run) -> list[ScoreRow]:
             for name, measure in MEASURES.items():
                 points = curves.get(name, {})
                 after = None if last is None else points.get(last)
-                scores.append(Score(heading(measure.title), points.get(first), after))
-            rows.append(ScoreRow(source, first, last, images or None, scores))
+                changes = [
+                    (recorded(pair.after, name) - recorded(pair.before, name), pair.before.truth)
+                    for pair in pairs.get(source, [])
+                    if pair.after is not None
+                ]
+                interval = cluster_interval(*zip(*changes, strict=True)) if changes and after is not None else None
+                scores.append(Score(heading(measure.title), points.get(first), after, interval))
+            remark = _second_step(source, scores, [pair.latest for pair in pairs.get(source, [])])
+            rows.append(ScoreRow(source, first, last, images or None, scores, remark))
     return rows
+
+
+def _second_step(source: str, scores: Sequence[Score], latest: Sequence[QuestionRecord]) -> str:
+    """What the second step costs against the majority vote at the last validation; empty where it does not."""
+    values = dict(zip(MEASURES, (each.before if each.after is None else each.after for each in scores), strict=True))
+    two_step, majority = values["two_step"], values["consistency"]
+    if two_step is None or majority is None or round(cost := 100 * (majority - two_step), 1) <= 0:
+        return ""
+    changes = [recorded(record, "consistency") - recorded(record, "two_step") for record in latest]
+    interval = cluster_interval(changes, [record.truth for record in latest]) if latest else None
+    low, high = (100 * limit for limit in interval or (0.0, 0.0))
+    noise = f"; 95 % interval {low:.1f} to {high:.1f}{', so it may be noise' if low <= 0 else ''}" if interval else ""
+    return (
+        f"{source}: the second step costs {cost:.1f} points against the majority vote "
+        f"({100 * majority:.1f} % → {100 * two_step:.1f} %{noise})."
+    )
 
 
 def image_pairs(run: Run) -> list[Pair]:

@@ -3,8 +3,10 @@
 Text from files, servers and models is never read as markup, and cannot hide or reorder what stands beside it.
 """
 
+import csv
 import unicodedata
 from collections.abc import Callable
+from importlib.resources import files
 
 import jinja2
 from rich.markup import escape
@@ -34,6 +36,11 @@ def plain(text: str) -> str:
 def shorten(text: str, characters: int) -> str:
     """``text``, or its beginning and an ellipsis."""
     return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The rows of a table that lies beside the templates."""
+    return list(csv.DictReader((files(__name__) / name).read_text(encoding="utf-8").splitlines()))
 
 
 def label(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from divek_verl.report.charts import POINTS_SHOWN, charts, thinned
 from divek_verl.report.reading import Run, read_run
 from divek_verl.trainer.recorder import summarize
@@ -9,12 +11,43 @@ from divek_verl.trainer.recorder import summarize
 from .fabricated import SIDES, make_record, read_logged, write_logged
 from .parsing import page_of
 
+# By the recorder's drain and by the replay buffer.
+COUNTED_ELSEWHERE = ("divek/distinct_images", "divek/distinct_classes", "divek/refills")
+
 
 def test_every_metric_of_ours_that_a_chart_draws_is_recorded() -> None:
-    recorded = summarize([make_record(split="train")], [])
+    asked = make_record(split="train", rewards=[1.0, 2.0], choices=["A", "B"], formats=[1.0, 1.0])
+    recorded = summarize([asked], [asked])
+    recorded |= dict.fromkeys(COUNTED_ELSEWHERE, 0.0)
     drawn = {metric for chart in charts(Run("run")) for metric in chart.metrics.split(", ")}
     own = {metric for metric in drawn if metric.startswith("divek/") and "<" not in metric}
     assert own and own <= set(recorded)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ({1: 0.5}, "50.0 % (step 1)"),
+        ({1: 0.5, 9: 0.75}, "50.0 % (step 1) → 75.0 % (step 9)"),
+        ({1: 0.5, 2: 0.5, 3: 0.5}, "50.0 % (step 1)"),
+        ({1: 0.5, 2: 0.6, 3: 0.5}, ""),
+    ],
+)
+def test_a_curve_that_a_number_says_is_no_chart(points: dict[int, float], said: str, tmp_path: Path) -> None:
+    write_logged(tmp_path, [(step, {"divek/override_share": value}) for step, value in points.items()])
+    page = page_of(tmp_path)
+    assert len(page.data.get("figures", [])) == (not said)
+    assert (said in page.text) and len(page.having("dl", **{"class": "measures flat"})) == bool(said)
+
+
+def test_the_stages_of_a_step_are_the_longest_and_not_those_within_one() -> None:
+    stages = {f"timing_s/{name}": float(n) for n, name in enumerate(("a", "b", "c", "d", "e", "gen", "step", "gen/x"))}
+    (chart,) = [c for c in charts(Run("run", metrics={1: stages})) if c.title == "Time of a step by stage"]
+    assert list(chart.series) == ["step", "sampling", "e", "d", "c", "b"]
+
+
+def test_every_curve_says_what_is_healthy() -> None:
+    assert all("Healthy: " in chart.note for chart in charts(Run("run")))
 
 
 def test_a_reason_without_a_skip_in_a_step_has_no_bar_there(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from divek_verl.records import QuestionRecord
 from divek_verl.report import write_comparison, write_report
 
-from .fabricated import fabricate_run, make_hostile, read_records
+from .fabricated import fabricate_run, make_hostile, make_record, read_records, write_logged, write_records
 
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason=chromium.MISSING)
 
@@ -109,6 +109,40 @@ def test_the_curves_and_the_matrices_are_drawn(report: Path, open_page: Any) -> 
     assert page.locator("#matrix-before .hm image, #matrix-after .hm image").count() == 2
     page.locator("#matrix-choice").select_option(label="divek/flags/new")
     assert "Guinea" in page.locator("#matrix-before").inner_text()
+
+
+def edge_run(folder: Path, kind: str) -> Path:
+    """A run in which no sample names a wrong class, or in which nothing was trained."""
+    folder.mkdir()
+    steps = (0,) if kind == "evaluation only" else (0, 30)
+    votes = {"unknown": {"Atlantis": 8}} if kind == "all unknown" else {"votes": {"Chad": 8}}
+    records = [make_record(str(n), step=step, **votes) for step in steps for n in range(3)]  # type: ignore[arg-type]
+    write_records(folder, records)
+    if kind != "evaluation only":
+        write_logged(folder, [(step, {"critic/score/mean": step / 30}) for step in range(31)])
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["all unknown", "all right", "evaluation only"])
+def test_a_run_without_a_wrong_class_has_all_its_charts(kind: str, tmp_path: Path, open_page: Any) -> None:
+    page = open_page(write_report(edge_run(tmp_path / "run", kind))).page
+    charts = page.locator(".chart").count()
+    assert page.locator(".chart .main-svg .xaxislayer-above").count() == charts
+    assert charts == (kind != "evaluation only")  # the reward
+    matrices = 1 if kind == "evaluation only" else 2
+    assert page.locator("#matrix .hm image").count() == matrices
+    assert page.locator("#matrix-after").is_visible() == (matrices == 2)
+    assert page.locator(".row").count() == 3 * matrices and page.get_by_text("No sample named a wrong class.").count()
+
+
+def test_a_chart_that_fails_says_so_and_the_others_are_drawn(report: Path, tmp_path: Path, open_page: Any) -> None:
+    source = report.read_text(encoding="utf-8")
+    before, marked, rest = source.partition('<script type="application/json" id="figures">[{"data": [')
+    (tmp_path / "broken.html").write_text(before + marked.removesuffix("[") + '7, "was": [' + rest, encoding="utf-8")
+    page = open_page(tmp_path / "broken.html").page
+    assert page.locator("#chart-0").inner_text().startswith("This chart could not be drawn: ")
+    assert page.locator(".chart .main-svg .xaxislayer-above").count() == page.locator(".chart").count() - 1
+    assert page.locator("#matrix .hm image").count() == 2
 
 
 def test_a_narrow_window_stacks_what_stood_side_by_side(report: Path, open_page: Any) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from divek_verl.measures import MEASURES
 from divek_verl.report.reading import read_run
-from divek_verl.report.validation import final_table
+from divek_verl.report.validation import cluster_interval, final_table
 
-from .fabricated import SIDES, read_logged, write_logged
+from .fabricated import SIDES, make_record, read_logged, read_records, write_logged, write_records
 from .parsing import page_of
 
 
@@ -55,7 +55,43 @@ def test_one_validation_has_no_after(run_dir: Path) -> None:
     write_logged(run_dir, read_logged(run_dir)[:5])
     row = final_table(read_run(run_dir))[0]
     assert row.last is None and all(score.after is None and score.change is None for score in row.scores)
-    assert "step 0 only" in page_of(run_dir).text
+    page = page_of(run_dir)
+    assert "step 0 · 20 images · only one validation, so there is no change to show" in page.text
+    assert not page.having("span", **{"class": "arrow"})
+
+
+def test_a_first_validation_after_training_began_is_not_called_before(run_dir: Path) -> None:
+    write_logged(run_dir, [(step, data) for step, data in read_logged(run_dir) if step])
+    write_records(run_dir, [r for r in read_records(run_dir) if r.step])
+    assert page_of(run_dir).text.count("step 10 → 30 · 20 images · no validation before training") == 2
+
+
+def test_an_interval_counts_classes_and_not_their_images() -> None:
+    by_class = [0.0] * 50 + [1.0] * 50
+    alike, mixed = ["a"] * 50 + ["b"] * 50, ["a", "b"] * 50
+    low, high = cluster_interval(by_class, alike) or (0.0, 0.0)
+    assert (low, high) == (-1.0, 1.0)  # two classes say nothing about others
+    # By hand: four classes with means 0, 0, 1, 1 and t = 3.182.
+    low, high = cluster_interval([0.0, 0.0, 1.0, 1.0], list("abcd")) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((0.5 - 3.182 * (1 / 3) ** 0.5 / 2, 1.0), abs=1e-3)  # at most 1
+    assert cluster_interval(by_class, mixed) == pytest.approx((0.5 - (1 - 0.025**0.5), 1.0))
+    assert cluster_interval([1.0, 1.0], ["a", "a"]) is None
+
+
+def test_only_a_change_beyond_noise_is_coloured(tmp_path: Path) -> None:
+    def run(learned: int) -> str:
+        answers = [("B", "B"), ("A", "A")] * 4 + [("B", "A")] * learned
+        write_records(
+            tmp_path,
+            [
+                make_record(str(n), f"class {n}", step=step, options=["x", "y"], answer="A", choices=[choice])
+                for n, choices in enumerate(answers)
+                for step, choice in zip((0, 9), choices, strict=True)
+            ],
+        )
+        return final_table(read_run(tmp_path))[0].scores[0].direction
+
+    assert [run(1), run(12)] == ["same", "up"]
 
 
 def test_questions_alone_give_the_same_table(run_dir: Path) -> None:
