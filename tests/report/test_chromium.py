@@ -71,7 +71,8 @@ def open_page(browser: Any) -> Iterator[Any]:
         one.page.on("console", lambda message: one.complaints.append(f"{message.type}: {message.text}"))
         one.page.on("pageerror", lambda error: one.complaints.append(str(error)))
         one.page.on("request", lambda request: one.requests.append(request.url))
-        one.page.goto(path.as_uri())
+        name, _, fragment = str(path).partition("#")
+        one.page.goto(Path(name).as_uri() + ("#" + fragment if fragment else ""))
         opened.append(one)
         return one
 
@@ -167,6 +168,38 @@ def test_the_final_table_breaks_no_source_inside_a_word_and_pushes_no_page_wide(
     # The charts follow the window a moment later.
     opened.wait_until(f"document.documentElement.scrollWidth <= {width}", seconds=10)
     assert opened.page.locator(".scores tbody th").evaluate_all(chromium.LINES_OF_EACH_SOURCE) == [1, 1]
+
+
+def test_on_a_phone_the_navigation_leads_on_and_no_table_is_cut(report: Path, open_page: Any) -> None:
+    opened = open_page(report)
+    page = opened.page
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.locator("nav.page a", has_text="Confusions").click()
+    opened.wait_until("Math.abs(document.getElementById('confusions').getBoundingClientRect().top - 48) < 8")
+    assert page.locator("nav.page").bounding_box()["y"] == 0
+    cut = """tables => tables.filter(table => {
+        const card = table.closest(".scroll") || table;
+        return table.scrollWidth > card.clientWidth && getComputedStyle(card).overflowX !== "auto";
+    }).length"""
+    assert page.locator("table").evaluate_all(cut) == 0
+    inside = "all => all.every(each => each.getBoundingClientRect().right <= 390)"
+    assert page.locator(".scores .change").evaluate_all(inside)
+
+
+def test_a_link_leads_to_a_question_or_to_a_class(report: Path, open_page: Any, records: list[QuestionRecord]) -> None:
+    page = open_page(report).page
+    page.locator(".row").nth(2).click()
+    page.locator("#detail pre").first.wait_for()
+    linked = page.locator("#detail a").get_attribute("href")
+    about = page.locator("#detail small").first.inner_text()
+    other = open_page(Path(f"{report}{linked}"))
+    assert (
+        other.page.locator("#detail small").first.inner_text() == about and other.found == f"{len(records)} questions"
+    )
+    other.page.evaluate("location.hash = '#class=Mali&step=30'")
+    other.wait_until("document.querySelector('#detail h3').textContent === 'Mali'")
+    assert "step 30" in other.page.locator("#detail small").first.inner_text()
+    assert other.found == of_total(sum(r.truth == "Mali" for r in records), records)
 
 
 def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> None:

@@ -54,10 +54,9 @@ def test_a_run_that_did_not_record_a_measure_has_no_line(folders: list[Path]) ->
 
 def test_the_final_tables_stand_side_by_side(runs: dict[str, Run]) -> None:
     tables = compared_tables(runs)
-    assert [table.source for table in tables] == ["divek/flags/base", "divek/flags/new"]
-    for table in tables:
-        assert list(table.rows) == list(runs)
-        assert {row.source for row in table.rows.values()} == {table.source}
+    assert list(tables) == ["divek/flags/base", "divek/flags/new"]
+    for source, rows in tables.items():
+        assert list(rows) == list(runs) and {row.source for row in rows.values()} == {source}
 
 
 def test_the_page_holds_both_runs(folders: list[Path], tmp_path: Path) -> None:

@@ -85,13 +85,22 @@ def test_a_directory_without_records_is_refused_in_one_sentence(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_summary_of_the_run_is_shown_if_it_can_be_read(run_dir: Path) -> None:
-    summary = run_dir / "summary.json"
-    summary.write_text('{"model": "tiny-vl", "nested": {"left": "out"}}', encoding="utf-8")
-    assert "Run summary model tiny-vl" in page_of(run_dir).text
+def test_the_header_says_what_ran_for_how_long_if_it_can_be_read(run_dir: Path) -> None:
+    summary, results = run_dir / "summary.json", run_dir / "results.json"
+    summary.write_text('{"model": "tiny-vl", "K": 8, "nested": {"left": "out"}}', encoding="utf-8")
+    logged = [(step, {"timing_s/step": 130.0}) for step in range(30)]
+    write_logged(run_dir, logged)
+    assert "flags-run model tiny-vl K 8 1 h 05 min of training steps last step 29" in page_of(run_dir).text
+    write_logged(run_dir, logged[:3])
+    assert "6.5 min of training steps" in page_of(run_dir).text
+    evaluated = {"model": "other", "settings": {"num_samples": 20, "seed": 3}, "versions": {"vllm": "0.24.0"}}
+    results.write_text(json.dumps(evaluated), encoding="utf-8")
     for broken in ("{", "[]", "null"):
         summary.write_text(broken, encoding="utf-8")
-        assert "Run summary" not in page_of(run_dir).text
+        assert "flags-run model other num_samples 20 seed 3 vllm 0.24.0" in page_of(run_dir).text
+        results.write_text(broken, encoding="utf-8")
+        assert "flags-run 6.5 min of" in page_of(run_dir).text
+        results.write_text(json.dumps(evaluated), encoding="utf-8")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from wandb_file import history, tables
 from divek_verl.files import append_line
 from divek_verl.records import QuestionRecord
 from divek_verl.trainer.recorder import summarize
-from divek_verl.trainer.tracking import NO_QUESTION, extend, verbatim
+from divek_verl.trainer.tracking import NO_QUESTION, extend, verbatim, write_summary
 
 # What dashboards are built on: a name that is gone or changed breaks them.
 _NAMES = """
@@ -58,7 +58,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         for name, value in {"MODE": "offline", "DIR": str(folder), "SILENT": "true"}.items():
             patched.setenv(f"WANDB_{name}", value)
         patched.setenv("TENSORBOARD_DIR", str(folder / "tensorboard"))
-        config = {"divek": {"run_dir": str(folder)}, "trainer": {"project_name": "p"}}
+        config = {"divek": {"run_dir": str(folder), "num_samples": 8, "seed": 3}, "trainer": {"project_name": "p"}}
+        config["actor_rollout_ref"] = {"model": {"path": "models/tiny"}}
         tracking = Tracking("p", "e", default_backend=backends, config=config)
         generations = ValidationGenerationsLogger("p", "e")
         for step in (1, 2):
@@ -79,6 +80,16 @@ def events(logged: SimpleNamespace) -> Any:
 
 def test_the_names_are_those_that_dashboards_know(logged: SimpleNamespace) -> None:
     assert set(logged.metrics) >= STABLE | set(VERLS)
+
+
+def test_the_summary_says_what_runs_and_a_resumed_run_keeps_its_date(tmp_path: Path, logged: SimpleNamespace) -> None:
+    found = json.loads((logged.folder / "summary.json").read_text())
+    assert (found["model"], found["K"], found["seed"]) == ("models/tiny", 8, 3)
+    assert found["verl"].startswith("0.9") and found["started"].endswith(" UTC")
+    (tmp_path / "summary.json").write_text('{"started": "yesterday"}')
+    write_summary(tmp_path, {"data": {"divek": {"run_dir": str(tmp_path)}}})
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["started"] == "yesterday" and "model" not in found
 
 
 def test_tensorboard_has_every_name_and_value(logged: SimpleNamespace, events: Any) -> None:
