@@ -60,6 +60,10 @@ class PictureLimits:
     min_side: int = 8
 
 
+# Of pictures that are only shown.
+THUMBNAIL_LIMITS = PictureLimits(max_pixels=64_000_000, min_side=1)
+
+
 @contextmanager
 def open_picture(source: PictureSource, limits: PictureLimits = PictureLimits()) -> Iterator[Image.Image]:
     """A picture with no pixel decoded yet, from a file, encoded bytes, a ``data:image/...;base64,`` URL or Pillow.
@@ -168,6 +172,22 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         shown = Image.new("RGB", image.size, "white")
         shown.paste(image, mask=image)
         return shown
+
+
+def thumbnail(path: str, pixels: int, quality: int, image_format: str = "WEBP") -> bytes | None:
+    """A copy with a longer side of at most ``pixels``, on white; None if the picture is missing or unreadable."""
+    path = path.removeprefix("file://")
+    try:
+        with open_picture(path, THUMBNAIL_LIMITS) as file:
+            # Decode a JPEG at a fraction of its size, which saves most of the time.
+            file.draft("RGB", (pixels, pixels))
+            picture = upright_rgb(file)
+        picture.thumbnail((pixels, pixels))
+        encoded = io.BytesIO()
+        picture.save(encoded, image_format, quality=quality)
+        return encoded.getvalue()
+    except (UnreadableImage, OSError, ValueError):  # the latter two: it cannot be encoded
+        return None
 
 
 def to_data_url(content: bytes) -> str:

@@ -70,6 +70,7 @@ def evaluate_model(
     from divek_verl.engines.checkpoints import model_folder
     from divek_verl.evaluation.display import show
     from divek_verl.evaluation.evaluating import Evaluation, Mode, evaluate
+    from divek_verl.report import write_report
 
     if not model.base_url:
         model = replace(model, model=model_folder(model.model))
@@ -100,9 +101,10 @@ def evaluate_model(
     except KeyboardInterrupt:
         print(f"stopped; the answers so far are kept in {out}, and the same command continues from there")
         raise typer.Exit(STOPPED) from None
+    report = write_report(out)
     show(results, console)
     console.print(_summary(counts, time.monotonic() - started), markup=False, highlight=False)
-    console.print(f"written: {out / 'results.json'}, {out / 'results.html'}", markup=False, soft_wrap=True)
+    console.print(f"written: {out / 'results.json'}, {out / 'results.html'}, {report}", markup=False, soft_wrap=True)
 
 
 evaluate_command = with_options(evaluate_model)

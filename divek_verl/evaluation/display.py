@@ -7,32 +7,43 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Average, Difference, Results
 from divek_verl.files import write_aside
+from divek_verl.images import thumbnail, to_data_url
 from divek_verl.measures import MEASURES
 from divek_verl.records import sentence_of
-from divek_verl.templates import environment, plain, visible
+from divek_verl.templates import environment, label, plain, visible
 
-SHOWN_FAILURES = 10
+SHOWN_FAILURES, SHOWN_PICTURES = 10, 24
 WEIGHTS: dict[Literal["micro", "macro"], str] = {
     "micro": "every image weighs the same",
     "macro": "every class weighs the same",
 }
 
 
-def write_page(results: Results, path: Path) -> None:
-    write_aside(path, render(results))
+def write_page(results: Results, path: Path, records: Sequence[EvaluationRecord] = ()) -> None:
+    write_aside(path, render(results, records))
 
 
-def render(results: Results) -> str:
+def render(results: Results, records: Sequence[EvaluationRecord] = ()) -> str:
+    """The page, with pictures of wrong ``records`` of different classes."""
+    measure = "two_step" if results.mode != "one-step" else "consistency"
+    wrong = {record.truth: record for record in records if getattr(record, measure) < 1}
+    shown_wrong = [
+        (record, to_data_url(picture), record.chosen or record.counted.top or record.failure or "no class of the list")
+        for record in list(wrong.values())[:SHOWN_PICTURES]
+        if (picture := thumbnail(record.image, 160, 70))
+    ]
     made = environment(
         share=lambda share: f"{100 * share:.1f}",
         points=lambda share: f"{100 * share:+.1f}".replace("-", "\u2212"),
         sentence=sentence_of,
+        label=label,
     )
     shown = [MEASURES[name] for name in results.groups[0].averages]
     page = made.get_template("evaluation.html.j2")
-    return page.render(results=results, shown=shown, measures=MEASURES, weights=WEIGHTS)
+    return page.render(results=results, shown=shown, measures=MEASURES, weights=WEIGHTS, wrong=shown_wrong)
 
 
 def show(results: Results, console: Console) -> None:

@@ -237,7 +237,7 @@ async def evaluate(
         if compare is not None and earlier is not None:
             results.comparison = _compared(compare, earlier, results, records, evaluation)
         write_results(results, out)
-        write_page(results, out / PAGE_FILE)
+        write_page(results, out / PAGE_FILE, records)
         return results, counts
 
 

@@ -63,7 +63,9 @@ def _comparable(chart: Chart, run: Run) -> Chart:
         if not total:
             steps = sorted({step for points in chart.series.values() for step in points})
             total = {step: sum(points.get(step, 0.0) for points in chart.series.values()) for step in steps}
-        return replace(chart, kind="number", series={"": total}, note="Training images without a question.")
+        return replace(
+            chart, kind="number", series={"": total}, note="Images without a question. Healthy: few but the easy ones."
+        )
     if chart.by_source:
         return chart
     return replace(chart, series=dict(list(chart.series.items())[:METRICS_COMPARED]))

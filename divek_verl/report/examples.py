@@ -1,6 +1,5 @@
 """Up to three example images: how they are chosen, and what the page shows of each before and after training."""
 
-import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from string import ascii_uppercase
 
 from markupsafe import Markup
 
+from divek_verl.images import thumbnail, to_data_url
 from divek_verl.records import QuestionRecord
-from divek_verl.report.pictures import thumbnail
 from divek_verl.report.validation import Pair, is_right, source_order
 
 THUMBNAIL_PIXELS = 360
@@ -103,7 +102,7 @@ class Example:
 def describe(pair: Pair) -> Example:
     latest = pair.latest
     jpeg = thumbnail(latest.image, THUMBNAIL_PIXELS, 82, "JPEG")
-    picture = jpeg and Markup("data:image/jpeg;base64,") + base64.b64encode(jpeg).decode("ascii")
+    picture = Markup(to_data_url(jpeg)) if jpeg else None
     views = []
     for title, record in zip(("Before", "After") if pair.after else ("Validation",), pair.records, strict=True):
         title = f"{title} · step {record.step}"
@@ -113,7 +112,7 @@ def describe(pair: Pair) -> Example:
             for letter, name in zip(ascii_uppercase, record.options, strict=False)
         ]
         views.append(ValidationView(title, record, is_right(record), answer_bars(record), options, choice, text))
-    return Example(pair.outcome, is_right(latest), latest, Path(latest.image).name, picture or None, views)
+    return Example(pair.outcome, is_right(latest), latest, Path(latest.image).name, picture, views)
 
 
 def answer_bars(record: QuestionRecord) -> list[Bar]:

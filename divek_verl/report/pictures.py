@@ -1,18 +1,16 @@
 """Small copies of the run's pictures that the page carries with it."""
 
 import base64
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from divek_verl.images import PictureLimits, UnreadableImage, open_picture, upright_rgb
+from divek_verl.images import thumbnail
 
 # Longest side in pixels and WebP quality, the best first.
 SIZES = ((256, 70), (192, 62), (144, 55), (112, 50), (88, 45), (72, 40), (56, 34), (40, 30))
 PICTURES_TRIED = 48
-LIMITS = PictureLimits(max_pixels=64_000_000, min_side=1)
 
 
 @dataclass(frozen=True)
@@ -23,22 +21,6 @@ class Thumbnails:
     pixels: int
     encoded: list[str | None]
     left_out: int = 0
-
-
-def thumbnail(path: str, pixels: int, quality: int, image_format: str = "WEBP") -> bytes | None:
-    """A copy with a longer side of at most ``pixels``, on white; None if the picture is missing or unreadable."""
-    path = path.removeprefix("file://")
-    try:
-        with open_picture(path, LIMITS) as file:
-            # Decode a JPEG at a fraction of its size, which saves most of the time.
-            file.draft("RGB", (pixels, pixels))
-            picture = upright_rgb(file)
-        picture.thumbnail((pixels, pixels))
-        encoded = io.BytesIO()
-        picture.save(encoded, image_format, quality=quality)
-        return encoded.getvalue()
-    except (UnreadableImage, OSError, ValueError):  # the latter two: it cannot be encoded
-        return None
 
 
 def thumbnails(paths: Sequence[str], limit: int) -> Thumbnails:

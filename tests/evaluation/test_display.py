@@ -5,10 +5,12 @@ from pathlib import Path
 
 import chromium
 import pytest
+from PIL import Image
 from report.parsing import Page
 from rich.console import Console
 
 from divek_verl.evaluation.display import render, show, write_page
+from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.measures import MEASURES
 from divek_verl.records import sentence_of
 
@@ -82,7 +84,7 @@ def test_nothing_runs_and_nothing_is_loaded(page: Page) -> None:
     names = {tag for tag, _ in page.elements}
     assert not names & {"script", "link", "img", "iframe", "object", "embed", "form", "template", "base"}
     attributes = {name for _, found in page.elements for name in found}
-    assert not {name for name in attributes if name.startswith("on") or name in ("src", "href", "action")}
+    assert not {name for name in attributes if name.startswith("on") or name in ("src", "action")}
     policies = [found for tag, found in page.elements if tag == "meta" and "http-equiv" in found]
     assert policies[0]["content"] is not None and "default-src 'none'" in policies[0]["content"]
 
@@ -96,6 +98,21 @@ def test_an_evaluation_with_little_to_say_has_a_page_too() -> None:
     few = results(judge=None, comparison=None, failures=[], second_step=[], harmonic_means=[], base_url="http://x/v1")
     page = Page(render(few))
     assert "Judge" not in page.text and "Failed images" not in page.text and "http://x/v1" in page.text
+
+
+def test_a_wrong_answer_is_shown_with_its_picture_and_leads_to_its_question(tmp_path: Path) -> None:
+    Image.new("RGB", (320, 200), "red").save(tmp_path / "flag.png")
+    place = {"step": 0, "split": "val", "data_source": "divek/flags/new", "image": str(tmp_path / "flag.png")}
+    wrong = EvaluationRecord(**place, image_id="a b", truth="Chad", chosen="Romania")
+    right = EvaluationRecord(**place, image_id="c", truth="Mali", chosen="Mali", two_step=1.0, consistency=1.0)
+    page = Page(render(results(), [wrong, right]))
+    (picture,) = [found for tag, found in page.elements if tag == "img"]
+    assert str(picture["src"]).startswith("data:image/webp;base64,")
+    assert "Chad answered: Romania" in page.text and "answered: Mali" not in page.text
+    links = [found["href"] for tag, found in page.elements if tag == "a"]
+    assert "report.html#image=a+b&source=divek%2Fflags%2Fnew" in links
+    assert any(str(link).startswith("report.html#class=") for link in links)
+    assert all(str(link).startswith("report.html#") for link in links)
 
 
 def test_it_is_written_whole(tmp_path: Path) -> None:

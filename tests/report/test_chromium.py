@@ -12,6 +12,7 @@ import pytest
 
 from divek_verl.records import QuestionRecord
 from divek_verl.report import write_comparison, write_report
+from divek_verl.templates import environment
 
 from .fabricated import fabricate_run, make_hostile, make_record, read_records, write_logged, write_records
 
@@ -200,6 +201,14 @@ def test_a_link_leads_to_a_question_or_to_a_class(report: Path, open_page: Any, 
     other.wait_until("document.querySelector('#detail h3').textContent === 'Mali'")
     assert "step 30" in other.page.locator("#detail small").first.inner_text()
     assert other.found == of_total(sum(r.truth == "Mali" for r in records), records)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_contact_sheet_has_the_colours_of_the_scheme(scheme: str, tmp_path: Path, open_page: Any) -> None:
+    (tmp_path / "sheet.html").write_text(environment().get_template("sheet.html.j2").render(title="flags", sections={}))
+    opened = open_page(tmp_path / "sheet.html", scheme)
+    page, text = (brightness(opened.colour("body", name)) for name in ("background-color", "color"))
+    assert (page - text > 150) if scheme == "light" else (text - page > 150)
 
 
 def test_the_schemes_differ_and_can_be_read(report: Path, open_page: Any) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divek_verl.images import PictureLimits
-from divek_verl.report import pictures
-from divek_verl.report.pictures import SIZES, thumbnail, thumbnails
+from divek_verl import images
+from divek_verl.images import PictureLimits, thumbnail
+from divek_verl.report.pictures import SIZES, thumbnails
 
 
 def noise(path: Path, seed: int) -> str:
@@ -52,7 +52,7 @@ def test_a_picture_looks_as_the_model_saw_it(tmp_path: Path) -> None:
 
 
 def test_a_picture_too_large_to_decode_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "LIMITS", PictureLimits(max_pixels=100))
+    monkeypatch.setattr(images, "THUMBNAIL_LIMITS", PictureLimits(max_pixels=100))
     assert thumbnail(noise(tmp_path / "large.jpg", 0), 64, 50) is None
 
 
