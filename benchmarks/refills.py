@@ -58,6 +58,8 @@ def main(
                 f"data.train_batch_size={batch}",
                 f"actor_rollout_ref.actor.ppo_mini_batch_size={batch}",
                 "actor_rollout_ref.actor.optim.lr=1e-9",
+                f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={batch}",
+                f"actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu={batch}",
                 "trainer.val_before_train=false",
                 "trainer.test_freq=-1",
                 "trainer.save_freq=-1",

@@ -5,13 +5,13 @@ of its questions) and ``set.json`` (the folder that picture paths start from, an
 these for each data set by name.
 """
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from divek_verl.errors import SetupError
+from divek_verl.files import parse_json
 from divek_verl.labels import ClassNames
 from divek_verl.prompts import Wording, parse_data_source
 
@@ -35,7 +35,8 @@ def load_classes(folder: str, side: str, dataset: str | None = None) -> ClassNam
     names, aliases = content.get(side), content.get("aliases", {})
     if not isinstance(names, list) or not isinstance(aliases, dict):
         raise SetupError(f"{Path(folder) / CLASSES_FILE} holds no list named {side!r}: prepare the data again.")
-    return ClassNames(names, aliases={name: others for name, others in aliases.items() if name in set(names)})
+    listed = {name for name in names if isinstance(name, str)}
+    return ClassNames(names, aliases={name: others for name, others in aliases.items() if name in listed})
 
 
 @lru_cache(maxsize=64)
@@ -74,7 +75,7 @@ def _read_classes_file(folder: str, dataset: str | None) -> dict[str, Any]:
 def _read_object(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if there is no file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:

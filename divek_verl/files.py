@@ -29,6 +29,14 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def parse_json(text: str) -> Any:
+    """The value that a JSON text describes; ValueError for any other text, also for one nested too deeply to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def append_line(path: Path, record: JsonObject) -> None:
     """Append one line. If a kill left the last line torn, end that one first, so that no second record is lost."""
     line = dump(record).encode("utf-8")
@@ -50,8 +58,8 @@ def iter_lines(path: Path) -> Iterator[JsonObject | None]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in filter(str.strip, file):
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+                record = parse_json(line)
+            except ValueError:
                 record = None
             yield record if isinstance(record, dict) else None
 
@@ -72,11 +80,15 @@ def write_aside(path: Path, text: str) -> None:
     """Replace the content of ``path`` by ``text``: written beside it, synced and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class ClassNames:
             if other := self._class_of.get(key):
                 raise SetupError(f"The classes {other!r} and {name!r} are one and the same; rename either.")
             self._class_of[key] = name
-        self.aliases: dict[str, tuple[str, ...]] = {}
+        spellings: dict[str, list[str]] = {}
         for key, value in (aliases or {}).items():
             pairs = [(key, value)] if isinstance(value, str) else [(alias, key) for alias in value]
             for alias, name in pairs:
@@ -99,7 +99,8 @@ class ClassNames:
                 other = self._class_of.setdefault(_checked_key(alias), owner)
                 if other != owner:
                     raise SetupError(f"The alias {alias!r} of {owner!r} already names {other!r}; remove one of them.")
-                self.aliases[owner] = (*self.aliases.get(owner, ()), alias)
+                spellings.setdefault(owner, []).append(alias)
+        self.aliases = {name: tuple(others) for name, others in spellings.items()}
 
     def match(self, text: str) -> str | None:
         """The display name of the class that ``text`` names, by canonical form or alias; None if it names none."""

@@ -8,6 +8,7 @@ A user's own source is a class with ``uses_votes`` and ``rank``, named as ``pack
 """
 
 import importlib
+import inspect
 import math
 import random
 from collections import Counter
@@ -152,6 +153,12 @@ def option_source_class(name: str) -> type[OptionSource]:
         raise SetupError(f"The option source {name!r} is not a class with a method rank(votes, classes, ...): add it.")
     if not isinstance(getattr(found, "uses_votes", None), bool):
         raise SetupError(f"The option source {name!r} does not say uses_votes = True or False: add it to the class.")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise SetupError(
+            f"The option source {name!r} is made without arguments ({error}): give them defaults."
+        ) from None
     return found
 
 

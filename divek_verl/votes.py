@@ -10,6 +10,8 @@ from divek_verl.answers import parse_answer
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 
+LARGEST_COUNT = 10**9
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -108,7 +110,13 @@ class MinedVotes:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "MinedVotes":
         """Raises KeyError, TypeError or ValueError for a record that ``to_json`` did not write."""
-        return cls(**{**record, "votes": Votes.from_json(record["votes"])})
+        mined = cls(**{**record, "votes": Votes.from_json(record["votes"])})
+        if not all(isinstance(part, str) for part in mined.key):
+            raise ValueError("data_source and image_id must be text")
+        for name, value in record.items():
+            if name not in ("data_source", "image_id", "votes") and (name, value) != ("policy_version", None):
+                _checked_count(name, value)
+        return mined
 
 
 def count_votes(completions: Iterable[str], classes: ClassNames) -> Votes:
@@ -137,6 +145,7 @@ def _ranked(kind: str, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _checked_count(name: str, count: int) -> int:
-    if not isinstance(count, Integral) or count < 0:
-        raise SetupError(f"The votes of {name!r} are {count!r}, not a whole number of 0 or more; mine again.")
+    if not isinstance(count, Integral) or not 0 <= count <= LARGEST_COUNT:
+        shown = f"{count!r:.40}" if not isinstance(count, int) or abs(count) <= LARGEST_COUNT else "out of range"
+        raise SetupError(f"The votes' {name!r} is {shown}, not a whole number from 0 to a billion; mine again.")
     return int(count)

@@ -6,6 +6,7 @@ the count of its lines, so that a reader notices one that was cut short.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,11 +67,14 @@ class VotesFile:
     complete: bool = False
 
 
-def read_votes_file(path: Path) -> VotesFile:
+def read_votes_file(path: Path, newest: int | None = None) -> VotesFile:
     """Read what can be read; lines torn by a kill are counted, not raised. The last line on an image wins.
 
+    Args:
+        newest: the newest version of the policy from which votes can come, if known.
+
     Raises:
-        SetupError: the file is missing, or its first line is not that of a votes file.
+        SetupError: the file is missing, its first line is not that of a votes file, or a line holds no possible votes.
     """
     try:
         lines = iter_lines(path)
@@ -79,20 +83,29 @@ def read_votes_file(path: Path) -> VotesFile:
         raise SetupError(f"{path} cannot be read ({error.strerror}): give the votes file of `divek mine`.") from None
     if first is None or first.get("format") != FORMAT:
         raise SetupError(f"{path} is not a votes file of this release ({FORMAT}): mine the votes again.")
-    names = ("model", "sampling", "class_lists")
-    found = VotesFile(Origin(**{name: first[name] for name in names if name in first}))
+    model, sampling, lists = (first.get(name, {}) for name in ("model", "sampling", "class_lists"))
+    if not (isinstance(model, str) and isinstance(sampling, dict) and isinstance(lists, dict)):
+        raise SetupError(f"{path} does not say where its votes come from: mine the votes again.")
+    found = VotesFile(Origin(model, sampling, lists))
+    samples = sampling.get("num_samples")
     by_key: dict[tuple[str, str], MinedVotes] = {}
     records = 0
-    for record in lines:
+    for number, record in enumerate(lines, start=2):
         if record is not None and "votes_in_file" in record:
             found.complete = record["votes_in_file"] == records
             continue
         found.complete = False
-        try:
-            mined = MinedVotes.from_json(record or {})
-        except (KeyError, TypeError, ValueError):
+        if record is None:
             found.torn += 1
             continue
+        try:
+            mined = MinedVotes.from_json(record)
+            if samples is not None and mined.votes.total != samples:
+                raise ValueError(f"it has {mined.votes.total} votes and not {samples}")
+            if newest is not None and (mined.policy_version or 0) > newest:
+                raise ValueError(f"its policy version {mined.policy_version} is newer than the file's {newest}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise SetupError(f"{path}, line {number}, holds no votes ({error}): remove the line.") from None
         records += 1
         by_key[mined.key] = mined
     found.votes = list(by_key.values())
@@ -118,22 +131,30 @@ class VotesLog:
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self.path = path
-        if not path.exists():
-            # Written aside and renamed, so that a kill leaves a whole first line or no file.
-            write_votes_file(path, origin, [])
-        self._file: IO[bytes] = path.open("r+b")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("a+b")
+        empty = False
         try:
             lock(self._file.fileno(), path)
+            # Another process may have replaced or removed the file before the lock.
+            if not path.exists() or not os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
+                raise SetupError(f"{path} was being finished by another process: start again.")
+            empty = not os.fstat(self._file.fileno()).st_size
+            if empty:
+                self._file.write(dump({"format": FORMAT, **asdict(origin)}).encode())
+                self._file.flush()
             found = read_votes_file(path)
             differences = found.origin.differences(origin)
             if differences:
                 raise SetupError(
                     f"{path} holds votes of {', '.join(differences)}: give another --out, or the settings that it has."
                 )
-            # Cut off what a kill left of a line, and go to the end.
-            self._file.seek(self._file.read().rfind(b"\n") + 1)
-            self._file.truncate()
+            # Cut off what a kill left of a line.
+            self._file.seek(0)
+            self._file.truncate(self._file.read().rfind(b"\n") + 1)
         except BaseException:
+            if empty:
+                path.unlink()
             self._file.close()
             raise
         lists = {**found.origin.class_lists, **origin.class_lists}

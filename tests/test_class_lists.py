@@ -47,6 +47,7 @@ def test_an_alias_belongs_to_the_side_of_its_class(tmp_path: Path) -> None:
         ("{", "is no JSON object: prepare the data again"),
         ('{"all": ["a", "b"]}', "holds no list named 'base'"),
         ("[]", "is no JSON object"),
+        ("[" * 100_000, "is no JSON object"),
     ],
 )
 def test_a_missing_class_list_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
@@ -108,3 +109,11 @@ def test_a_damaged_set_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "set.json").write_text(content)
     with pytest.raises(SetupError, match="prepare the data again"):
         image_root(str(tmp_path), "cub")
+
+
+def test_a_class_may_have_very_many_aliases(tmp_path: Path) -> None:
+    """Work that grew with their square took 51 s for these."""
+    aliases = [f"alias {number}" for number in range(30_000)]
+    (tmp_path / "classes.json").write_text(json.dumps({"base": ["a", "b"], "aliases": {"a": aliases}}))
+    classes = load_classes(str(tmp_path), "base")
+    assert classes.aliases["a"] == tuple(aliases) and classes.match("alias 29999") == "a"

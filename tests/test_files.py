@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divek_verl.files import append_line, dump, read_lines, write_lines
+from divek_verl.files import append_line, dump, parse_json, read_lines, write_lines
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -59,3 +59,18 @@ def test_written_lines_take_the_place_of_a_file_whole(tmp_path: Path) -> None:
     write_lines(path, [{"a": 3}])
     assert path.read_text() == '{"a": 3}\n'
     assert [other.name for other in path.parent.iterdir()] == ["lines.jsonl"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    """/dev/full takes no byte."""
+    path = tmp_path / "lines.jsonl"
+    write_lines(path, [{"a": 1}])
+    (tmp_path / ".lines.jsonl.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_lines(path, [{"a": 2}])
+    assert [(other.name, other.read_text()) for other in tmp_path.iterdir()] == [("lines.jsonl", '{"a": 1}\n')]
+
+
+def test_json_nested_without_end_is_an_ordinary_error() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)

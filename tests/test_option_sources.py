@@ -301,6 +301,11 @@ class NoUsesVotes:
     rank = Reversed.rank
 
 
+class NeedsArguments(Reversed):
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+
 def test_a_users_own_source_is_named_by_module_and_class() -> None:
     name = f"{__name__}:Reversed"
     assert option_source_class(name).uses_votes is False
@@ -316,6 +321,7 @@ def test_a_users_own_source_is_named_by_module_and_class() -> None:
         (f"{__name__}:NoRank", "is not a class with a method rank"),
         (f"{__name__}:NoUsesVotes", "does not say uses_votes = True or False"),
         (f"{__name__}:CLASSES", "not a class"),
+        (f"{__name__}:NeedsArguments", "is made without arguments .*'folder'.*: give them defaults"),
     ],
 )
 def test_what_a_users_source_lacks_is_said(name: str, sentence: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,19 +29,20 @@ mined_votes = st.builds(
 
 
 def mined(image_id: str, count: int = 3) -> MinedVotes:
-    return MinedVotes(SOURCE, image_id, Votes({"Chad": count}, {"Narnia": 1}, 2), step=4, policy_version=3)
+    return MinedVotes(SOURCE, image_id, Votes({"Chad": count}, {"Narnia": 1}, 19 - count), step=4, policy_version=3)
 
 
 @given(st.lists(mined_votes, max_size=5, unique_by=lambda each: each.key))
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, written: list[MinedVotes]) -> None:
     path = tmp_path_factory.mktemp("votes") / "votes.jsonl"
-    write_votes_file(path, ORIGIN, written)
+    origin = Origin(ORIGIN.model, {"top_p": 0.95}, ORIGIN.class_lists)
+    write_votes_file(path, origin, written)
     read = read_votes_file(path)
-    assert (read.votes, read.torn, read.complete, read.origin) == (written, 0, True, ORIGIN)
+    assert (read.votes, read.torn, read.complete, read.origin) == (written, 0, True, origin)
 
 
 def test_the_order_of_the_votes_survives(tmp_path: Path) -> None:
-    tied = MinedVotes("divek/flags/base", "a", Votes({"Romania": 2, "Chad": 2}))
+    tied = MinedVotes("divek/flags/base", "a", Votes({"Romania": 10, "Chad": 10}))
     write_votes_file(tmp_path / "votes.jsonl", ORIGIN, [tied])
     assert read_votes_file(tmp_path / "votes.jsonl").votes[0].votes.ranking == ("Romania", "Chad")
 
@@ -74,6 +76,28 @@ def test_the_last_line_on_an_image_counts(tmp_path: Path) -> None:
     read = read_votes_file(path)
     assert [each.votes.counts for each in read.votes] == [{"Chad": 9}]
     assert read.complete
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ({"votes": {"counts": {"Chad": 3}, "unknown": {}, "unanswered": 2}}, "it has 5 votes and not 20"),
+        ({"votes": {"counts": {"Chad": 10**400}, "unknown": {}, "unanswered": 0}}, "'Chad' is out of range"),
+        ({"policy_version": float("nan")}, "'policy_version' is nan"),
+        ({"policy_version": -1}, "'policy_version' is -1"),
+        ({"image_id": ["a"]}, "data_source and image_id must be text"),
+        ({"truncated": "3"}, "'truncated' is '3'"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_votes_that_cannot_be_are_refused_with_their_line(tmp_path: Path, damage: dict, told: str) -> None:
+    path = tmp_path / "votes.jsonl"
+    write_votes_file(path, ORIGIN, [mined("a")])
+    with path.open("a") as file:
+        file.write(json.dumps({**mined("b").to_json(), **damage}) + "\n")
+    with pytest.raises(SetupError, match=r"votes.jsonl, line 4, holds no votes \(.*: remove the line") as error:
+        read_votes_file(path)
+    assert told in str(error.value)
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "[1]\n", "no json\n", '{"format": "divek-votes-0"}\n'])
@@ -206,3 +230,50 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert "is being written by another process" in result.stderr
     log.close()
+
+
+TWO_STARTS = """
+import sys, time
+from pathlib import Path
+from divek_verl.errors import SetupError
+from divek_verl.votes import MinedVotes, Votes
+from divek_verl.votes_file import Origin, VotesLog
+
+path, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+for trial in range(40):
+    while time.time() < start + 0.05 * trial:
+        pass
+    try:
+        log = VotesLog(path / f"{trial}.jsonl", Origin("m"))
+    except SetupError:
+        continue
+    for number in range(3):
+        log.add(MinedVotes("s", f"{name}{number}", Votes({"Chad": 1})))
+    time.sleep(0.02)
+    log.close()
+    print(trial)
+"""
+
+
+def test_of_two_starts_at_one_moment_one_writes_and_keeps_all_its_votes(tmp_path: Path) -> None:
+    start = str(time.time() + 1.5)
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_STARTS, str(tmp_path), name, start], stdout=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b")
+    ]
+    wrote = {name: set(process.communicate()[0].split()) for name, process in zip("ab", both, strict=True)}
+    for trial in map(str, range(40)):
+        votes = {each.image_id for each in read_votes_file(tmp_path / f"{trial}.jsonl").votes}
+        assert votes == {f"{name}{number}" for name in "ab" if trial in wrote[name] for number in range(3)}
+
+
+def test_a_full_disk_at_the_first_line_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(record: object) -> str:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("divek_verl.votes_file.dump", full)
+    with pytest.raises(OSError, match="No space"):
+        VotesLog(tmp_path / "votes.jsonl", ORIGIN)
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.errors import SetupError
+from divek_verl.files import parse_json
 from divek_verl.images import UnreadableImage, open_picture, upright_rgb, upright_size
 from divek_verl.prepare.folder import SHEET_FILE, SPLITS
 from divek_verl.prepare.rows import Row, picture_of, rows_of
@@ -162,7 +163,7 @@ class PromptCounter:
         self.side = 14 * 2
         for file in ("preprocessor_config.json", "processor_config.json"):
             try:
-                content = json.loads((folder / file).read_text(encoding="utf-8"))
+                content = parse_json((folder / file).read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
             content = content.get("image_processor", content)

@@ -18,6 +18,7 @@ from divek_verl.class_lists import load_classes, load_wording
 from divek_verl.commands.options import AnsweringModel, TwoStepOptions
 from divek_verl.engines.options import with_options
 from divek_verl.errors import SetupError
+from divek_verl.files import parse_json
 from divek_verl.images import PictureLimits
 from divek_verl.labels import ClassNames
 from divek_verl.predict import Prediction, TwoStepClassifier
@@ -113,7 +114,7 @@ def read_class_file(path: Path) -> list[str]:
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        names = json.loads(text)
+        names = parse_json(text)
     except ValueError as error:
         raise SetupError(f"{path} is not a JSON list ({error}): correct it, or write one name per line.") from None
     if not isinstance(names, list):

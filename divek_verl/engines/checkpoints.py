@@ -7,7 +7,7 @@ from pathlib import Path
 
 from divek_verl.cpu.machine import prepare_machine
 from divek_verl.errors import SetupError
-from divek_verl.files import folder_aside
+from divek_verl.files import folder_aside, parse_json
 
 MERGED = "actor_merged"
 MERGED_FROM = "merged_from.json"
@@ -47,8 +47,8 @@ def _merged(actor: Path) -> Path:
     target = actor.parent / MERGED
     shards = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(actor.glob("model_*.pt"))}
     try:
-        known = json.loads((target / MERGED_FROM).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        known = parse_json((target / MERGED_FROM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         known = None
     if known == shards and (target / "config.json").is_file():
         return target

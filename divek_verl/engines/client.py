@@ -22,6 +22,7 @@ MAX_DETAIL = 300
 MAX_TOKENS = 10**9
 # Shorter keys are placeholders; cutting them out would spoil ordinary words.
 SHORTEST_KEY = 6
+_NO_ADDRESS = "{} is no address of a server: write it as http://HOST:PORT/v1."
 
 
 def open_client(base_url: str | None, key: str, timeout: float, retries: int) -> "AsyncOpenAI":
@@ -33,6 +34,8 @@ def open_client(base_url: str | None, key: str, timeout: float, retries: int) ->
     import httpx2
     import openai
 
+    if base_url:
+        check_address(base_url)
     if not (key.isascii() and key.isprintable()):
         raise SetupError(f"The key for {address(base_url or '')} is not plain ASCII: set the right one.")
 
@@ -68,7 +71,18 @@ def open_client(base_url: str | None, key: str, timeout: float, retries: int) ->
         shown = base_url and parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         return openai.AsyncOpenAI(base_url=shown, api_key=key, timeout=timeout, max_retries=retries, http_client=http)
     except (httpx2.InvalidURL, ValueError):
-        raise SetupError(f"{address(base_url or '')} is no address of a server: correct it.") from None
+        raise SetupError(_NO_ADDRESS.format(address(base_url or ""))) from None
+
+
+def check_address(base_url: str) -> None:
+    """Raises SetupError for an address that no server can have."""
+    try:
+        parts = urlsplit(base_url)
+        possible = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        possible = False
+    if not possible:
+        raise SetupError(_NO_ADDRESS.format(address(base_url)))
 
 
 def address(base_url: str) -> str:

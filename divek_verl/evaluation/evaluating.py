@@ -27,7 +27,7 @@ from divek_verl.evaluation.results import (
     write_results,
 )
 from divek_verl.evaluation.statistics import differences, summarize
-from divek_verl.files import append_line, only_writer, read_lines, write_aside, write_lines
+from divek_verl.files import append_line, only_writer, parse_json, read_lines, write_aside, write_lines
 from divek_verl.measures import MEASURES
 from divek_verl.progress import progress
 from divek_verl.records import QUESTIONS_FILE
@@ -105,12 +105,12 @@ class EvaluationFolder:
         # Through JSON, so that tuples and lists compare equal.
         wanted = json.loads(json.dumps(asked))
         try:
-            found = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
+            found = parse_json((folder / ASKED_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             if self._questions.exists():
                 raise SetupError(f"{folder} holds the records of something else: name another folder.") from None
             found = wanted
-        except (ValueError, RecursionError):
+        except ValueError:
             found = None
         if found != wanted:
             changed = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from divek_verl.engines.client import NO_KEY, address, open_client, said, token_count
+from divek_verl.engines.client import NO_KEY, address, check_address, open_client, said, token_count
 from divek_verl.errors import SetupError
 from divek_verl.files import append_line, read_lines
 from divek_verl.records import FailureReason
@@ -80,6 +80,8 @@ class JudgeSettings:
             raise SetupError("The judge has no model: name it with --judge-model.")
         if self.max_concurrency < 1 or self.max_retries < 0 or self.timeout <= 0:
             raise SetupError("The judge needs at least 1 request at a time, 0 or more retries and a time-out above 0.")
+        if self.base_url:
+            check_address(self.base_url)
 
     def cost(self, input_tokens: int, output_tokens: int) -> float | None:
         """The price of these tokens; None if a price is missing."""

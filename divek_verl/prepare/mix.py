@@ -1,6 +1,5 @@
 """Several prepared sets as one: each row keeps its own set's class list, wording and prompt."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE, image_root, read_set_file
 from divek_verl.errors import SetupError
+from divek_verl.files import parse_json
 from divek_verl.prepare.folder import SPLITS, new_folder, recorded_root, versions, write_json
 from divek_verl.prepare.rows import EMBEDDED_SCHEMA, MIXED_SCHEMA, SCHEMA, Row, rows_of, write_rows
 
@@ -56,7 +56,7 @@ def main(
 def _class_lists(folder: Path) -> dict[str, object]:
     """The part of each data set in a set's classes.json; a mixed set has several."""
     try:
-        content = json.loads((folder / CLASSES_FILE).read_text(encoding="utf-8"))
+        content = parse_json((folder / CLASSES_FILE).read_text(encoding="utf-8"))
         if "sets" in content:
             return dict(content["sets"])
     except (OSError, ValueError, TypeError):

@@ -1,6 +1,5 @@
 """Reading an official folder as its authors publish it. An error names the missing file and its download page."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from divek_verl.errors import SetupError
+from divek_verl.files import parse_json
 from divek_verl.prepare.source import Classes, Item, Part, Source, tidy
 from divek_verl.prompts import Wording
 
@@ -64,7 +64,7 @@ class Official:
     def json(self, path: Path) -> Any:
         text = self.text(path)
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError as error:
             raise SetupError(f"{path} is no JSON ({error}): download it again.") from None
 

@@ -1,12 +1,11 @@
 """Read a run's record files: the metrics alone, or everything as a ``Run``."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from divek_verl.errors import SetupError
-from divek_verl.files import read_lines
+from divek_verl.files import parse_json, read_lines
 from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, SUMMARY_FILE, QuestionRecord, without_repeated
 
 # What `divek eval` writes, and its settings that the header shows.
@@ -104,8 +103,8 @@ def read_run(run_dir: Path) -> Run:
 def _read_object(path: Path) -> dict[str, object]:
     """The JSON object in a file that is optional, and must not stop the report."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -3,6 +3,7 @@
 The age of votes is counted in versions of the policy: one per training step in every mode of verl's trainer.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -92,7 +93,8 @@ def restore_votes(store: ActorHandle, path: Path, origin: Origin) -> str:
     Without votes, or with votes that other settings mined, the images are mined again.
     """
     try:
-        file = read_votes_file(path)
+        # verl's name of a checkpoint folder is global_step_N.
+        file = read_votes_file(path, newest=int(path.parent.name.rpartition("_")[2]))
     except SetupError as error:
         return f"no votes are loaded from the checkpoint, images are mined again: {error}"
     differences = file.origin.differences(origin)
@@ -124,7 +126,9 @@ def prepare_store(config: DictConfig) -> ActorHandle | None:
     store = start_store(settings.max_vote_age)
     if settings.votes_file is not None:
         path = Path(settings.votes_file).expanduser()
-        print(f"divek_verl: {fill_store(store, read_votes_file(path), path)}")
+        file = read_votes_file(path)
+        file.votes = [replace(mined, policy_version=0) for mined in file.votes]
+        print(f"divek_verl: {fill_store(store, file, path)}")
     folder = resumed_folder(config.trainer)
     if folder is not None:
         print(f"divek_verl: {restore_votes(store, folder / CHECKPOINT_FILE, votes_origin(config))}")

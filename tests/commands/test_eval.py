@@ -1,6 +1,7 @@
 """``divek eval``: options that contradict each other stop at once, with one sentence and status 2."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def test_the_judge_is_at_its_own_address_or_at_that_of_the_model() -> None:
     assert (judge.settings("http://a/v1") or pytest.fail()).base_url == "http://a/v1"
     other = JudgeOptions(judge="openai", judge_model="large", judge_base_url="http://b/v1")
     assert (other.settings("http://a/v1") or pytest.fail()).base_url == "http://b/v1"
+    with pytest.raises(SetupError, match="localhost:80 is no address of a server"):
+        replace(other, judge_base_url="localhost:80").settings(None)
     with pytest.raises(SetupError, match="--judge-base-url or --base-url"):
         judge.settings(None)
     assert JudgeOptions().settings("http://a/v1") is None

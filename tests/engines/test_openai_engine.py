@@ -213,7 +213,7 @@ def test_a_list_of_models_that_cannot_be_read_means_nothing(models: Any) -> None
         assert asyncio.run(once(url)).texts == ("a", "b", "c")
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/v1"])
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port/v1", "localhost:8000", "ftp://host/v1", "http://"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     async def start() -> None:
         async with open_engine(options(url)):

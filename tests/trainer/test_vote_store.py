@@ -24,6 +24,10 @@ BASE, NEW = "divek/flags/base", "divek/flags/new"
 ORIGIN = Origin("/models/small", {"num_samples": 4})
 
 
+def checkpoint(folder: Path) -> Path:
+    return folder / "global_step_4" / CHECKPOINT_FILE
+
+
 def mined(image_id: str = "a", version: int | None = 0, source: str = BASE, **fields: Any) -> MinedVotes:
     return MinedVotes(source, image_id, Votes({"Chad": 4}), policy_version=version, **fields)
 
@@ -123,15 +127,15 @@ def test_a_checkpoint_gets_the_votes_of_the_run_and_none_where_there_is_no_store
 
 def test_what_is_saved_is_restored(store: Any, tmp_path: Path) -> None:
     ray.get(store.put.remote(mined("a", 3), mined("b", 4)))
-    save(store, tmp_path / CHECKPOINT_FILE)
+    save(store, checkpoint(tmp_path))
     ray.get(store.put.remote(mined("a", 9)))
-    told = restore_votes(store, tmp_path / CHECKPOINT_FILE, ORIGIN)
-    assert told == f"loaded the votes on 2 images from {tmp_path / CHECKPOINT_FILE}"
+    told = restore_votes(store, checkpoint(tmp_path), ORIGIN)
+    assert told == f"loaded the votes on 2 images from {checkpoint(tmp_path)}"
     assert ray.get(store.votes.remote()) == [mined("a", 3), mined("b", 4)]
 
 
 def test_a_truncated_file_is_reported_and_what_is_left_of_it_used(store: Any, tmp_path: Path) -> None:
-    path = tmp_path / CHECKPOINT_FILE
+    path = checkpoint(tmp_path)
     ray.get(store.put.remote(mined("a"), mined("b")))
     save(store, path)
     path.write_bytes(path.read_bytes()[:-60])
@@ -139,17 +143,25 @@ def test_a_truncated_file_is_reported_and_what_is_left_of_it_used(store: Any, tm
     assert "cut short, the missing images are mined again" in told
 
 
+def test_votes_from_the_future_are_not_restored(store: Any, tmp_path: Path) -> None:
+    """They would count as new for as long as the run lasts."""
+    ray.get(store.put.remote(mined("a", 5)))
+    save(store, checkpoint(tmp_path))
+    told = restore_votes(store, checkpoint(tmp_path), ORIGIN)
+    assert "line 2, holds no votes (its policy version 5 is newer than the file's 4)" in told
+
+
 def test_a_checkpoint_without_votes_is_reported(store: Any, tmp_path: Path) -> None:
-    told = restore_votes(store, tmp_path / CHECKPOINT_FILE, ORIGIN)
+    told = restore_votes(store, checkpoint(tmp_path), ORIGIN)
     assert told.startswith("no votes are loaded from the checkpoint, images are mined again")
 
 
 def test_votes_of_other_settings_are_left_and_named(store: Any, tmp_path: Path) -> None:
-    ray.get(store.put.remote(mined()))
-    save(store, tmp_path / CHECKPOINT_FILE, Origin("/models/small", {"num_samples": 20}))
+    ray.get(store.put.remote(MinedVotes(BASE, "a", Votes({"Chad": 20}))))
+    save(store, checkpoint(tmp_path), Origin("/models/small", {"num_samples": 20}))
     ray.kill(store)
     fresh = start_store(None)
-    told = restore_votes(fresh, tmp_path / CHECKPOINT_FILE, ORIGIN)
+    told = restore_votes(fresh, checkpoint(tmp_path), ORIGIN)
     assert "num_samples 20 and not 4" in told
     assert ray.get(fresh.votes.remote()) == []
     ray.kill(fresh)
