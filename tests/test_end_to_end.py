@@ -31,7 +31,8 @@ from wandb_file import history, tables
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import CORRELATION, environment
 from divek_verl.records import QuestionRecord
-from divek_verl.report.reading import read_metrics
+from divek_verl.report.charts import charts
+from divek_verl.report.reading import read_metrics, read_run
 from divek_verl.trainer.tracking import NO_QUESTION
 from divek_verl.trainer.vote_store import CHECKPOINT_FILE
 from divek_verl.votes_file import read_votes_file
@@ -160,7 +161,7 @@ def test_training_questions_hold_the_truth_and_a_group_of_rollouts(run: Run) -> 
     for record in trained:
         assert record.answer is not None and record.options[ord(record.answer) - ord("A")] == record.truth
         assert set(record.options) <= set(CLASSES.base)
-        assert len(record.rewards) == len(record.choices) == len(record.completions) == ROLLOUTS
+        assert len(record.rewards) == len(record.choices) == len(record.completions) == len(record.formats) == ROLLOUTS
         assert record.samples == SAMPLES
 
 
@@ -253,6 +254,12 @@ def test_the_divek_metrics_reach_the_trackers_under_the_same_names_and_values(sy
     for name, value in expected.items():
         assert wandb[name] == pytest.approx(value, nan_ok=True)
         assert events.Scalars(name)[-1].value == pytest.approx(value, rel=1e-4, nan_ok=True)
+
+
+def test_the_curves_of_the_report_know_the_names_of_verls_metrics(sync: Run) -> None:
+    names = {name for chart in charts(read_run(sync.folder)) for name in chart.metrics.split(", ") if "<" not in name}
+    logged = {name for data in sync.metrics.values() for name in data}
+    assert names - logged <= {"actor/kl_loss"}  # this run has no reference model
 
 
 def test_the_samples_of_one_image_share_its_prefill(sync: Run) -> None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from string import ascii_uppercase
 
 from markupsafe import Markup
 
@@ -66,53 +64,10 @@ class Bar:
     kind: str
 
 
-@dataclass(frozen=True)
-class Option:
-    letter: str
-    name: str
-    is_truth: bool
-    is_chosen: bool
-
-
-@dataclass(frozen=True)
-class ValidationView:
-    """An image at one validation: the answers, the options and the choice."""
-
-    title: str
-    record: QuestionRecord
-    right: bool
-    bars: list[Bar]
-    options: list[Option]
-    choice: str | None
-    text: str | None
-
-
-@dataclass(frozen=True)
-class Example:
-    """A validation image before and after. ``picture``: a data URL, None where the picture cannot be read."""
-
-    outcome: str
-    right: bool
-    record: QuestionRecord
-    file_name: str
-    picture: Markup | None
-    views: list[ValidationView]
-
-
-def describe(pair: Pair) -> Example:
-    latest = pair.latest
-    jpeg = thumbnail(latest.image, THUMBNAIL_PIXELS, 82, "JPEG")
-    picture = Markup(to_data_url(jpeg)) if jpeg else None
-    views = []
-    for title, record in zip(("Before", "After") if pair.after else ("Validation",), pair.records, strict=True):
-        title = f"{title} · step {record.step}"
-        choice, text = next(iter(record.choices), None), next(iter(record.completions), None)
-        options = [
-            Option(letter, name, letter == record.answer, letter == choice)
-            for letter, name in zip(ascii_uppercase, record.options, strict=False)
-        ]
-        views.append(ValidationView(title, record, is_right(record), answer_bars(record), options, choice, text))
-    return Example(pair.outcome, is_right(latest), latest, Path(latest.image).name, picture, views)
+def picture_of(pair: Pair) -> Markup | None:
+    """The picture as a data URL; None where it cannot be read."""
+    jpeg = thumbnail(pair.latest.image, THUMBNAIL_PIXELS, 82, "JPEG")
+    return Markup(to_data_url(jpeg)) if jpeg else None
 
 
 def answer_bars(record: QuestionRecord) -> list[Bar]:

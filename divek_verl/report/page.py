@@ -21,9 +21,9 @@ from divek_verl.report.charts import figure
 from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
 from divek_verl.report.confusions import confusions, matrices
 from divek_verl.report.diagnosis import findings, panels
-from divek_verl.report.examples import choose_examples, describe
+from divek_verl.report.examples import answer_bars, choose_examples, picture_of
 from divek_verl.report.reading import Run, read_run
-from divek_verl.report.validation import OUTCOMES, heading, image_pairs, outcomes
+from divek_verl.report.validation import OUTCOMES, heading, image_pairs, is_right, outcomes
 from divek_verl.templates import environment
 
 REPORT_FILE, COMPARISON_FILE = "report.html", "comparison.html"
@@ -86,7 +86,9 @@ def render(runs: Mapping[str, Run]) -> str:
         figures=figures,
         panels=panels(runs),
         # Of several runs, the table of questions shows these.
-        examples=[describe(pair) for pair in choose_examples(first)] if len(runs) == 1 else [],
+        examples=[(pair, picture_of(pair)) for pair in choose_examples(first)] if len(runs) == 1 else [],
+        answer_bars=answer_bars,
+        is_right=is_right,
         outcomes=outcomes(first),
         outcome_names=OUTCOMES,
         confusions=confusions(first),

@@ -71,7 +71,7 @@ def test_the_rewritten_truth_reaches_the_reward(build: Any, prompt: dict) -> Non
         assert graded["extra_info"]["options"] == visit.options
         assert graded["extra_info"]["measures"]["one_step"] == 0.5
     assert visit.choices == [visit.answer] * GROUP
-    assert visit.rewards == [2.0] * GROUP
+    assert visit.rewards == [2.0] * GROUP and visit.formats == [1.0] * GROUP
     assert visit.completions == [answer(visit.answer)] * GROUP
 
 
