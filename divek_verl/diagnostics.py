@@ -77,10 +77,10 @@ def _letters(record: QuestionRecord) -> Iterator[Cell]:
 
 def _second_step(record: QuestionRecord) -> Iterator[Cell]:
     top = record.counted.top
+    chosen = dict(zip(ascii_uppercase, record.options, strict=False))
     for letter in record.choices:
-        if top is not None and letter is not None:
-            kept = record.options[ascii_uppercase.index(letter)] == top
-            part = "keeps the majority" if kept else "overrides it"
+        if top is not None and letter in chosen:
+            part = "keeps the majority" if chosen[letter] == top else "overrides it"
             yield part, float(letter == record.answer), float(top == record.truth)
 
 

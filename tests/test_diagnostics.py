@@ -42,6 +42,7 @@ IS, NOT = (1, 1.0, None), (1, 0.0, None)
         # Once the policy keeps its majority and is right; twice it overrides it and is wrong.
         ("second_step", {}, {"overrides it": (2, 0.0, 1.0), "keeps the majority": (1, 1.0, 1.0)}),
         ("second_step", {"votes": {}}, {}),
+        ("second_step", {"choices": ["Z", "none", ""]}, {}),
     ],
 )  # fmt: skip
 def test_a_breakdown_by_hand(name: str, changes: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -61,14 +61,20 @@ def numbers(run: Run) -> dict[str, float]:
         parts = {part: each for part, each in averages(breakdown, late).items() if each.count >= LEAST_CELLS}
         found |= {f"{name}/{part}": each.value for part, each in parts.items()}
         if name == "chosen_letter" and parts:
-            found["letter bias"] = max(abs(each.value - each.reference) for each in parts.values())
+            found["letter bias"] = max(abs(each.value - each.reference) - noise(each) for each in parts.values())
+        if name == "accuracy_by_truth" and {"injected", "voted for"} <= set(parts):
+            injected, voted = parts["injected"], parts["voted for"]
+            found["injected beyond voted"] = injected.value - voted.value - noise(injected, voted)
     if "groups/mixed" in found:
         found["groups/equal"] = 1 - found["groups/mixed"]
-    if {"accuracy_by_truth/injected", "accuracy_by_truth/voted for"} <= set(found):
-        found["injected beyond voted"] = found["accuracy_by_truth/injected"] - found["accuracy_by_truth/voted for"]
     latest = [pair.latest for pair in image_pairs(run)]
     named = averages(base_names([*run.training, *latest]), latest)
     return found | {"base names": max(part.value for part in named.values())} if named else found
+
+
+def noise(*parts: Part) -> float:
+    """Two standard errors of a difference of shares, at most."""
+    return 2 * sum(0.25 / part.count for part in parts) ** 0.5
 
 
 @dataclass(frozen=True)

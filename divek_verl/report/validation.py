@@ -27,8 +27,10 @@ def is_right(record: QuestionRecord) -> bool:
     return record.accuracy > 0.5
 
 
-def cluster_interval(values: Sequence[float], classes: Sequence[str]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean of ``values``, in -1 to 1: how far it would move with other classes.
+def cluster_interval(
+    values: Sequence[float], classes: Sequence[str], least: float = -1.0
+) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of ``values``, ``least`` to 1: how far it would move with other classes.
 
     Student's t over the classes, whose images are one cluster. If all values are equal, the margin is that of an event
     that none of the classes showed (Clopper and Pearson). None for fewer than two classes.
@@ -41,14 +43,14 @@ def cluster_interval(values: Sequence[float], classes: Sequence[str]) -> tuple[f
         return None
     margin = t.ppf(0.975, count - 1) * sqrt(count / (count - 1) * sum(s * s for s in sums.values())) / len(values)
     margin = margin if margin > 1e-9 else 1 - 0.025 ** (1 / count)
-    return max(mean - margin, -1.0), min(mean + margin, 1.0)
+    return max(mean - margin, least), min(mean + margin, 1.0)
 
 
 @dataclass(frozen=True)
 class Score:
     """A measure of one data source at its first and last validation; None where it was not recorded.
 
-    ``interval`` is that of the change; None without the records of both validations.
+    ``interval`` is that of the change, or of the value after a single validation; None without records.
     """
 
     title: str
@@ -169,18 +171,16 @@ def final_table(run: Run) -> list[ScoreRow]:
         if span := first_and_last(curves):
             first, last = span
             images = len(run.validation.get(source, {}).get(first if last is None else last, {}))
-            scores = []
+            scores, own = [], pairs.get(source, [])
             for name, measure in MEASURES.items():
                 points = curves.get(name, {})
                 after = None if last is None else points.get(last)
-                changes = [
-                    (recorded(pair.after, name) - recorded(pair.before, name), pair.before.truth)
-                    for pair in pairs.get(source, [])
-                    if pair.after is not None
-                ]
-                interval = cluster_interval(*zip(*changes, strict=True)) if changes and after is not None else None
+                # The change or, after a single validation, the value itself.
+                values = [recorded(p.latest, name) - (recorded(p.before, name) if p.after else 0.0) for p in own]
+                least = 0.0 if last is None else -1.0
+                interval = cluster_interval(values, [p.before.truth for p in own], least) if own else None
                 scores.append(Score(heading(measure.title), points.get(first), after, interval))
-            remark = _second_step(source, scores, [pair.latest for pair in pairs.get(source, [])])
+            remark = _second_step(source, scores, [pair.latest for pair in own])
             rows.append(ScoreRow(source, first, last, images or None, scores, remark))
     return rows
 

@@ -38,9 +38,9 @@ def trained(step: int, **changes: Any) -> QuestionRecord:
 
 
 def run_of(records: dict[str, Any] | None = None, last: dict[str, float] | None = None) -> Run:
-    """A healthy run of 120 steps, with changes to every other pair of records and to the last half of the metrics."""
-    training = [trained(step, **(records or {}) if step // 2 % 2 else {}) for step in range(120)]
-    metrics = {step: {**HEALTHY, **((last or {}) if step >= 60 else {})} for step in range(120)}
+    """A healthy run of 400 steps, with changes to every other pair of records and to the last half of the metrics."""
+    training = [trained(step, **(records or {}) if step // 2 % 2 else {}) for step in range(400)]
+    metrics = {step: {**HEALTHY, **((last or {}) if step >= 200 else {})} for step in range(400)}
     return Run("run", training=training, metrics=metrics)
 
 
@@ -78,10 +78,10 @@ def test_each_rule_trips_on_its_records(name: str) -> None:
         for record in run.training:
             record.choices = [record.answer] * 4 if record.injected else record.choices
     if name == "no variance":  # more than half, on both letters
-        for record in run.training[:100]:
+        for record in run.training[:380]:
             record.choices, record.rewards = [record.answer] * 4, [2.0] * 4
     if name == "gradient spikes":
-        run.metrics[100]["actor/grad_norm"] = 30.0
+        run.metrics[300]["actor/grad_norm"] = 30.0
     found = {finding.name: finding for finding in findings(run)}
     assert name in found and "{" not in found[name].sentence and found[name].advice
     allowed = {"all wrong": {"no variance", "all wrong"}, "no variance": {"no variance"}}

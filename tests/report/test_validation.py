@@ -58,6 +58,9 @@ def test_one_validation_has_no_after(run_dir: Path) -> None:
     page = page_of(run_dir)
     assert "step 0 · 20 images · only one validation, so there is no change to show" in page.text
     assert not page.having("span", **{"class": "arrow"})
+    low, high = row.scores[0].interval or (-1.0, -1.0)
+    assert 0.0 <= low < (row.scores[0].before or 0.0) < high <= 1.0
+    assert f"{100 * low:.1f}% – {100 * high:.1f}%" in page.text
 
 
 def test_a_first_validation_after_training_began_is_not_called_before(run_dir: Path) -> None:
