@@ -89,6 +89,10 @@ def parameters(tree: ast.AST) -> set[str]:
 
 # Functions that ours override, wrap or imitate, and a digest of their code as we know it.
 KNOWN = {
+    "verl.experimental.agent_loop.agent_loop:AgentLoopBase.ct_build_initial_tokens": "94d58bce35",
+    "verl.experimental.agent_loop.agent_loop:AgentLoopBase.process_multi_modal_info": "ead67c2858",
+    "verl.experimental.agent_loop.agent_loop:AgentLoopWorker._compute_multi_modal_inputs": "f1557a5395",
+    "verl.experimental.agent_loop.agent_loop:AgentLoopWorker._compute_score": "96f63960f2",
     "verl.experimental.agent_loop.agent_loop:AgentLoopWorker._run_agent_loop": "2cb0a89eeb",
     "verl.experimental.agent_loop.single_turn_agent_loop:SingleTurnAgentLoop.run": "560145526e",
     "verl.models.transformers.glm4v:_get_input_embeds": "31761cfbaa",

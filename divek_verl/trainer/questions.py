@@ -32,6 +32,7 @@ class Prompt(TypedDict, total=False):
     """The fields of one row as verl hands it to an agent-loop worker, as far as they are read here."""
 
     uid: str
+    agent_name: str
     index: int
     data_source: str
     raw_prompt: list[Message]

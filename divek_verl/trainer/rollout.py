@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+import torch
 import transfer_queue as tq
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
@@ -28,6 +29,7 @@ from divek_verl.settings import Settings, read_settings
 from divek_verl.trainer.mining import OnlineMiner
 from divek_verl.trainer.questions import Message, Prompt, QuestionMaker
 from divek_verl.trainer.recorder import shared_recorder
+from divek_verl.trainer.shared_inputs import OUR_LOOP, SHARED, VERLS_LOOP, SharedInputs
 from divek_verl.trainer.vote_store import prepare_store, start_store
 
 logger = logging.getLogger(__name__)
@@ -106,9 +108,14 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         if rewritten is None:
             return await self._close_without_rollouts(prompt, record, trajectory)
         self._in_flight[prompt["uid"]] = InFlightQuestion(record, self._sessions(prompt, trajectory))
+        if rewritten["agent_name"] == VERLS_LOOP:
+            rewritten["agent_name"] = OUR_LOOP
+        # The tasks of the rollouts inherit it.
+        token = SHARED.set(SharedInputs())
         try:
             await super()._run_prompt(rewritten, sampling_params, trajectory, trace)
         finally:
+            SHARED.reset(token)
             del self._in_flight[prompt["uid"]]
 
     async def _run_agent_loop(self, sampling_params: dict, trajectory: dict, **kwargs: Any) -> object:
@@ -140,6 +147,9 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
     async def _agent_loop_postprocess(
         self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
     ) -> None:
+        shared = SHARED.get()
+        if shared is not None and isinstance(output, AgentLoopOutput):
+            await shared.prepare(output, super()._compute_multi_modal_inputs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
         asked = self._in_flight.get(kwargs["uid"])
         if asked is None:
@@ -152,6 +162,11 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
         asked.record.rewards.append(float(last.reward_score or 0.0))
         graded = last.extra_fields.get("reward_extra_info") or {}
         asked.record.formats.append(float(graded.get("format") or 0.0))
+
+    def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict:
+        shared = SHARED.get()
+        found = None if shared is None else shared.of(output)
+        return super()._compute_multi_modal_inputs(output, input_ids) if found is None else found
 
     async def _tell(self, method: Any, record: QuestionRecord) -> None:
         """Call the recorder; what goes to the trainer never depends on it."""

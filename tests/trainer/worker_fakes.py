@@ -189,26 +189,29 @@ def prompt(folder: Path) -> dict[str, Any]:
     }
 
 
+def make_worker(config: Any, processor: Any, *, answers: Any = None, choose: Any = None, **divek: Any) -> Any:
+    worker = TwoStageAgentLoopWorker.__new__(TwoStageAgentLoopWorker)
+    worker.config = config
+    worker.rollout_config = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    worker.dataset_cls, worker.hf_model_type, worker.tools = DiveKDataset, "qwen2_5_vl", []
+    worker.tokenizer, worker.processor, worker.mm_processor_kwargs = processor.tokenizer, processor, {}
+    worker.distillation_enabled = False
+    client = worker.llm_client = FakeClient(processor.tokenizer)
+    client.answers, client.choose = answers or client.answers, choose or client.choose
+    worker.reward_loop_worker_handles = [FakeRewardWorker(processor.tokenizer)]
+    settings = Settings(**{"num_samples": 4, "group_requests": False, **divek})
+    worker.store = FakeStore(settings.max_vote_age) if settings.reuses_votes else None
+    worker._set_up(settings, FakeRecorder(), worker.store)
+    return worker
+
+
 @pytest.fixture
 def build(compose: Any, processor: Any, queue: FakeQueue) -> Callable[..., Any]:
     """A worker with a real configuration and these answers of its engine; other keyword arguments are ``divek.*``."""
 
-    def build_worker(*overrides: str, answers: Any = None, choose: Any = None, **divek: Any) -> Any:
+    def build_worker(*overrides: str, **options: Any) -> Any:
         lengths = ("data.max_prompt_length=256", "data.max_response_length=40", f"actor_rollout_ref.rollout.n={GROUP}")
-        config = compose(*lengths, *overrides, name="divek_cpu")
-        worker = TwoStageAgentLoopWorker.__new__(TwoStageAgentLoopWorker)
-        worker.config = config
-        worker.rollout_config = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
-        worker.dataset_cls, worker.hf_model_type, worker.tools = DiveKDataset, "qwen2_5_vl", []
-        worker.tokenizer, worker.processor, worker.mm_processor_kwargs = processor.tokenizer, processor, {}
-        worker.distillation_enabled = False
-        client = worker.llm_client = FakeClient(processor.tokenizer)
-        client.answers, client.choose = answers or client.answers, choose or client.choose
-        worker.reward_loop_worker_handles = [FakeRewardWorker(processor.tokenizer)]
-        settings = Settings(**{"num_samples": 4, "group_requests": False, **divek})
-        worker.store = FakeStore(settings.max_vote_age) if settings.reuses_votes else None
-        worker._set_up(settings, FakeRecorder(), worker.store)
-        return worker
+        return make_worker(compose(*lengths, *overrides, name="divek_cpu"), processor, **options)
 
     return build_worker
 
