@@ -100,6 +100,7 @@ KNOWN = {
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopManagerTQ.__init__": "50b09aebfb",
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._agent_loop_postprocess": "960477e5fe",
     "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ._run_prompt": "e1165b65dd",
+    "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._sync_metadata_from_transfer_queue": "8ec6da1908",
     "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer.sample": "38824c6f15",
     "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer._wait_for_next_poll": "31801f31c6",
     "verl.trainer.ppo.v1.trainer_base:_build_replay_buffer": "dfa1e2d0cb",

@@ -16,6 +16,8 @@ from divek_verl.trainer.vote_store import start_store
 
 RECORDER_TIMEOUT = 60
 SECONDS_BETWEEN_PINGS = 10.0
+# A pause is at least so many times as long as the poll before it: with many prompts in flight, a poll is long.
+PAUSE = 9.0
 # Share of skipped images: estimated over this many steps, and believed up to this share.
 STEPS_REMEMBERED = 20
 MOST_SKIPPED = 0.75
@@ -146,6 +148,11 @@ class DivekReplayBuffer(ReplayBuffer):
         )
         causes = listed or "groups without variance"
         return f"More than {self.max_refills} images of one step were replaced ({causes}): {advice}."
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        started = time.perf_counter()
+        super()._sync_metadata_from_transfer_queue()
+        self.poll_interval = max(self.settings.poll_interval, PAUSE * (time.perf_counter() - started))
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         self._watch(partition_id)

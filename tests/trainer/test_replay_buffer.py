@@ -107,7 +107,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         fake.now += fake.passes
         return fake.now
 
-    monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=monotonic, perf_counter=lambda: fake.now))
     return fake
 
 
@@ -443,3 +443,23 @@ def test_workers_are_not_pinged_at_every_look(
     for _ in range(35):
         buffer._watch("train")
     assert len(pings) == 3
+
+
+def test_a_long_poll_is_followed_by_a_longer_pause(
+    build: Any, queue: FakeQueue, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, pauses, listed = iter([0.0, 0.5, 0.0]), [], queue.kv_list
+
+    def slow_list() -> dict:
+        clock.now += next(seconds, 0.0)
+        return listed()
+
+    def pause(length: float) -> None:
+        pauses.append(length)
+        if len(pauses) == 3:
+            queue.prompt("a", "finished", rollouts=1)
+
+    monkeypatch.setattr(queue, "kv_list", slow_list)
+    monkeypatch.setattr(replay_buffer.time, "sleep", pause)
+    take(build(ask_ahead=False, poll_interval=0.2), size=1)
+    assert pauses == pytest.approx([0.2, 4.5, 0.2])
