@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from divek_verl.evaluation.evaluating import Evaluation
 
 CLAIM = 0.9
-OPEN, CHOICE = "/open", "/choice"
+STEPS = ("/open", "/single", "/choice")
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Bare:
         """Prompts and sampling parameters of each step; pictures are decoded here, before the clock starts."""
         from divek_verl.engines.vllm_engine import sampling_parameters
 
-        steps = [[each for each in asked if each[0].key.endswith(step)] for step in (OPEN, CHOICE)]
+        steps = [[each for each in asked if each[0].key.endswith(step)] for step in STEPS]
         return [([self._prompt(r) for r, _ in step], [sampling_parameters(r, s) for r, s in step]) for step in steps]
 
     def _prompt(self, request: Request) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class QuestionRecord:
         votes, unknown, unanswered: the K samples as ``Votes`` counts them.
         truncated: samples that ended at the token limit.
         failed_samples: samples without a completion; they are among ``unanswered``.
+        greedy: the class, or the name outside the class list, that one greedy completion of the open question answers;
+            None where it was not asked (training) or answers nothing, ``greedy_failure`` says why it is missing.
         votes_from: ``policy`` (sampled now), ``store`` (reused) or ``none`` (the options need no votes).
         vote_age: versions of the policy since reused votes were sampled.
         option_source: where the options come from (``divek.option_source``).
@@ -112,6 +114,8 @@ class QuestionRecord:
     unanswered: int = 0
     truncated: int = 0
     failed_samples: int = 0
+    greedy: str | None = None
+    greedy_failure: str | None = None
     votes_from: str = "policy"
     vote_age: int = 0
     option_source: str | None = None
@@ -127,6 +131,7 @@ class QuestionRecord:
     rewards: list[float] = field(default_factory=list)
     formats: list[float] = field(default_factory=list)
     rollout_failures: dict[str, int] = field(default_factory=dict)
+    one_step_greedy: float = 0.0
     one_step: float = 0.0
     consistency: float = 0.0
     recall: float = 0.0

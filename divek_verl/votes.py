@@ -52,6 +52,11 @@ class Votes:
         """The most frequent class; None where no class was answered."""
         return next(iter(self.counts), None)
 
+    @property
+    def top_answer(self) -> str | None:
+        """The most frequent class or, where no class was answered, the most frequent other answer."""
+        return self.top or next(iter(self.unknown), None)
+
     def one_step_accuracy(self, truth: str) -> float:
         """The share of all completions that answer ``truth``, a display name; 0.0 without completions."""
         total = self.total

@@ -12,7 +12,7 @@ from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames
 from divek_verl.reward import compute_score
 
-KEYS = {"score", "acc", "format", "answered", "one_step", "consistency", "recall", "pass_at_k"}
+KEYS = {"score", "acc", "format", "answered", "one_step_greedy", "one_step", "consistency", "recall", "pass_at_k"}
 OPTIONS = ["Sooty Tern", "Brandt's Cormorant", "Common Gull"]
 TRAIN = {"num_options": 3, "options": OPTIONS, "truth": "Brandt's Cormorant"}
 SOURCE = "divek/cub/base"
@@ -29,7 +29,7 @@ def _score(completion: str, ground_truth: Any = "B", extra_info: Any = None, **k
 def test_the_right_option_in_format_is_worth_both_rewards() -> None:
     assert _score(_completion("B")) == {
         **{"score": 2.0, "acc": 1.0, "format": 1.0, "answered": 1.0},
-        **{"one_step": 0.0, "consistency": 0.0, "recall": 0.0, "pass_at_k": 0.0},
+        **{"one_step_greedy": 0.0, "one_step": 0.0, "consistency": 0.0, "recall": 0.0, "pass_at_k": 0.0},
     }
 
 

@@ -68,6 +68,7 @@ def evaluate_model(
     prepare_machine()
     from divek_verl.engines import open_engine
     from divek_verl.engines.checkpoints import model_folder
+    from divek_verl.engines.two_step import GREEDY
     from divek_verl.evaluation.display import show
     from divek_verl.evaluation.evaluating import Evaluation, Mode, evaluate
     from divek_verl.report import write_report
@@ -79,6 +80,7 @@ def evaluate_model(
         base_url=model.base_url,
         data=tuple(data),
         two_step=asked.settings(ask_choice=mode != "one-step"),
+        single_sampling=replace(GREEDY, max_new_tokens=asked.max_new_tokens, seed=asked.seed),
         mode=next(known for known in get_args(Mode) if known == mode),
         judge=judge,
         min_pixels=asked.min_pixels,

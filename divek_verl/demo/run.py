@@ -36,6 +36,7 @@ LOG_TAIL = 30
 
 # Measures of the final table -> verl's validation metric of one data source.
 METRICS = {
+    "one_step_greedy": "val-aux/{source}/one_step_greedy/mean@1",
     "one_step": "val-aux/{source}/one_step/mean@1",
     "consistency": "val-aux/{source}/consistency/mean@1",
     "two_step": "val-core/{source}/acc/mean@1",
@@ -208,7 +209,7 @@ def check_correlation(run_dir: Path) -> float:
 
 
 def results_table(run_dir: Path) -> Table:
-    """One-step accuracy, majority vote and two-step accuracy, base and new, before and after."""
+    """One-step accuracy (greedy and sampled), majority vote and two-step accuracy, base and new, before and after."""
     table = Table(title="DiVE-k on look-alike flags (accuracy on the held-out drawing style, %)")
     table.add_column("classes")
     table.add_column("measure")

@@ -36,6 +36,7 @@ def render(results: Results, records: Sequence[EvaluationRecord] = ()) -> str:
         if (picture := thumbnail(record.image, 160, 70))
     ]
     made = environment(
+        title_of=title_of,
         share=lambda share: f"{100 * share:.1f}",
         points=lambda share: f"{100 * share:+.1f}".replace("-", "\u2212"),
         sentence=sentence_of,
@@ -43,7 +44,7 @@ def render(results: Results, records: Sequence[EvaluationRecord] = ()) -> str:
     )
     shown = [MEASURES[name] for name in results.groups[0].averages]
     page = made.get_template("evaluation.html.j2")
-    return page.render(results=results, shown=shown, measures=MEASURES, weights=WEIGHTS, wrong=shown_wrong)
+    return page.render(results=results, shown=shown, weights=WEIGHTS, wrong=shown_wrong)
 
 
 def show(results: Results, console: Console) -> None:
@@ -51,7 +52,7 @@ def show(results: Results, console: Console) -> None:
         console.print(_score_table(results, kind))
     console.print(_sample_table(results))
     if results.second_step:
-        console.print(_difference_table("what the second step adds to the most frequent answer", results.second_step))
+        console.print(_difference_table("the gain of two steps at equal inference", results.second_step))
     for line in _notes(results):
         console.print(visible(line), markup=False, highlight=False)
     comparison = results.comparison
@@ -121,7 +122,7 @@ def _difference_table(title: str, differences: list[Difference]) -> Table:
         test = each.mcnemar
         table.add_row(
             plain(each.data_source),
-            MEASURES[each.measure].title,
+            title_of(each),
             str(each.images),
             _with_unjudged(f"{100 * each.before:.1f}", each.before_unjudged),
             _with_unjudged(f"{100 * each.after:.1f}", each.after_unjudged),
@@ -129,6 +130,12 @@ def _difference_table(title: str, differences: list[Difference]) -> Table:
             *(("", "", "") if test is None else (str(test.gained), str(test.lost), f"{test.p_value:.2g}")),
         )
     return table
+
+
+def title_of(difference: Difference) -> str:
+    """The measure, and the one that it is compared with where that is another."""
+    measure, baseline = (MEASURES[name].title for name in (difference.measure, difference.baseline))
+    return measure if measure == baseline else f"{measure} over {baseline}"
 
 
 def _notes(results: Results) -> Iterator[str]:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from divek_verl.engines.base import Engine, for_each
+from divek_verl.engines.base import Engine, Request, Sampling, for_each
 from divek_verl.engines.client import address
 from divek_verl.engines.rows import Key, read_rows
-from divek_verl.engines.two_step import TwoStepSettings, ask_two_steps
+from divek_verl.engines.two_step import GREEDY, TwoStepSettings, ask_two_steps
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.display import write_page
 from divek_verl.evaluation.judge import JudgeCount, JudgeSettings
@@ -45,14 +45,16 @@ Earlier = tuple[Results, list[EvaluationRecord]]
 class Evaluation:
     """The model (a path, or a name on the server at ``base_url``), the data and the settings of an evaluation.
 
-    Mode ``one-step`` asks the open question only, ``two-step`` both, ``both`` also says what the second adds. The judge
-    decides on answers outside the class list; with None they are wrong. ``in_flight``, the number of images at work at
+    Mode ``one-step`` asks the open question only, ``two-step`` both, ``both`` also says what the second adds.
+    ``single_sampling`` is that of the one completion that ``one_step_greedy`` counts. The judge decides on answers
+    outside the class list; with None they are wrong. ``in_flight``, the number of images at work at
     one time, changes no result.
     """
 
     model: str
     data: tuple[Path, ...]
     two_step: TwoStepSettings = TwoStepSettings()
+    single_sampling: Sampling = GREEDY
     mode: Mode = "both"
     base_url: str | None = None
     judge: JudgeSettings | None = None
@@ -79,7 +81,8 @@ class Evaluation:
         rules = settings.pop("rules")
         # These two need a truth, which an evaluation does not show.
         del rules["skip_easy"], rules["easy_share"]
-        return {**settings, **rules, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        single = {"single_sampling": asdict(self.single_sampling)}
+        return {**settings, **single, **rules, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
 
 @dataclass
@@ -136,7 +139,10 @@ class EvaluationFolder:
     def is_open(self, key: tuple[str, str], *, retry_failures: bool = False) -> bool:
         """Whether an image has to be asked; ``retry_failures`` includes images and requests that failed before."""
         record = self.records.get(key)
-        return record is None or (retry_failures and (record.failed_samples > 0 or record.failure is not None))
+        return record is None or (
+            retry_failures
+            and (record.failed_samples > 0 or record.failure is not None or record.greedy_failure is not None)
+        )
 
     def finish(self) -> list[EvaluationRecord]:
         ordered = [self.records[key] for key in sorted(self.records)]
@@ -196,7 +202,11 @@ async def evaluate(
                     async def ask(key: Key) -> None:
                         row = rows[key]
                         answer = await ask_two_steps(engine, row, evaluation.two_step)
-                        folder.add(record_of(row, answer, evaluation.two_step))
+                        single = None
+                        if answer.open_reply.texts:
+                            request = Request(f"{'-'.join(key)}/single", row.messages)
+                            single = await engine.generate(request, evaluation.single_sampling)
+                        folder.add(record_of(row, answer, evaluation.two_step, single))
                         bar.update()
 
                     await for_each(left, ask, evaluation.in_flight)
@@ -207,7 +217,7 @@ async def evaluate(
         records = folder.finish()
         seed, resamples = evaluation.two_step.seed, evaluation.resamples
         summary = summarize(records, evaluation.measures, seed=seed, resamples=resamples)
-        second_step = [("consistency", "two_step")] if evaluation.mode == "both" else []
+        baselines = ("one_step_greedy", "consistency") if evaluation.mode == "both" else ()
         results = Results(
             model=evaluation.model,
             base_url=evaluation.base_url,
@@ -219,7 +229,9 @@ async def evaluate(
             groups=summary.groups,
             harmonic_means=summary.harmonic_means,
             over_data_sets=summary.over_data_sets,
-            second_step=differences(records, records, second_step, seed=seed, resamples=resamples),
+            second_step=differences(
+                records, records, [(name, "two_step") for name in baselines], seed=seed, resamples=resamples
+            ),
             failures=[
                 Failure(
                     data_source=record.data_source,
@@ -286,7 +298,7 @@ def _compared(
     """This evaluation (after) against an earlier one (before), on the images of both."""
     before, old_records = earlier
     shared = {record.key for record in old_records} & {record.key for record in records}
-    measures = [name for name in evaluation.measures if name != "two_step" or before.mode != "one-step"]
+    measures = [name for name in evaluation.measures if name in before.groups[0].averages]
     old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
     new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]

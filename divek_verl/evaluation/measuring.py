@@ -55,7 +55,7 @@ async def measure_all(
 def measure(record: EvaluationRecord) -> None:
     """Set the measures of a record by its class list alone; the truth is a display name of the list."""
     question = Question(tuple(record.options), None, False)
-    record.set_measures(measure_votes(record.counted, record.truth, question))
+    record.set_measures(measure_votes(record.counted, record.truth, question, record.greedy))
     record.unjudged, record.judged = {}, {}
     info = {"options": record.options, "truth": record.truth, "failure": record.failure}
     graded = [compute_score(record.data_source, text, "", info) for text in record.completions]
@@ -65,9 +65,10 @@ def measure(record: EvaluationRecord) -> None:
 
 def pairs_to_judge(record: EvaluationRecord, classes: ClassNames) -> set[Pair]:
     """The pairs that need a judge: answers, but not spellings of the truth, that the class list does not decide."""
-    names = set(record.unknown)
+    greedy = {record.greedy} if record.greedy else set()
+    names = {*record.unknown, *greedy.difference(classes.names)}
     if record.truth not in classes.names:
-        names |= {*record.votes, *record.options}
+        names |= {*record.votes, *record.options, *greedy}
     return {Pair(record.truth, name) for name in names if canonical(name) != canonical(record.truth)}
 
 
@@ -78,7 +79,7 @@ def measure_judged(record: EvaluationRecord, classes: ClassNames, verdicts: Mapp
     record.judged = {name: str(asked[name]) for name in sorted(asked)}
     if not record.samples:
         return
-    names = {*record.votes, *record.unknown, *record.options}
+    names = {*record.votes, *record.unknown, *record.options, record.greedy or ""}
     right = {name for name in names if canonical(name) == canonical(record.truth)}
     right |= {name for name, verdict in asked.items() if verdict.same}
     undecided = {name for name, verdict in asked.items() if verdict.same is None}
@@ -97,7 +98,8 @@ def _measures(record: EvaluationRecord, right: Collection[str]) -> dict[str, flo
         counts[record.truth] += record.unknown.get(name, 0)
     unknown = {name: count for name, count in record.unknown.items() if name not in right}
     question = Question(tuple(record.options), None, False)
-    measures = measure_votes(Votes(counts, unknown, record.unanswered), record.truth, question)
+    greedy = record.truth if record.greedy in right else None
+    measures = measure_votes(Votes(counts, unknown, record.unanswered), record.truth, question, greedy)
     found = any(option in right and option in record.votes for option in record.options)
     chosen = record.chosen in right and record.failure is None
     return {**measures, "recall": float(found), "two_step": float(chosen)}

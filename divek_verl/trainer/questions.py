@@ -113,7 +113,7 @@ class QuestionMaker:
         mined = await self._votes(prompt, record, classes)
         # In a thread: the first use of a text encoder loads it, and this loop serves all other images.
         question = await asyncio.to_thread(self.build, mined.votes, classes, record)
-        measures = measure_votes(mined.votes, record.truth, question)
+        measures = measure_votes(mined.votes, record.truth, question, record.greedy)
         record.set_measures(measures)
         if isinstance(question, Skip):
             record.skip = question.reason

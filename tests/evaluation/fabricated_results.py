@@ -30,7 +30,9 @@ def group(side: str, value: float, dataset: str = "flags") -> form.Group:
 def difference(measure: str, test: form.McNemar | None) -> form.Difference:
     sides = {"before": 0.5, "after": 0.625, "before_unjudged": 0.025}
     change = {"difference": 0.125, "low": 0.05, "high": 0.2}
-    return form.Difference(measure=measure, data_source=BASE, images=160, mcnemar=test, **sides, **change)
+    return form.Difference(
+        measure=measure, baseline=measure, data_source=BASE, images=160, mcnemar=test, **sides, **change
+    )
 
 
 def results(**changes: object) -> form.Results:

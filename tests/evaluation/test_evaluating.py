@@ -23,7 +23,7 @@ from scripted_engine import Answer, ScriptedEngine, says, seeded_policy
 from divek_verl import cli
 from divek_verl.class_lists import load_classes
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
-from divek_verl.engines.two_step import TwoStepSettings
+from divek_verl.engines.two_step import GREEDY, TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.display import show
 from divek_verl.evaluation.evaluating import CallCounts, Evaluation, evaluate, start_over
@@ -84,7 +84,9 @@ def test_it_writes_results_records_and_a_page(data: list[Path], tmp_path: Path) 
     assert read_results(tmp_path / "out") == results
     assert [group.images for group in results.groups] == [9, 7]
     assert len(results.harmonic_means) == 1
-    assert [each.measure for each in results.second_step] == ["two_step", "two_step"]
+    gains = [(each.data_source, each.baseline, each.measure) for each in results.second_step]
+    over = [(name, "two_step") for name in ("one_step_greedy", "consistency")]
+    assert gains == [(f"divek/flags/{side}", *pair) for side in ("base", "new") for pair in over]
     lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
     keys = [(line["data_source"], line["image_id"]) for line in lines]
     assert keys == sorted(keys) and len(keys) == 16
@@ -164,7 +166,7 @@ def test_an_error_of_the_engine_costs_only_what_was_at_work(data: list[Path], tm
     resumed = Run(data, tmp_path / "out")
     _, counts = resumed()
     assert 0 < counts.asked < 16
-    assert resumed.asked == 2 * counts.asked
+    assert resumed.asked == 3 * counts.asked
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -214,7 +216,7 @@ def test_a_fresh_start_keeps_what_is_there_until_the_input_fits(data: list[Path]
         Run([tmp_path / "typo.parquet"], tmp_path / "out")(fresh=True)
     again = Run(data, tmp_path / "out", resamples=20)
     again(fresh=True, compare=tmp_path / "out")
-    assert again.asked == 32
+    assert again.asked == 48
 
 
 def test_a_folder_that_another_process_writes_and_that_of_a_run_are_left_alone(
@@ -240,12 +242,18 @@ def test_failures_are_wrong_listed_by_reason_and_stay_in_the_denominator(data: l
             return Reply(request.key, failure="unreadable_image", detail="cut short")
         if "base-004" in request.key and request.key.endswith("/choice"):
             return Reply(request.key, failure="timeout")
+        if "base-005" in request.key and request.key.endswith("/single"):
+            return Reply(request.key)
         return POLICY(request, sampling)
 
     results, _ = Run(data[:1], tmp_path / "out", fails)()
     (group,) = results.groups
     assert group.images == 9
-    assert group.failures == {"multiple choice: timeout": 1, "open question: unreadable_image": 1}
+    assert group.failures == {
+        "greedy answer: no_completion": 1,
+        "multiple choice: timeout": 1,
+        "open question: unreadable_image": 1,
+    }
     assert group.failed == pytest.approx(1 / 9)
     assert [(each.image_id, each.reason, each.detail) for each in results.failures] == [
         ("base-003", "unreadable_image", "cut short"),
@@ -300,11 +308,30 @@ def test_failed_images_are_asked_again_where_that_is_wanted(data: list[Path], tm
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_one_more_completion_is_greedy_and_counts_by_itself(data: list[Path], tmp_path: Path) -> None:
+    seen: dict[str, list[Any]] = {}
+
+    def answers(request: Request, sampling: Sampling) -> Reply:
+        step = request.key.rpartition("/")[2]
+        seen.setdefault(step, []).append((request.count, sampling))
+        return Reply(request.key, says({"open": "Romania", "single": "tchad", "choice": "A"}[step]) * request.count)
+
+    results, _ = Run(data[:1], tmp_path / "out", answers)()
+    assert seen["single"] == [(1, GREEDY)] * 9
+    averages = results.groups[0].averages
+    # 3 of 9 images show each of three classes.
+    assert [averages[name].micro.value for name in ("one_step_greedy", "one_step")] == [pytest.approx(1 / 3)] * 2
+    lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert (line["greedy"], line["one_step_greedy"]) == ("Chad", float(line["truth"] == "Chad"))
+    assert results.settings["single_sampling"]["temperature"] == 0.0  # type: ignore[index]
+
+
 def test_one_step_asks_one_question_and_has_no_two_step_accuracy(data: list[Path], tmp_path: Path) -> None:
     run = Run(data, tmp_path / "out", mode="one-step", two_step=TwoStepSettings(num_samples=6, ask_choice=False))
     results, _ = run()
-    assert run.asked == 16
-    assert list(results.groups[0].averages) == ["one_step", "consistency", "recall", "pass_at_k"]
+    assert run.asked == 32
+    assert list(results.groups[0].averages) == ["one_step_greedy", "one_step", "consistency", "recall", "pass_at_k"]
 
 
 # --------------------------------------------------------------------- comparison

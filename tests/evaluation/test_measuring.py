@@ -19,7 +19,26 @@ SAME, DIFFERENT, UNJUDGED = Verdict(True), Verdict(False), Verdict(None, "timeou
 
 
 def measures_of(measured: EvaluationRecord) -> dict[str, float]:
-    return {name: getattr(measured, name) for name in MEASURES}
+    return {name: getattr(measured, name) for name in MEASURES if name != "one_step_greedy"}
+
+
+@pytest.mark.parametrize(
+    ("greedy", "verdicts", "expected"),
+    [
+        ("Chad", {}, (1.0, {})),
+        ("Romania", {}, (0.0, {})),
+        (None, {}, (0.0, {})),
+        ("Republic of Chad", {Pair("Chad", "Republic of Chad"): SAME}, (1.0, {})),
+        ("Libya", {Pair("Chad", "Libya"): UNJUDGED}, (0.0, {"one_step_greedy": 1.0})),
+    ],
+)
+def test_the_greedy_answer_is_measured_by_the_list_and_the_judge(
+    greedy: str | None, verdicts: dict[Pair, Verdict], expected: tuple[float, dict[str, float]]
+) -> None:
+    asked = record(votes={"Romania": 4}, options=("Chad", "Romania"), greedy=greedy)
+    assert pairs_to_judge(asked, CLASSES) == set(verdicts)
+    measure_judged(asked, CLASSES, verdicts)
+    assert (asked.one_step_greedy, asked.unjudged) == expected
 
 
 def test_the_measures_of_a_visit() -> None:
@@ -124,7 +143,7 @@ def test_what_is_unjudged_is_shown_apart_in_each_measure_that_it_could_change() 
 
 
 def test_the_choice_is_judged_where_the_list_does_not_know_the_truth() -> None:
-    asked = record(truth="Tschad", votes={"Chad": 2}, options=("Chad", "Moldova"), chosen="Chad")
+    asked = record(truth="Tschad", votes={"Chad": 2}, options=("Chad", "Moldova"), chosen="Chad", greedy="Chad")
     verdicts = {Pair("Tschad", "Chad"): SAME, Pair("Tschad", "Moldova"): DIFFERENT}
     measure_judged(asked, CLASSES, verdicts)
     assert measures_of(asked) == {"two_step": 1, "one_step": 1, "consistency": 1, "recall": 1, "pass_at_k": 1}

@@ -36,7 +36,7 @@ def test_a_file_obeys_its_schema(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "divek-evaluation-0"}'])
 def test_another_file_is_refused_in_one_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
-    with pytest.raises(SetupError, match="is no divek-evaluation-1") as error:
+    with pytest.raises(SetupError, match="is no divek-evaluation-2") as error:
         read_results(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -57,6 +57,7 @@ def test_every_number_of_a_group_is_that_of_the_table() -> None:
     # two_step a 1, b 0, c 0, d 1, e 1 (a filler), z 0; classes: Chad 1/3, Romania 1/2, Andorra 1
     expected = {
         "two_step": (3 / 6, (1 / 3 + 1 / 2 + 1) / 3),
+        "one_step_greedy": (0.0, 0.0),
         "one_step": ((3 / 4 + 1 / 4 + 0 + 1 + 0 + 0) / 6, ((3 / 4 + 1 / 4) / 3 + 1 / 2 + 0) / 3),
         "consistency": (2 / 6, (1 / 3 + 1 / 2 + 0) / 3),
         "recall": (3 / 6, (2 / 3 + 1 / 2 + 0) / 3),

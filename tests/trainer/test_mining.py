@@ -15,7 +15,7 @@ from divek_verl.trainer.mining import split_group
 from divek_verl.trainer.questions import MiningError
 from divek_verl.votes import MinedVotes, Votes
 
-from .worker_fakes import CLASSES, TRAIN, answer, build, folder, prompt, queue, run
+from .worker_fakes import CLASSES, TRAIN, VALIDATE, answer, build, folder, prompt, queue, run
 
 RECORD = QuestionRecord(4, "train", "divek/flags/base", "chad-1", "", "Chad")
 
@@ -94,6 +94,33 @@ def test_an_aborted_completion_of_a_group_is_a_failed_sample(build: Any) -> None
 def test_an_engine_that_answers_a_group_with_one_completion_is_told(build: Any) -> None:
     with pytest.raises(RuntimeError, match="divek.group_requests=false"):
         split_group(TokenOutput(token_ids=[1], extra_fields={}))
+
+
+def test_validation_asks_for_one_greedy_answer_more(build: Any, prompt: dict) -> None:
+    worker = build(group_requests=True)
+    visit = run(worker, dict(prompt), VALIDATE)
+    (asked,) = worker.llm_client.greedy
+    assert asked["params"] == {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+    assert asked["request_id"] == worker.llm_client.votes[0]["request_id"], "the same replica has its picture"
+    assert (visit.greedy, visit.one_step_greedy, visit.one_step, visit.samples) == ("Moldova", 0.0, 1.0, 4)
+    worker.llm_client.greedy_answer = answer("chad")
+    assert run(worker, dict(prompt), VALIDATE).one_step_greedy == 1.0
+    graded = worker.reward_loop_worker_handles[0].graded
+    assert [each["extra_info"]["measures"]["one_step_greedy"] for each in graded] == [0.0, 1.0]
+    worker.llm_client.greedy_answer = RuntimeError("gone")
+    visit = run(worker, dict(prompt), VALIDATE)
+    assert (visit.greedy, visit.greedy_failure, visit.one_step_greedy, visit.failure) == (
+        None,
+        "sampling_failed",
+        0.0,
+        None,
+    )
+
+
+def test_training_asks_for_no_greedy_answer(build: Any, prompt: dict) -> None:
+    worker = build()
+    run(worker, prompt)
+    assert worker.llm_client.greedy == []
 
 
 # ---------------------------------------------------------------- what comes too late

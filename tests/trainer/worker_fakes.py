@@ -43,6 +43,8 @@ class FakeClient:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.answers: list[Any] = [answer("Chad")]
+        self.greedy_answer: Any = answer("Moldova")
+        self.greedy: list[dict] = []
         self.choose: Callable[[str], Any] = lambda question: answer("A")
         self.votes: list[dict] = []
         self.rollouts: list[dict] = []
@@ -65,7 +67,10 @@ class FakeClient:
     async def _one(self, request_id: str, *, prompt_ids: list, sampling_params: dict, **others: Any) -> TokenOutput:
         request = {"request_id": request_id, "prompt_ids": prompt_ids, "params": sampling_params, **others}
         voting = "-vote" in request_id
-        if voting:
+        if voting and sampling_params["temperature"] == 0:
+            content = self.greedy_answer
+            self.greedy.append(request)
+        elif voting:
             content = self.answers[len(self.votes) % len(self.answers)]
             self.votes.append(request)
         else:
