@@ -174,11 +174,17 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return shown
 
 
-def thumbnail(path: str, pixels: int, quality: int, image_format: str = "WEBP") -> bytes | None:
+def thumbnail(
+    source: str | Path | bytes,
+    pixels: int,
+    quality: int,
+    image_format: str = "WEBP",
+    limits: PictureLimits | None = None,
+) -> bytes | None:
     """A copy with a longer side of at most ``pixels``, on white; None if the picture is missing or unreadable."""
-    path = path.removeprefix("file://")
+    source = source.removeprefix("file://") if isinstance(source, str) else source
     try:
-        with open_picture(path, THUMBNAIL_LIMITS) as file:
+        with open_picture(source, limits or THUMBNAIL_LIMITS) as file:
             # Decode a JPEG at a fraction of its size, which saves most of the time.
             file.draft("RGB", (pixels, pixels))
             picture = upright_rgb(file)

@@ -1,7 +1,5 @@
 """``divek inspect``: the counts of a prepared set, and a page with some of its pictures."""
 
-import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,15 +16,15 @@ from rich.table import Table
 
 from divek_verl.errors import SetupError
 from divek_verl.files import parse_json
-from divek_verl.images import UnreadableImage, open_picture, upright_rgb, upright_size
+from divek_verl.images import PictureLimits, UnreadableImage, open_picture, thumbnail, to_data_url, upright_size
 from divek_verl.prepare.folder import SHEET_FILE, SPLITS
-from divek_verl.prepare.rows import Row, picture_of, rows_of
+from divek_verl.prepare.rows import picture_of, rows_of
 from divek_verl.progress import progress
 from divek_verl.prompts import check_stored_row
 from divek_verl.settings import DEFAULTS
 from divek_verl.templates import environment
 
-THUMBNAIL = (112, 84)
+THUMBNAIL_PIXELS = 112
 MAX_PICTURES = 3000  # about 9 MB of page
 
 
@@ -126,24 +124,12 @@ def write_sheet(folder: Path, names: Sequence[str], out: Path, per_class: int = 
             group = sources.setdefault(row["data_source"], {}).setdefault(truth, SheetGroup(truth))
             group.rows += 1
             if len(group.pictures) < per_class and left > 0:
-                group.pictures.append((row["extra_info"]["image_id"], _thumbnail(row, folder)))
+                small = thumbnail(picture_of(row, folder), THUMBNAIL_PIXELS, 80, "JPEG", PictureLimits())
+                group.pictures.append((row["extra_info"]["image_id"], to_data_url(small) if small else None))
                 left -= 1
     page = environment().get_template("sheet.html.j2").render(title=folder.resolve().name, sections=sections)
     out.write_text(page, encoding="utf-8")
     return out
-
-
-def _thumbnail(row: Row, folder: Path) -> str | None:
-    try:
-        with open_picture(picture_of(row, folder)) as picture:
-            picture.draft("RGB", (THUMBNAIL[0] * 2, THUMBNAIL[1] * 2))  # JPEG: decode it small
-            small = upright_rgb(picture)
-    except UnreadableImage:
-        return None
-    small.thumbnail(THUMBNAIL)
-    content = io.BytesIO()
-    small.save(content, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 class PromptCounter:
