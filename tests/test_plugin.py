@@ -12,6 +12,7 @@ from divek_verl.errors import SetupError
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 MAIN = ("-m", "verl.trainer.main_ppo")
 NEEDED = ("data.train_files=/data/train.parquet", "actor_rollout_ref.model.path=/model")
+REPOSITORY = Path(__file__).resolve().parents[1]
 WEIGHTS = {"format_weight": 1.0, "answer_weight": 1.0, "min_think_characters": 1}
 # What verl's own checks ask for in every run.
 VERL_NEEDS = (
@@ -122,6 +123,50 @@ def test_a_good_configuration_passes_both_checks(
     assert config.trainer.v1.sampler.custom_sampler.name == "DivekReplayBuffer"
     # verl's own check ran after ours.
     assert "[validate_config] All configuration checks passed" in capsys.readouterr().out
+
+
+# Options of verl's own example scripts; docs/add-to-your-run.md has a table of them.
+COMPOSED = (
+    *(
+        f"algorithm.adv_estimator={name}"
+        for name in (
+            *("grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "reinforce_plus_plus", "opo", "gpg", "gdpo"),
+            *("reinforce_plus_plus_baseline", "optimal_token_baseline"),
+        )
+    ),
+    "algorithm.use_kl_in_reward=true",
+    "algorithm.norm_adv_by_std_in_grpo=false",
+    "algorithm.rollout_correction.rollout_is=token",
+    "actor_rollout_ref.actor.strategy=fsdp",
+    "actor_rollout_ref.actor.use_dynamic_bsz=true",
+    "actor_rollout_ref.actor.use_prefix_grouper=true",
+    "actor_rollout_ref.model.lora_rank=16",
+    "actor_rollout_ref.rollout.name=sglang",
+    "actor_rollout_ref.rollout.name=trtllm",
+    "actor_rollout_ref.rollout.multi_turn.enable=true",
+    "actor_rollout_ref.rollout.val_kwargs.n=4",
+    "actor_rollout_ref.rollout.n=1",
+    "data.shuffle=false",
+    "data.filter_overlong_prompts=true",
+    "trainer.balance_batch=false",
+    "trainer.val_only=true",
+    "trainer.v1.trainer_mode=separate_async",
+    "model_engine=megatron",
+)
+
+
+@pytest.mark.parametrize("option", COMPOSED)
+def test_an_option_of_verls_passes_both_checks_and_is_in_the_table(compose: Any, tmp_path: Path, option: str) -> None:
+    (tmp_path / "a.parquet").touch()
+    files = [f"data.train_files={tmp_path}/a.parquet", f"data.val_files={tmp_path}/a.parquet"]
+    needs = ("algorithm.adv_estimator=grpo", "actor_rollout_ref.rollout.name=vllm", *VERL_NEEDS)
+    config = compose("reward=divek", *needs, *files, option)
+    _validate(config)
+    assert config.reward.custom_reward_function.path == "pkg://divek_verl.reward"
+    name, _, value = option.partition("=")
+    text = (REPOSITORY / "docs" / "add-to-your-run.md").read_text()
+    shown = name.removeprefix("actor_rollout_ref.")
+    assert shown in text and (name != "algorithm.adv_estimator" or f"`{value}`" in text)
 
 
 def test_installing_twice_wraps_once() -> None:

@@ -133,6 +133,8 @@ def _check_trainer(config: DictConfig) -> None:
         )
     if OmegaConf.select(config, "algorithm.filter_groups.enable") and not config.algorithm.filter_groups.metric:
         raise SetupError("algorithm.filter_groups.enable=true needs algorithm.filter_groups.metric: set it to reward.")
+    if OmegaConf.select(config, "data.sampler.class_path"):
+        print("divek_verl: data.sampler.class_path changes nothing, since verl's v1 trainer does not read it")
     if config.actor_rollout_ref.rollout.n == 1:
         print("divek_verl: actor_rollout_ref.rollout.n=1 leaves GRPO nothing to compare: set it to 4 or more")
     # verl declares this option and never reads it, so the vision tower would be trained.

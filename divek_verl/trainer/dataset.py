@@ -112,6 +112,11 @@ class DiveKDataset(RLHFDataset):
             SetupError: a truth is not in its class list, or no row is left.
         """
         ours = [prompts.is_divek(source) for source in dataframe["data_source"]]
+        if any(ours) and self.processor is None:
+            raise SetupError(
+                "The model has no processor, so verl would leave every picture out without a word: set "
+                "actor_rollout_ref.model.path to a vision-language model."
+            )
         kept = [index for index, mine in enumerate(ours) if mine and self._keep(dataframe[index])]
         parts = [dataframe.select(kept)]
         others = [index for index, mine in enumerate(ours) if not mine]

@@ -221,7 +221,8 @@ class TwoStageAgentLoopWorker(_VerlWorker):  # type: ignore[misc, valid-type]
 
     def _count_tokens(self, messages: list[Message]) -> int:
         template = (self.processor or self.tokenizer).apply_chat_template
-        text = template(messages, add_generation_prompt=True, tokenize=False)
+        options = self.config.data.get("apply_chat_template_kwargs") or {}
+        text = template(messages, add_generation_prompt=True, tokenize=False, **options)
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -69,13 +69,13 @@ def load(processor: Any) -> Any:
     """Loads files as verl does; keyword arguments change ``data.*``."""
 
     def load_files(
-        files: str | list[str], *, max_samples: int = -1, divek: dict | None = None, **data: Any
+        files: str | list[str], *, max_samples: int = -1, divek: dict | None = None, vision: bool = True, **data: Any
     ) -> DiveKDataset:
         config = {"max_prompt_length": 256, "filter_overlong_prompts": True, "filter_overlong_prompts_workers": None}
         return DiveKDataset(
             data_files=files,
             tokenizer=processor.tokenizer,
-            processor=processor,
+            processor=processor if vision else None,
             config=OmegaConf.create({**config, **data, "divek": divek or {}}),
             max_samples=max_samples,
         )
@@ -536,3 +536,8 @@ def test_a_class_list_that_is_gone_is_named_when_an_answer_has_to_be_graded(fold
     assert compute_score("divek/flags/base", "no answer", "Chad", extra_info)["acc"] == 0.0
     with pytest.raises(SetupError, match=r"elsewhere/classes.json is missing"):
         compute_score("divek/flags/base", "<answer>Chad</answer>", "Chad", extra_info)
+
+
+def test_a_text_only_model_is_refused(folder: Path, load: Any) -> None:
+    with pytest.raises(SetupError, match="leave every picture out .* set actor_rollout_ref.model.path"):
+        load(write(folder, [row(0)]), vision=False)

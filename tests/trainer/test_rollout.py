@@ -13,6 +13,7 @@ from divek_verl import prompts
 from divek_verl.records import QuestionRecord
 from divek_verl.reward import compute_score
 from divek_verl.settings import Settings
+from divek_verl.trainer import rollout
 from divek_verl.trainer.mining import is_truncated
 from divek_verl.trainer.rollout import TwoStageAgentLoopManager, TwoStageAgentLoopWorker
 
@@ -189,6 +190,19 @@ def test_what_the_trainer_gets_does_not_depend_on_the_record(
     part = "val" if trajectory["validate"] else "train"
     assert queue.statuses[f"{part}/u1"] == ["running", "finished"]
     assert len(queue.trajectories) == (1 if trajectory["validate"] else GROUP)
+
+
+def test_verls_tool_agent_answers_the_question_too(build: Any, prompt: dict, queue: FakeQueue) -> None:
+    worker = build("actor_rollout_ref.rollout.multi_turn.enable=true", answers=[answer("Chad"), answer("Romania")])
+    record = run(worker, {**prompt, "agent_name": "tool_agent", "tools_kwargs": {}})
+    assert (record.reason, len(record.rewards), record.votes) == (None, GROUP, {"Chad": 2, "Romania": 2})
+    assert len(queue.trajectories) == GROUP
+
+
+def test_only_one_file_here_imports_transferqueue() -> None:
+    """verl may replace its queue: what depends on it stands in one place."""
+    files = Path(rollout.__file__).parent.glob("*.py")
+    assert [file.name for file in files if "import transfer_queue" in file.read_text()] == ["rollout.py"]
 
 
 def test_an_easy_image_is_asked_where_that_is_wished(build: Any, prompt: dict, queue: FakeQueue) -> None:
