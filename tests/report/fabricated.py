@@ -125,6 +125,7 @@ def _answered(
         record.choices.append(choice)
         record.completions.append(f"{thought}\n<answer>{choice}</answer>")
         record.rewards.append(1.0 + (choice == record.answer))
+        record.formats.append(1.0)
     return record
 
 

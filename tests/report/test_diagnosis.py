@@ -132,6 +132,8 @@ def test_several_runs_stand_side_by_side_in_the_same_panels(run_dir: Path) -> No
     assert both["chosen_letter"].columns["b"] == alone["chosen_letter"].columns["training"]
     text = page_of(run_dir).text
     assert all(panel.title in text and panel.healthy in text for panel in alone.values())
+    chosen = alone["chosen_letter"].columns["training"]["A"]
+    assert f"{100 * chosen.value:.1f}% of {chosen.count}, mark {100 * chosen.reference:.1f}%" in text
 
 
 @pytest.mark.parametrize("name", [*RULES, "second step"])
