@@ -30,6 +30,7 @@ COMMON = [
     "pydantic>=2,<3",
     "rich>=13",
     "scipy>=1.13,<2",
+    "statsmodels>=0.14.4,<0.16",
     "tqdm>=4.66",
     "typer>=0.12",
     "wrapt>=1.16,<3",

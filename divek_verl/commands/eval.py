@@ -39,7 +39,14 @@ def evaluate_model(
         str, typer.Option(help="one-step: the open question; two-step: both; both: also what the second adds.")
     ] = "both",
     out: Annotated[Path, typer.Option(help="Folder of results, continued if it has some.")] = Path("runs/eval"),
-    compare: Annotated[Path | None, typer.Option(help="Folder of an earlier evaluation of the same images.")] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of an earlier evaluation of the same images; repeat it for several seeds of a run."),
+    ] = None,
+    other_seed: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the evaluation of another seed of this run, to join it in --compare; repeatable."),
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples for each interval.")] = 2000,
     retry_failures: Annotated[bool, typer.Option(help="Ask failed images of an earlier call again.")] = False,
     fresh: Annotated[bool, typer.Option(help="Remove the earlier evaluation in the folder.")] = False,
@@ -53,6 +60,8 @@ def evaluate_model(
     """
     if not data:
         raise SetupError("There is nothing to evaluate: give --data the parquet file of a prepared set.")
+    if other_seed and not compare:
+        raise SetupError("--other-seed is one side of a comparison: name the other side with --compare.")
     if mode not in ("one-step", "two-step", "both"):
         raise SetupError(f"--mode {mode!r} is not one of one-step, two-step, both.")
     console = Console()
@@ -93,7 +102,8 @@ def evaluate_model(
         evaluation,
         lambda: open_engine(model),
         out,
-        compare=compare,
+        compare=compare or (),
+        other_seeds=other_seed or (),
         retry_failures=retry_failures,
         fresh=fresh,
         show_progress=True,

@@ -58,8 +58,12 @@ def show(results: Results, console: Console) -> None:
     comparison = results.comparison
     if comparison is None:
         return
-    console.print(_difference_table(f"against {plain(comparison.run)}", comparison.differences))
-    lines = [f"before: {comparison.model}", *(f"also different: {line}" for line in comparison.other_settings)]
+    console.print(_difference_table(f"against {plain(', '.join(comparison.runs))}", comparison.differences))
+    lines = [
+        f"before: {', '.join(comparison.models)}",
+        *(f"another seed of this run: {run}" for run in comparison.other_seeds),
+        *(f"also different: {line}" for line in comparison.other_settings),
+    ]
     if comparison.only_here or comparison.only_there:
         lines.append(f"left out: {comparison.only_here} images only here, {comparison.only_there} only there")
     for line in lines:
@@ -79,13 +83,17 @@ def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Tab
 def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
     names = list(results.groups[0].averages)
     titles = [MEASURES[name].title for name in names]
-    table = _table(f"{kind} average, % [95 % interval]: {WEIGHTS[kind]}", ["images", *titles])
+    title = f"{kind} average, % [95 % interval over classes] (over images): {WEIGHTS[kind]}"
+    table = _table(title, ["images", *titles])
 
     def cells(averages: Mapping[str, Average]) -> Iterator[str]:
         for name in names:
             found = averages[name].micro if kind == "micro" else averages[name].macro
-            text = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-            yield _with_unjudged(text, found.unjudged)
+            text = _with_unjudged(f"{100 * found.value:.1f}", found.unjudged)
+            yield (
+                f"{text}\n[{100 * found.low:.1f}, {100 * found.high:.1f}]\n"
+                f"({100 * found.image_low:.1f}, {100 * found.image_high:.1f})"
+            )
 
     for group in results.groups:
         table.add_row(plain(group.data_source), str(group.images), *cells(group.averages))
@@ -98,6 +106,11 @@ def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
 
 def _with_unjudged(text: str, share: float) -> str:
     return f"{text} +{100 * share:.1f}?" if share else text
+
+
+def _with_spread(value: float, unjudged: float, spread: float) -> str:
+    text = _with_unjudged(f"{100 * value:.1f}", unjudged)
+    return f"{text} ± {100 * spread:.1f}" if spread else text
 
 
 def _sample_table(results: Results) -> Table:
@@ -116,18 +129,19 @@ def _sample_table(results: Results) -> Table:
 
 
 def _difference_table(title: str, differences: list[Difference]) -> Table:
-    numbers = ("images", "before", "after", "difference", "gained", "lost", "McNemar p")
-    table = _table(f"{title}, points [95 % interval]", numbers, words=["measure"])
+    numbers = ("images", "before", "after", "difference", "p by class", "with Holm")
+    table = _table(f"{title}, points [95 % interval over classes] (over images)", numbers, words=["measure"])
     for each in differences:
-        test = each.mcnemar
         table.add_row(
             plain(each.data_source),
             title_of(each),
             str(each.images),
-            _with_unjudged(f"{100 * each.before:.1f}", each.before_unjudged),
-            _with_unjudged(f"{100 * each.after:.1f}", each.after_unjudged),
-            f"{100 * each.difference:+.1f} [{100 * each.low:+.1f}, {100 * each.high:+.1f}]",
-            *(("", "", "") if test is None else (str(test.gained), str(test.lost), f"{test.p_value:.2g}")),
+            _with_spread(each.before, each.before_unjudged, each.before_spread),
+            _with_spread(each.after, each.after_unjudged, each.after_spread),
+            f"{100 * each.difference:+.1f}\n[{100 * each.low:+.1f}, {100 * each.high:+.1f}]\n"
+            f"({100 * each.image_low:+.1f}, {100 * each.image_high:+.1f})",
+            f"{each.p_value:.2g}",
+            f"{each.p_holm:.2g}",
         )
     return table
 

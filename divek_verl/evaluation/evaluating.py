@@ -38,7 +38,7 @@ Mode = Literal["one-step", "two-step", "both"]
 ASKED_FILE = "evaluation.json"
 PAGE_FILE = "results.html"
 OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
-Earlier = tuple[Results, list[EvaluationRecord]]
+Earlier = tuple[Path, Results, list[EvaluationRecord]]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ async def evaluate(
     open_engine: OpenEngine,
     out: Path,
     *,
-    compare: Path | None = None,
+    compare: Sequence[Path] = (),
+    other_seeds: Sequence[Path] = (),
     retry_failures: bool = False,
     fresh: bool = False,
     show_progress: bool = False,
@@ -164,7 +165,8 @@ async def evaluate(
 
     Answers of the same evaluation in ``out`` are kept; the engine is opened only if an image is left to ask.
     ``fresh`` keeps none, but removes them only after all input has been read and fits. No image waits for another
-    one's second step. An error of the engine ends the evaluation.
+    one's second step. An error of the engine ends the evaluation. ``compare`` are folders of an earlier evaluation, or
+    of several seeds of it; ``other_seeds`` are those of other seeds of this one, which join its side of the comparison.
 
     Raises:
         SetupError: data, settings or the folder do not fit, or the engine cannot be started.
@@ -176,7 +178,7 @@ async def evaluate(
         open_vocabulary=evaluation.judge is not None,
     )
     keys = sorted(rows.keys)
-    earlier = None if compare is None else _read_earlier(compare, keys)
+    earlier, others = ([_read_earlier(run, keys) for run in runs] for runs in (compare, other_seeds))
     with _writing(out):
         if fresh:
             start_over(out)
@@ -230,7 +232,7 @@ async def evaluate(
             harmonic_means=summary.harmonic_means,
             over_data_sets=summary.over_data_sets,
             second_step=differences(
-                records, records, [(name, "two_step") for name in baselines], seed=seed, resamples=resamples
+                [records], [records], [(name, "two_step") for name in baselines], seed=seed, resamples=resamples
             ),
             failures=[
                 Failure(
@@ -246,8 +248,8 @@ async def evaluate(
             judge=judged,
             comparison=None,
         )
-        if compare is not None and earlier is not None:
-            results.comparison = _compared(compare, earlier, results, records, evaluation)
+        if earlier:
+            results.comparison = _compared(earlier, others, results, records, evaluation)
         write_results(results, out)
         write_page(results, out / PAGE_FILE, records)
         return results, counts
@@ -289,27 +291,49 @@ def _read_earlier(run: Path, keys: Sequence[Key]) -> Earlier:
     records = [EvaluationRecord.from_json(line) for line in read_lines(folder / QUESTIONS_FILE)[0]]
     if not {record.key for record in records} & set(keys):
         raise SetupError(f"{run} evaluated none of these images: compare evaluations of the same data.")
-    return results, records
+    return run, results, records
 
 
 def _compared(
-    run: Path, earlier: Earlier, after: Results, records: Sequence[EvaluationRecord], evaluation: Evaluation
+    before: Sequence[Earlier],
+    other_seeds: Sequence[Earlier],
+    after: Results,
+    records: Sequence[EvaluationRecord],
+    evaluation: Evaluation,
 ) -> Comparison:
-    """This evaluation (after) against an earlier one (before), on the images of both."""
-    before, old_records = earlier
-    shared = {record.key for record in old_records} & {record.key for record in records}
-    measures = [name for name in evaluation.measures if name in before.groups[0].averages]
-    old = {**_flat(before.settings), **before.versions, "judge": before.judge and before.judge.model}
-    new = {**_flat(after.settings), **after.versions, "judge": after.judge and after.judge.model}
-    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    drawn = {"seed": evaluation.two_step.seed, "resamples": evaluation.resamples}
+    """This evaluation and its other seeds (after) against earlier ones (before), on the images of all."""
+    others = [*before, *other_seeds]
+    known = set.intersection(*({record.key for record in each} for _, _, each in others))
+    own = {record.key for record in records}
+    if not known & own:
+        raise SetupError("These evaluations have no image in common: compare evaluations of the same data.")
+    measures = [name for name in evaluation.measures if all(name in each.groups[0].averages for _, each, _ in others)]
+
+    def facts(results: Results) -> dict[str, object]:
+        judge = results.judge and results.judge.model
+        return {**_flat(results.settings), **results.versions, "judge": judge}
+
+    new = facts(after)
+    changed = {
+        f"{name}: {old.get(name)} -> {new.get(name)}": None
+        for old in (facts(results) for _, results, _ in before)
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    }
     return Comparison(
-        run=str(run),
-        model=before.model,
-        only_here=len(records) - len(shared),
-        only_there=len(old_records) - len(shared),
-        other_settings=[f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed],
-        differences=differences(old_records, records, [(name, name) for name in measures], **drawn),
+        runs=[str(run) for run, _, _ in before],
+        models=[results.model for _, results, _ in before],
+        other_seeds=[str(run) for run, _, _ in other_seeds],
+        only_here=len(own - known),
+        only_there=len(known - own),
+        other_settings=list(changed),
+        differences=differences(
+            [each for _, _, each in before],
+            [records, *(each for _, _, each in other_seeds)],
+            [(name, name) for name in measures],
+            seed=evaluation.two_step.seed,
+            resamples=evaluation.resamples,
+        ),
     )
 
 

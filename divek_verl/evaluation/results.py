@@ -28,11 +28,13 @@ class _Model(BaseModel):
 
 
 class Estimate(_Model):
-    """A share from 0 to 1 with its 95 % bootstrap interval over images."""
+    """A share from 0 to 1 with two 95 % bootstrap intervals: first over classes, then over images."""
 
     value: float = Field(description="all images count; failed and unjudged ones are not right")
-    low: float = Field(description="2.5 % quantile of the resamples")
-    high: float = Field(description="97.5 % quantile of the resamples")
+    low: float = Field(description="lower end, if other classes of this kind were drawn")
+    high: float = Field(description="upper end of the same")
+    image_low: float = Field(description="lower end, if other images of the same classes were drawn")
+    image_high: float = Field(description="upper end of the same")
     unjudged: float = Field(0.0, description="how much higher the value would be if all unjudged answers were right")
 
 
@@ -128,29 +130,39 @@ class McNemar(_Model):
 
 
 class Difference(_Model):
-    """A measure on the images of both: after minus before, with the paired 95 % bootstrap interval."""
+    """A measure on the images of both: after minus before, with the paired 95 % bootstrap intervals.
+
+    Each side is one run, or the mean over several seeds of a run; then the intervals hold the variance of training.
+    """
 
     measure: str
     baseline: str = Field(description="the measure of 'before'; the same one in a comparison of two runs")
-    data_source: str
+    data_source: str = Field(description="or the name of a mean, such as 'cub, harmonic mean'")
     images: int
     before: float
     after: float
     before_unjudged: float = Field(0.0, description="how much higher 'before' if all unjudged answers were right")
     after_unjudged: float = Field(0.0, description="the same for 'after'; in the difference they are not right")
+    before_spread: float = Field(0.0, description="standard deviation over several runs; 0 for a single one")
+    after_spread: float = 0.0
     difference: float
-    low: float
+    low: float = Field(description="lower end, if other classes of this kind were drawn")
     high: float
-    mcnemar: McNemar | None = Field(description="null for a measure that is a share, such as one_step")
+    image_low: float = Field(description="lower end, if other images of the same classes were drawn")
+    image_high: float
+    p_value: float = Field(description="two-sided permutation test: random classes change sides")
+    p_holm: float = Field(default=1.0, description="the same after Holm's correction for all rows of its table")
+    mcnemar: McNemar | None = Field(description="by image; null for a share, such as one_step, a mean and several runs")
 
 
 class Comparison(_Model):
-    """This evaluation against another one of the same images."""
+    """This evaluation, or several seeds of it, against another one, or several seeds of that, on the same images."""
 
-    run: str = Field(description="the folder or file that was compared with")
-    model: str = Field(description="the model that it evaluated")
-    only_here: int = Field(description="images of this evaluation alone; the differences leave them out")
-    only_there: int
+    runs: list[str] = Field(description="the folders or files that were compared with: one, or several seeds of a run")
+    models: list[str] = Field(description="the models that they evaluated")
+    other_seeds: list[str] = Field([], description="evaluations of other seeds of this run, which are on its side")
+    only_here: int = Field(description="images that not all other evaluations have; the differences leave them out")
+    only_there: int = Field(description="images of all other evaluations that this one lacks")
     other_settings: list[str] = Field(description="settings and versions that differ besides the model")
     differences: list[Difference]
 

@@ -1,17 +1,22 @@
-"""Averages of the measures with bootstrap intervals, and paired differences with McNemar's exact test.
+"""Averages of the measures with intervals, and paired differences with tests.
 
-The bootstrap draws the images again: an interval says how far the number would move with other pictures of the same
-kind, not with another seed of the sampler. Micro averages weigh every image alike, macro averages every class.
+New classes are a sample of classes, so the first interval of every number draws classes (cluster bootstrap): it says
+how far the number would move with other classes. The second draws images: other pictures of the same classes. An
+interval by image is too narrow for a claim about new classes (benchmarks/coverage.py). Neither holds another seed of
+the training, except in a comparison of several runs. Micro averages weigh every image alike, macro averages every
+class.
 """
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
+from statsmodels.stats.multitest import multipletests
 
 from divek_verl import prompts
 from divek_verl.evaluation.records import EvaluationRecord
@@ -31,28 +36,36 @@ from divek_verl.records import FailureReason
 QUANTILES = (0.025, 0.975)
 # Resamples at one time; bounds memory to CHUNK x images numbers.
 CHUNK = 256
+# Differences below this are rounding.
+ROUNDING = 1e-12
+
+Part = TypeVar("Part")
+Side = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class BootstrapEstimate:
     """Averages of several measures with their resamples, so that averages of averages have intervals too.
 
-    ``value`` has the shape (micro and macro, measures); ``most`` too, as if all that is unjudged were right. ``draws``
-    has the shape (micro and macro, resamples, measures).
+    ``value`` has the shape (micro and macro, measures); ``most`` too, as if all that is unjudged were right.
+    ``classes`` and ``images`` are draws with the shape (micro and macro, resamples, measures); the first are stretched
+    around the value. ``num_classes`` and ``num_images`` are those of the smallest part.
     """
 
     value: np.ndarray
     most: np.ndarray
-    draws: np.ndarray
+    classes: np.ndarray
+    images: np.ndarray
+    num_classes: int
+    num_images: int
 
     def averages(self, measures: Sequence[str]) -> dict[str, Average]:
         """Measure -> its micro and macro average with intervals; ``measures`` names the last axis."""
-        low, high = np.quantile(self.draws, QUANTILES, axis=1)
-        columns = np.stack([self.value, low, high, self.most - self.value], axis=-1)
-        estimates = [
-            [Estimate(value=value, low=low, high=high, unjudged=unjudged) for value, low, high, unjudged in kind]
-            for kind in columns.tolist()
-        ]
+        by_class = interval(self.value, self.classes, self.num_classes, 0.0)
+        by_image = interval(self.value, self.images, self.num_images, 0.0)
+        columns = np.stack([self.value, *by_class, *by_image, self.most - self.value], axis=-1)
+        names = ("value", "low", "high", "image_low", "image_high", "unjudged")
+        estimates = [[Estimate(**dict(zip(names, row, strict=True))) for row in kind] for kind in columns.tolist()]
         named = zip(measures, *estimates, strict=True)
         return {name: Average(micro=micro, macro=macro) for name, micro, macro in named}
 
@@ -61,8 +74,41 @@ class BootstrapEstimate:
         function: Callable[[Sequence[np.ndarray]], np.ndarray], parts: Sequence["BootstrapEstimate"]
     ) -> "BootstrapEstimate":
         """A function of several estimates, applied to each of their draws; the draws are independent of each other."""
-        names = ("value", "most", "draws")
-        return BootstrapEstimate(*(function([getattr(part, name) for part in parts]) for name in names))
+        value, most, classes, images = (
+            function([getattr(part, name) for part in parts]) for name in ("value", "most", "classes", "images")
+        )
+        counts = min(part.num_classes for part in parts), min(part.num_images for part in parts)
+        return BootstrapEstimate(value, most, classes, images, *counts)
+
+
+def interval(value: np.ndarray, draws: np.ndarray, units: int, lowest: float) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95 % interval of ``value``, from ``lowest`` to 1; ``draws`` have one more axis, the second last.
+
+    Draws that are all equal, as at 0 and 100 %, say nothing about the spread. There it is the exact (Clopper-Pearson)
+    bound for ``units`` that all came out alike, which holds for any law of classes or images.
+    """
+    low, high = np.quantile(draws, QUANTILES, axis=-2)
+    distance = 1 - QUANTILES[0] ** (1 / units)
+    alike = high - low < ROUNDING
+    low = np.where(alike, value - distance * (value - lowest), np.minimum(low, value))
+    high = np.where(alike, value + distance * (1 - value), np.maximum(high, value))
+    return np.clip(low, lowest, 1), np.clip(high, lowest, 1)
+
+
+def stretch(units: int) -> float:
+    """How much farther than a percentile bootstrap of ``units`` an interval by Student's t reaches.
+
+    The bootstrap misses the factor sqrt(n / (n - 1)) of the standard error and the tails of t (Hesterberg, "What
+    Teachers Should Know About the Bootstrap", 2015: expanded percentiles): 10 % for 19 classes.
+    """
+    freedom = max(1, units - 1)
+    return float(math.sqrt(units / freedom) * t.ppf(QUANTILES[1], freedom) / norm.ppf(QUANTILES[1]))
+
+
+def membership(truths: Sequence[str]) -> np.ndarray:
+    """1.0 where an image is of a class; the shape is (images, classes)."""
+    names, index = np.unique(np.array(truths), return_inverse=True)
+    return np.eye(len(names))[index]
 
 
 def bootstrap(
@@ -72,27 +118,50 @@ def bootstrap(
     resamples: int,
     unjudged: np.ndarray | float = 0.0,
 ) -> BootstrapEstimate:
-    """Estimate the averages of ``values``, shape (images, measures), from draws of as many images with replacement.
+    """Estimate the averages of ``values``, shape (images, measures), from draws of as many classes, and of images.
 
-    All measures share the draws. A class without an image in a draw is left out of that draw's macro average.
+    All measures share the draws. A class without an image in a draw of images is left out of its macro average.
     """
-    size = len(values)
-    order = sorted(range(size), key=lambda index: truths[index])
-    starts = [place for place, index in enumerate(order) if place == 0 or truths[index] != truths[order[place - 1]]]
+    size, member = len(values), membership(truths)
+    images_of = member.sum(axis=0)
+    value, classes = by_class(member.T @ values, images_of, random, resamples)
+    most = by_class(member.T @ (values + unjudged), images_of, random, 0)[0]
 
-    def averages(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-        drawn = np.add.reduceat(counts, starts, axis=1)
-        present = drawn > 0
-        sums = np.stack([np.add.reduceat(counts * column, starts, axis=1) for column in values.T], axis=-1)
-        means = np.divide(sums, drawn[..., None], out=np.zeros_like(sums), where=present[..., None])
-        return np.stack([counts @ values / size, means.sum(axis=1) / present.sum(axis=1)[:, None]])
+    def by_image(counts: np.ndarray) -> np.ndarray:
+        drawn = counts @ member
+        sums = np.stack([(counts * column) @ member for column in values.T], axis=-1)
+        means = np.divide(sums, drawn[..., None], out=np.zeros_like(sums), where=drawn[..., None] > 0)
+        return np.stack([counts @ values / size, means.sum(axis=1) / (drawn > 0).sum(axis=1)[:, None]])
 
-    values, most = values[order], (values + unjudged)[order]
-    whole = np.ones((1, size))
     shares = np.full(size, 1 / size)
     parts = [min(CHUNK, resamples - first) for first in range(0, resamples, CHUNK)]
-    draws = [averages(random.multinomial(size, shares, size=part).astype(float), values) for part in parts]
-    return BootstrapEstimate(averages(whole, values)[:, 0], averages(whole, most)[:, 0], np.concatenate(draws, axis=1))
+    images = [by_image(random.multinomial(size, shares, size=part).astype(float)) for part in parts]
+    return BootstrapEstimate(value, most, classes, np.concatenate(images, axis=1), len(images_of), size)
+
+
+def by_class(
+    totals: np.ndarray, images_of: np.ndarray, random: np.random.Generator, resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Micro and macro averages of ``totals``, shape (classes, measures), of ``images_of`` images, and draws of them.
+
+    A draw has as many classes, each with all of its images. Draws are stretched around the value.
+    """
+    count, means = len(totals), totals / images_of[:, None]
+    value = np.stack([totals.sum(axis=0) / images_of.sum(), means.mean(axis=0)])
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    draws = np.stack([drawn @ totals / (drawn @ images_of)[:, None], drawn @ means / count])
+    return value, value[:, None] + stretch(count) * (draws - value[:, None])
+
+
+def swapped(totals: np.ndarray, random: np.random.Generator, resamples: int) -> np.ndarray:
+    """Sums over the classes of ``totals``, shape (classes, 2, measures), where random classes change sides.
+
+    If neither side is better, any class could as well have been the other way round. The first is the pair as it is;
+    the shape is (1 + resamples, 2, measures).
+    """
+    change = random.integers(0, 2, (1 + resamples, len(totals))).astype(float)
+    change[0] = 0
+    return np.tensordot(1 - change, totals, 1) + np.tensordot(change, totals[:, ::-1], 1)
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
@@ -108,8 +177,8 @@ def mean(values: Iterable[float]) -> float:
 
 
 def harmonic(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The elementwise harmonic mean of two arrays; 0.0 where either is."""
-    first, second = parts
+    """The elementwise harmonic mean of two arrays; 0.0 where either is, or is below because it was stretched."""
+    first, second = (np.maximum(part, 0) for part in parts)
     total = first + second
     return np.divide(2 * first * second, total, out=np.zeros_like(total), where=total > 0)
 
@@ -120,6 +189,27 @@ def by_source(records: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationR
     for record in sorted(records, key=lambda record: record.key):
         found.setdefault(record.data_source, []).append(record)
     return found
+
+
+Row = Literal["base", "new", "harmonic mean"]
+
+
+def over_both_sides(
+    parts: Mapping[Side, Part], combine: Callable[[Callable[[Sequence[np.ndarray]], np.ndarray], Sequence[Part]], Part]
+) -> tuple[dict[str, Part], dict[Row, Part]]:
+    """The harmonic means of the data sets with base and new, and the rows over these data sets if there are several.
+
+    As papers report several data sets: their harmonic mean is that of the two means.
+    """
+    paired = sorted({name for name, _ in parts if {(name, "base"), (name, "new")} <= set(parts)})
+    means = {name: combine(harmonic, [parts[name, "base"], parts[name, "new"]]) for name in paired}
+    if len(paired) < 2:
+        return means, {}
+    base, new = (
+        combine(lambda several: np.mean(several, axis=0), [parts[name, side] for name in paired])
+        for side in ("base", "new")
+    )
+    return means, {"base": base, "new": new, "harmonic mean": combine(harmonic, [base, new])}
 
 
 @dataclass(frozen=True)
@@ -134,7 +224,7 @@ class Summary:
 def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, seed: int, resamples: int) -> Summary:
     """All averages of ``measures``, with intervals from ``resamples`` draws."""
     groups = []
-    estimates: dict[tuple[str, str], BootstrapEstimate] = {}
+    estimates: dict[Side, BootstrapEstimate] = {}
     for source, own in by_source(records).items():
         values = np.array([[getattr(record, name) for name in measures] for record in own], dtype=float)
         unjudged = np.array([[record.unjudged.get(name, 0.0) for name in measures] for record in own])
@@ -142,27 +232,12 @@ def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, s
         estimate = bootstrap(values, truths, generator(seed, source), resamples, unjudged)
         estimates[prompts.parse_data_source(source)] = estimate
         groups.append(_group(source, own, measures, estimate.averages(measures)))
-    paired = sorted({name for name, _ in estimates if {(name, "base"), (name, "new")} <= set(estimates)})
-    harmonic_means = []
-    for name in paired:
-        both = BootstrapEstimate.combine(harmonic, [estimates[name, "base"], estimates[name, "new"]])
-        harmonic_means.append(HarmonicMean(dataset=name, averages=both.averages(measures)))
-    over_data_sets = []
-    if len(paired) > 1:
-        # As papers report several data sets: the harmonic mean is that of the two means.
-        base, new = (
-            BootstrapEstimate.combine(lambda parts: np.mean(parts, axis=0), [estimates[name, side] for name in paired])
-            for side in ("base", "new")
-        )
-        rows: list[tuple[Literal["base", "new", "harmonic mean"], BootstrapEstimate]] = [
-            ("base", base),
-            ("new", new),
-            ("harmonic mean", BootstrapEstimate.combine(harmonic, [base, new])),
-        ]
-        over_data_sets = [
-            OverDataSets(row=row, data_sets=len(paired), averages=estimate.averages(measures)) for row, estimate in rows
-        ]
-    return Summary(groups, harmonic_means, over_data_sets)
+    means, over = over_both_sides(estimates, BootstrapEstimate.combine)
+    return Summary(
+        groups,
+        [HarmonicMean(dataset=name, averages=mean.averages(measures)) for name, mean in means.items()],
+        [OverDataSets(row=row, data_sets=len(means), averages=each.averages(measures)) for row, each in over.items()],
+    )
 
 
 def _group(
@@ -208,46 +283,130 @@ def _group(
 
 
 def differences(
-    before: Sequence[EvaluationRecord],
-    after: Sequence[EvaluationRecord],
+    before: Sequence[Sequence[EvaluationRecord]],
+    after: Sequence[Sequence[EvaluationRecord]],
     measures: Sequence[tuple[str, str]],
     *,
     seed: int,
     resamples: int,
 ) -> list[Difference]:
-    """Compare each pair of measures (before, after) on the images that both have, per data source.
+    """Compare each pair of measures (before, after) on the images that all runs have; one table, for Holm's correction.
 
-    Pairs of equal names compare two runs; pairs of different names compare two measures of one run.
+    Each side is one run or several seeds of a run. Pairs of equal names compare runs; pairs of different names compare
+    two measures of one run. Rows are the data sources, the harmonic means, and the averages over data sets.
     """
-    earlier = {record.key: record for record in before}
-    found = []
-    for source, records in by_source(record for record in after if record.key in earlier).items():
-        paired = [earlier[record.key] for record in records]
-        for first, second in measures:
-            old = np.array([float(getattr(record, first)) for record in paired])
-            new = np.array([float(getattr(record, second)) for record in records])
-            random = generator(seed, source, first, second)
-            estimate = bootstrap((new - old)[:, None], [""] * len(records), random, resamples)
-            difference = estimate.averages([second])[second].micro
-            yes_or_no = second != "one_step" and set(old) | set(new) <= {0.0, 1.0}
-            found.append(
+    if not measures:
+        return []
+    runs = [{record.key: record for record in run} for run in (*before, *after)]
+    shared = set.intersection(*map(set, runs))
+    names = [*[[first for first, _ in measures]] * len(before), *[[second for _, second in measures]] * len(after)]
+    estimates: dict[Side, BootstrapEstimate] = {}
+    swaps: dict[Side, np.ndarray] = {}
+    images: dict[Side, int] = {}
+    tests: dict[tuple[Side, int], McNemar] = {}
+    sources = by_source(runs[0][key] for key in shared)
+    for source, own in sources.items():
+        of_runs = [[run[record.key] for record in own] for run in runs]
+        found = zip(of_runs, names, strict=True)
+        marks = [[[(getattr(r, n), r.unjudged.get(n, 0.0)) for n in listed] for r in run] for run, listed in found]
+        # From (runs, images, measures, value and unjudged) to (images, runs, measures).
+        values, unjudged = np.array(marks, dtype=float).transpose(3, 1, 0, 2)
+        side, truths = prompts.parse_data_source(source), [record.truth for record in own]
+        flat = (len(own), -1)
+        random = generator(seed, source)
+        estimates[side] = bootstrap(values.reshape(flat), truths, random, resamples, unjudged.reshape(flat))
+        halves = values[:, : len(before)], values[:, len(before) :]
+        pair = np.stack([half.mean(axis=1) for half in halves], axis=1)
+        swaps[side] = swapped(np.tensordot(membership(truths).T, pair, 1) / len(own), random, resamples)
+        images[side] = len(own)
+        for column, (_, second) in enumerate(measures):
+            if len(runs) == 2 and second != "one_step" and set(values[..., column].flat) <= {0.0, 1.0}:
+                tests[side, column] = mcnemar(*values[..., column].T)
+    differing = []
+    for label, sides, estimate, swap in _rows(list(sources), estimates, swaps):
+        shape = (len(runs), len(measures))
+        value, most = estimate.value[0].reshape(shape), estimate.most[0].reshape(shape)
+        old, new = value[: len(before)], value[len(before) :]
+        moved = np.abs(swap[:, 1] - swap[:, 0])
+        p_values = (moved >= moved[0] - ROUNDING).mean(axis=0)
+        draws = (estimate.classes[0].reshape(-1, *shape), estimate.images[0].reshape(-1, *shape))
+        low, high, of_training = change(value, draws[0], len(before), estimate.num_classes)
+        image_low, image_high, _ = change(value, draws[1], len(before), estimate.num_images)
+        # Exchanged classes do not show what another seed of the training would change.
+        p_values = np.maximum(p_values, of_training)
+        for column, (first, second) in enumerate(measures):
+            undecided = most[:, column] - value[:, column]
+            differing.append(
                 Difference(
                     measure=second,
                     baseline=first,
-                    data_source=source,
-                    images=len(records),
-                    before=mean(old.tolist()),
-                    after=mean(new.tolist()),
+                    data_source=label,
+                    images=sum(images[each] for each in sides),
+                    before=old[:, column].mean(),
+                    after=new[:, column].mean(),
+                    before_spread=old[:, column].std(ddof=1) if len(before) > 1 else 0.0,
+                    after_spread=new[:, column].std(ddof=1) if len(after) > 1 else 0.0,
                     # Neither right nor wrong: a reader has to see how much of either side is undecided.
-                    before_unjudged=mean(record.unjudged.get(first, 0.0) for record in paired),
-                    after_unjudged=mean(record.unjudged.get(second, 0.0) for record in records),
-                    difference=difference.value,
-                    low=difference.low,
-                    high=difference.high,
-                    mcnemar=mcnemar(old, new) if yes_or_no else None,
+                    before_unjudged=undecided[: len(before)].mean(),
+                    after_unjudged=undecided[len(before) :].mean(),
+                    difference=new[:, column].mean() - old[:, column].mean(),
+                    low=low[column],
+                    high=high[column],
+                    image_low=image_low[column],
+                    image_high=image_high[column],
+                    p_value=p_values[column],
+                    mcnemar=tests.get((sides[0], column)) if len(sides) == 1 else None,
                 )
             )
-    return found
+    corrected = multipletests([each.p_value for each in differing], method="holm")[1] if differing else []
+    return [each.model_copy(update={"p_holm": float(p)}) for each, p in zip(differing, corrected, strict=True)]
+
+
+def _rows(
+    sources: Sequence[str], estimates: Mapping[Side, BootstrapEstimate], swaps: Mapping[Side, np.ndarray]
+) -> Iterator[tuple[str, list[Side], BootstrapEstimate, np.ndarray]]:
+    """Label, sides, estimate and swaps of each row of a table of differences."""
+    for source in sources:
+        side = prompts.parse_data_source(source)
+        yield source, [side], estimates[side], swaps[side]
+    means, over = over_both_sides(estimates, BootstrapEstimate.combine)
+    swapped_means, swapped_over = over_both_sides(swaps, lambda function, parts: function(parts))
+    for name, estimate in means.items():
+        yield f"{name}, harmonic mean", [(name, "base"), (name, "new")], estimate, swapped_means[name]
+    for row, estimate in over.items():
+        sides = [(name, side) for name in means for side in ("base", "new") if row in (side, "harmonic mean")]
+        yield f"{len(means)} data sets, {row}", sides, estimate, swapped_over[row]
+
+
+def change(value: np.ndarray, draws: np.ndarray, before: int, units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ends of the interval of after minus before, and a p-value of the training's variance (0 for single runs).
+
+    Of several seeds it is Student's t: the variance of their mean beyond that of the draws is added, with as few
+    degrees of freedom as there are seeds (Welch-Satterthwaite).
+
+    Args:
+        value: of the runs, shape (runs, measures); the first ``before`` are one side.
+        draws: of the same, shape (resamples, runs, measures).
+        units: the number of classes or images that are drawn.
+    """
+    middle = value[before:].mean(axis=0) - value[:before].mean(axis=0)
+    drawn = draws[:, before:].mean(axis=1) - draws[:, :before].mean(axis=1)
+    low, high = interval(middle, drawn, units, -1.0)
+    variance, per_freedom = drawn.var(axis=0), np.zeros(len(middle))
+    for side in (slice(before), slice(before, None)):
+        runs = len(value[side])
+        if runs > 1:
+            apart = draws[:, side] - draws[:, side].mean(axis=1, keepdims=True)
+            known = apart.var(axis=0).sum(axis=0) / (runs - 1)
+            added = np.maximum(0, value[side].var(axis=0, ddof=1) - known) / runs
+            variance, per_freedom = variance + added, per_freedom + added**2 / (runs - 1)
+    if len(value) == 2:
+        return low, high, np.zeros(len(middle))
+    error = np.maximum(np.sqrt(variance), ROUNDING)
+    freedom = np.divide(variance**2, per_freedom, out=np.full(len(middle), np.inf), where=per_freedom > 0)
+    reach = t.ppf(QUANTILES[1], freedom) * error
+    ends = np.minimum(low, middle - reach), np.maximum(high, middle + reach)
+    return *np.clip(ends, -1, 1), 2 * t.sf(np.abs(middle) / error, freedom)
 
 
 def mcnemar(before: np.ndarray, after: np.ndarray) -> McNemar:

@@ -21,6 +21,7 @@ from divek_verl.question import QuestionRules
     [
         ([], "nothing to evaluate: give --data"),
         (["--data", "x.parquet", "--mode", "three-step"], "--mode 'three-step' is not one of one-step, two-step, both"),
+        (["--data", "x.parquet", "--other-seed", "runs/b"], "name the other side with --compare"),
         (["--data", "x.parquet", "--options", "1"], "--options 1 does not work: it must be auto or a whole number"),
         (["--data", "x.parquet", "--options", "few"], "--options 'few' does not work"),
         (["--data", "x.parquet", "--samples", "0"], "--samples 0 does not work"),

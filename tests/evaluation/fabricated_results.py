@@ -10,6 +10,7 @@ BASE = "divek/flags/base"
 
 def averages(value: float) -> dict[str, form.Average]:
     bounds = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    bounds |= {"image_low": value - 0.05, "image_high": value + 0.05}
     found, unjudged = form.Estimate(**bounds), form.Estimate(**bounds, unjudged=0.05)
     return {name: form.Average(micro=unjudged if name == "one_step" else found, macro=found) for name in MEASURES}
 
@@ -29,7 +30,8 @@ def group(side: str, value: float, dataset: str = "flags") -> form.Group:
 
 def difference(measure: str, test: form.McNemar | None) -> form.Difference:
     sides = {"before": 0.5, "after": 0.625, "before_unjudged": 0.025}
-    change = {"difference": 0.125, "low": 0.05, "high": 0.2}
+    change = {"difference": 0.125, "low": 0.05, "high": 0.2, "image_low": 0.075, "image_high": 0.175}
+    change |= {"p_value": 0.003, "p_holm": 0.006, "after_spread": 0.012}
     return form.Difference(
         measure=measure, baseline=measure, data_source=BASE, images=160, mcnemar=test, **sides, **change
     )
@@ -56,8 +58,9 @@ def results(**changes: object) -> form.Results:
         failures=[form.Failure(**failure, detail=HOSTILE)] * 12,
         judge=form.Judged(model=HOSTILE, prompt_sha256="cd" * 32, **asked, **spent),
         comparison=form.Comparison(
-            run=HOSTILE,
-            model=HOSTILE,
+            runs=[HOSTILE, "runs/b"],
+            models=[HOSTILE],
+            other_seeds=["runs/c"],
             only_here=1,
             only_there=2,
             other_settings=["num_options: 3 -> 5"],

@@ -86,7 +86,8 @@ def test_it_writes_results_records_and_a_page(data: list[Path], tmp_path: Path) 
     assert len(results.harmonic_means) == 1
     gains = [(each.data_source, each.baseline, each.measure) for each in results.second_step]
     over = [(name, "two_step") for name in ("one_step_greedy", "consistency")]
-    assert gains == [(f"divek/flags/{side}", *pair) for side in ("base", "new") for pair in over]
+    rows = ("divek/flags/base", "divek/flags/new", "flags, harmonic mean")
+    assert gains == [(row, *pair) for row in rows for pair in over]
     lines = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
     keys = [(line["data_source"], line["image_id"]) for line in lines]
     assert keys == sorted(keys) and len(keys) == 16
@@ -215,7 +216,7 @@ def test_a_fresh_start_keeps_what_is_there_until_the_input_fits(data: list[Path]
     with pytest.raises(SetupError, match="does not exist"):
         Run([tmp_path / "typo.parquet"], tmp_path / "out")(fresh=True)
     again = Run(data, tmp_path / "out", resamples=20)
-    again(fresh=True, compare=tmp_path / "out")
+    again(fresh=True, compare=[tmp_path / "out"])
     assert again.asked == 48
 
 
@@ -347,7 +348,7 @@ def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path)
         return Reply(request.key, says("A" if f"A. {name}" in text else "B"))
 
     before, _ = Run(data, tmp_path / "before")()
-    after, _ = Run(data[:1], tmp_path / "after", always_right)(compare=tmp_path / "before")
+    after, _ = Run(data[:1], tmp_path / "after", always_right)(compare=[tmp_path / "before"])
     assert after.comparison is not None
     assert (after.comparison.only_here, after.comparison.only_there) == (0, 7)
     by_measure = {each.measure: each for each in after.comparison.differences}
@@ -358,9 +359,26 @@ def test_a_comparison_pairs_the_images_of_both(data: list[Path], tmp_path: Path)
     assert after.comparison.other_settings == []
     # It says what else is different.
     other = TwoStepSettings(6, QuestionRules(num_options=2), open_sampling=Sampling(top_p=0.9, seed=0))
-    after, _ = Run(data, tmp_path / "other", two_step=other)(compare=tmp_path / "before" / "results.json")
+    after, _ = Run(data, tmp_path / "other", two_step=other)(compare=[tmp_path / "before" / "results.json"])
     assert after.comparison is not None
     assert after.comparison.other_settings == ["num_options: 3 -> 2", "open_sampling.top_p: 0.95 -> 0.9"]
+
+
+def test_several_seeds_of_both_sides_are_one_comparison(data: list[Path], tmp_path: Path) -> None:
+    def seeded(name: str, seed: int, **options: Any) -> Results:
+        two_step = TwoStepSettings(6, QuestionRules(num_options=3), open_sampling=Sampling(seed=seed))
+        return Run(data, tmp_path / name, two_step=two_step)(**options)[0]
+
+    sides = [[seeded(f"{side}{seed}", seed) for seed in seeds] for side, seeds in (("a", (0, 1)), ("b", (2, 3)))]
+    found = seeded("c", 4, compare=[tmp_path / "a0", tmp_path / "a1"], other_seeds=[tmp_path / "b2", tmp_path / "b3"])
+    assert found.comparison is not None
+    assert len(found.comparison.runs) == len(found.comparison.other_seeds) == 2
+    one_step = next(each for each in found.comparison.differences if each.measure == "one_step")
+    values = [
+        [each.groups[0].averages["one_step"].micro.value for each in side] for side in (sides[0], [*sides[1], found])
+    ]
+    assert (one_step.before, one_step.after) == tuple(pytest.approx(sum(side) / len(side)) for side in values)
+    assert one_step.before_spread > 0 and one_step.after_spread > 0 and one_step.mcnemar is None
 
 
 def test_a_comparison_that_cannot_be_is_refused_before_anything_is_asked(data: list[Path], tmp_path: Path) -> None:
@@ -368,7 +386,7 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_is_asked(data: l
     for other, sentence in (("before", "evaluated none of these images"), ("none", "none cannot be read")):
         run = Run(data[1:], tmp_path / "after")
         with pytest.raises(SetupError, match=sentence):
-            run(compare=tmp_path / other)
+            run(compare=[tmp_path / other])
         assert run.asked == 0
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, ttest_1samp
 
 from divek_verl.evaluation.measuring import measure
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Average, Difference, Group
-from divek_verl.evaluation.statistics import bootstrap, differences, generator, harmonic, mcnemar, summarize
+from divek_verl.evaluation.statistics import bootstrap, differences, generator, harmonic, interval, mcnemar, summarize
 from divek_verl.measures import MEASURES
 
 from .fabricated_set import record
@@ -159,33 +160,62 @@ def coins(count: int, right: int) -> list[EvaluationRecord]:
     return [record(f"{index:04d}", two_step=float(index < right)) for index in range(count)]
 
 
-def test_the_interval_is_that_of_the_binomial_law() -> None:
+def test_the_interval_by_image_is_that_of_the_binomial_law() -> None:
     found = two_step(coins(400, 120), 4000).micro
     error = 1.96 * (0.3 * 0.7 / 400) ** 0.5
     assert found.value == pytest.approx(0.3)
-    assert found.low == pytest.approx(0.3 - error, abs=0.006)
-    assert found.high == pytest.approx(0.3 + error, abs=0.006)
+    assert found.image_low == pytest.approx(0.3 - error, abs=0.006)
+    assert found.image_high == pytest.approx(0.3 + error, abs=0.006)
+    # One class says nothing about others.
+    assert (found.low, found.high) == (pytest.approx(0.025 * 0.3), pytest.approx(1 - 0.025 * 0.7))
 
 
-def test_95_of_100_intervals_hold_the_true_share() -> None:
+def test_95_of_100_intervals_by_image_hold_the_true_share() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
         right = int(rng.binomial(60, 0.4))
         found = two_step(coins(60, right), 300, seed=trial).micro
-        held += found.low <= 0.4 <= found.high
+        held += found.image_low <= 0.4 <= found.image_high
     assert 180 <= held <= 199
 
 
-@pytest.mark.parametrize("right", [0, 20])
-def test_where_all_are_alike_the_interval_is_a_point(right: int) -> None:
-    found = two_step(coins(20, right), 50)
-    for each in (found.micro, found.macro):
-        assert (each.low, each.high) == (right / 20, right / 20)
+def of_classes(means: list[float], images: int = 20) -> list[EvaluationRecord]:
+    """``images`` of each class, of which a share of ``means`` is right."""
+    return [
+        record(f"{index:02d}-{image:02d}", truth=f"class {index:02d}", two_step=float(image < round(share * images)))
+        for index, share in enumerate(means)
+        for image in range(images)
+    ]
+
+
+def test_the_interval_by_class_is_students_of_the_class_means() -> None:
+    means = [0.1, 0.3, 0.4, 0.5, 0.5, 0.6, 0.6, 0.7, 0.8, 0.85, 0.9, 1.0]
+    average = two_step(of_classes(means), 8000)
+    error = ttest_1samp(means, 0).confidence_interval(0.95)
+    for found in (average.micro, average.macro):
+        assert (found.low, found.high) == (pytest.approx(error.low, abs=0.02), pytest.approx(error.high, abs=0.02))
+        assert found.low < found.image_low < found.image_high < found.high
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_where_all_are_alike_the_interval_is_the_exact_one(right: float) -> None:
+    average = two_step(of_classes([right] * 8, images=5), 50)
+    for found in (average.micro, average.macro):
+        for units, low, high in ((8, found.low, found.high), (40, found.image_low, found.image_high)):
+            exact = binomtest(int(right * units), units).proportion_ci(0.95)
+            assert (low, high) == (pytest.approx(exact.low), pytest.approx(exact.high))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=6), st.integers(1, 60), st.sampled_from([-1.0, 0.0]))
+def test_no_interval_has_no_width_or_leaves_the_range(draws: list[int], units: int, lowest: float) -> None:
+    marks = np.array(draws) / 4
+    low, high = interval(marks[:1], marks[:, None], units, lowest)
+    assert lowest <= low[0] < high[0] <= 1
 
 
 def test_macro_draws_are_the_mean_over_the_classes_that_were_drawn() -> None:
-    micro, macro = bootstrap(np.array([[1.0], [0.0]]), ["Chad", "Romania"], generator(0, "x"), 200).draws
+    micro, macro = bootstrap(np.array([[1.0], [0.0]]), ["Chad", "Romania"], generator(0, "x"), 200).images
     # Both, the first twice, the second twice: no other draw exists, and micro equals macro in each of them.
     assert set(macro[:, 0]) == {0.0, 0.5, 1.0}
     assert np.array_equal(macro, micro)
@@ -195,7 +225,7 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(monkeypatch: pytest.Mo
     values, truths = np.eye(30, 2), ["Chad", "Romania", "Andorra"] * 10
     whole = bootstrap(values, truths, generator(0, "x"), 100)
     monkeypatch.setattr("divek_verl.evaluation.statistics.CHUNK", 7)
-    assert np.array_equal(bootstrap(values, truths, generator(0, "x"), 100).draws, whole.draws)
+    assert np.array_equal(bootstrap(values, truths, generator(0, "x"), 100).images, whole.images)
 
 
 def test_what_is_unjudged_is_averaged_beside_the_value() -> None:
@@ -249,7 +279,7 @@ def scored(shares: dict[str, float], source: str = "divek/flags/base") -> list[E
 def compare(
     before: list[EvaluationRecord], after: list[EvaluationRecord], measure: str = "two_step"
 ) -> list[Difference]:
-    return differences(before, after, [(measure, measure)], seed=0, resamples=500)
+    return differences([before], [after], [(measure, measure)], seed=0, resamples=500)
 
 
 def test_the_difference_is_of_the_images_that_both_have() -> None:
@@ -265,9 +295,11 @@ def test_the_difference_is_of_the_images_that_both_have() -> None:
 def test_pairing_makes_the_interval_narrow_where_most_images_agree() -> None:
     before = {str(index): float(index % 2) for index in range(100)}
     (same,) = compare(scored(before), scored(before))
-    assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert (same.difference, same.p_value, same.p_holm) == (0.0, 1.0, 1.0)
+    # 100 images without a change: at most 1 - 0.025 ** (1 / 100) of all change.
+    assert (same.image_low, same.image_high) == (pytest.approx(-0.036, abs=1e-3), pytest.approx(0.036, abs=1e-3))
     (changed,) = compare(scored(before), scored({**before, "0": 1.0}))
-    assert changed.low >= 0.0 and changed.high <= 0.04
+    assert changed.image_low >= 0.0 and changed.image_high <= 0.04
 
 
 def test_a_share_has_a_difference_and_no_mcnemar() -> None:
@@ -279,12 +311,13 @@ def test_a_share_has_a_difference_and_no_mcnemar() -> None:
 
 def test_each_data_source_has_its_own() -> None:
     found = compare(scored({"a": 0}) + scored({"a": 1}, NEW), scored({"a": 1}) + scored({"a": 0}, NEW))
-    assert [(each.data_source, each.difference) for each in found] == [("divek/flags/base", 1.0), (NEW, -1.0)]
+    sources = [(each.data_source, each.difference) for each in found]
+    assert sources == [("divek/flags/base", 1.0), (NEW, -1.0), ("flags, harmonic mean", 0.0)]
 
 
 def test_two_measures_of_one_run_can_be_compared() -> None:
     records = [record("a", consistency=0.0, two_step=1.0), record("b", consistency=1.0, two_step=1.0)]
-    (found,) = differences(records, records, [("consistency", "two_step")], seed=0, resamples=50)
+    (found,) = differences([records], [records], [("consistency", "two_step")], seed=0, resamples=50)
     assert (found.measure, found.difference) == ("two_step", 0.5)
 
 
@@ -293,3 +326,72 @@ def test_what_is_unjudged_on_either_side_is_said() -> None:
     before[0].unjudged = {"two_step": 1.0, "one_step": 0.25}
     (found,) = compare(before, after)
     assert (found.difference, found.before_unjudged, found.after_unjudged) == (0.0, 0.5, 0.0)
+
+
+# --------------------------------------------------------------------- classes that change sides, several seeds, Holm
+
+
+def shifted(means: list[float], by: float, source: str = "divek/flags/base") -> list[EvaluationRecord]:
+    records = of_classes([min(1.0, mean + by) for mean in means])
+    for each in records:
+        each.data_source = source
+    return records
+
+
+MEANS = [0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7, 0.75]
+
+
+def test_the_permutation_test_exchanges_whole_classes() -> None:
+    # Each of 8 classes gains: only 2 of the 256 ways to exchange them are as far apart.
+    (found,) = differences([shifted(MEANS, 0)], [shifted(MEANS, 0.1)], [("two_step",) * 2], seed=0, resamples=20000)
+    assert found.p_value == pytest.approx(2 / 256, abs=0.003)
+    # One class alone, with as many images changed, shows nothing.
+    one = [0.2 + 0.8, *MEANS[1:]]
+    (found,) = differences([shifted(MEANS, 0)], [shifted(one, 0)], [("two_step",) * 2], seed=0, resamples=200)
+    assert found.difference == pytest.approx(0.1) and found.p_value == 1.0
+    assert found.low < 0 < found.high and found.image_low > 0.05
+
+
+def test_harmonic_means_and_averages_over_data_sets_are_compared_in_pairs() -> None:
+    sources = [f"divek/{name}/{side}" for name in ("flags", "pets") for side in ("base", "new")]
+    before = [each for source in sources for each in shifted(MEANS, 0, source)]
+    after = [each for source in sources for each in shifted(MEANS, 0.1, source)]
+    found = {each.data_source: each for each in compare(before, after)}
+    rows = [*sources, *(f"{name}, harmonic mean" for name in ("flags", "pets"))]
+    assert list(found) == [*rows, *(f"2 data sets, {row}" for row in ("base", "new", "harmonic mean"))]
+    first, last = (summarize(run, ["two_step"], seed=0, resamples=100).over_data_sets[2] for run in (before, after))
+    mean = found["2 data sets, harmonic mean"]
+    for side, value in ((first, mean.before), (last, mean.after)):
+        assert value == pytest.approx(side.averages["two_step"].micro.value)
+    assert mean.difference == pytest.approx(0.1) and mean.images == len(before)
+    # Every class gained the same: nothing spreads, although the classes differ by far more than they gained.
+    assert 0.09 < mean.low <= mean.difference <= mean.high < 0.11
+    assert mean.p_value < 0.01 and mean.mcnemar is None
+
+
+def test_several_seeds_are_one_comparison_whose_interval_holds_the_variance_of_training() -> None:
+    before = [shifted(MEANS, 0)]
+    after = [
+        of_classes([mean + by + jitter for mean, jitter in zip(MEANS, [-0.05, 0.05] * 4, strict=True)])
+        for by in (0.05, 0.1, 0.15)
+    ]
+    pair = [("two_step", "two_step")]
+    (alone,) = differences(before, after[1:2], pair, seed=0, resamples=4000)
+    (found,) = differences(before, after, pair, seed=0, resamples=4000)
+    assert (alone.after_spread, found.before_spread) == (0.0, 0.0)
+    assert found.after_spread == pytest.approx(0.05)
+    assert found.difference == pytest.approx(alone.difference) == pytest.approx(0.1)
+    # Student's t with 2 degrees of freedom is 4.3, and 4.3 * 0.05 / sqrt(3) = 0.124.
+    assert alone.high - alone.low == pytest.approx(2 * 2.36 * 0.053 / 8**0.5, abs=0.03)
+    assert 2 * 0.09 < found.high - found.low < 2 * 0.16
+    assert alone.p_value < found.p_value
+
+
+def test_holms_correction_is_over_all_rows_of_one_table() -> None:
+    names = ["two_step", "one_step"]
+    before, after = shifted(MEANS, 0), shifted(MEANS, 0.1)
+    for each, value in ((before, 0.0), (after, 1.0)):
+        for image in each:
+            image.one_step = value if image.truth == "class 00" else 0.0
+    two, one = differences([before], [after], [(name, name) for name in names], seed=0, resamples=2000)
+    assert two.p_holm == pytest.approx(2 * two.p_value) and one.p_holm == pytest.approx(one.p_value)
