@@ -19,10 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from divek_verl.class_lists import classes_of
 from divek_verl.errors import SetupError
-from divek_verl.settings import read_settings
-from divek_verl.votes_file import read_votes_file
 
 RECIPES = Path(__file__).resolve().parent
 # Environment variable -> the option that it sets.
@@ -142,29 +139,17 @@ def check_division(config: DictConfig) -> None:
 
 
 def counted_steps(config: DictConfig) -> int:
-    """Epochs x training images / prompts a step.
+    """The steps of a run: as many images as ``recipe.steps`` of ``recipe.prompts`` are, or ``recipe.epochs``.
 
-    The images are the rows of the prepared files, or the number of the reference's split where they are not prepared
-    yet. Rows that offline votes call easy are never trained on and do not count; the reference drops them too.
+    An epoch has the rows of the prepared files, or of the reference's split where they are not prepared yet.
     """
-    trained, offline = files(config, "train_files"), votes_file(config)
-    images = config.recipe.train_images
-    if all(file.is_file() for file in trained):
-        images = sum(pq.read_metadata(file).num_rows for file in trained)
-        if offline is not None and offline.is_file() and config.divek.max_vote_age is None and config.divek.skip_easy:
-            rules = read_settings(config.divek).rules
-            votes = {mined.key: mined.votes for mined in read_votes_file(offline).votes}
-            for file in trained:
-                for row in pq.read_table(file, columns=["data_source", "reward_model", "extra_info"]).to_pylist():
-                    source, truth = row["data_source"], row["reward_model"]["ground_truth"]
-                    cast = votes.get((source, str(row["extra_info"]["image_id"])))
-                    images -= cast is not None and rules.is_easy(cast, classes_of(str(file.parent), source), truth)
-        if not images:
-            raise SetupError(
-                f"All rows of {', '.join(map(str, trained))} are easy by their votes: train on harder data, or set "
-                "divek.skip_easy=false."
-            )
-    return max(1, round(config.recipe.epochs * images / config.data.train_batch_size))
+    images = config.recipe.steps * config.recipe.prompts
+    if config.recipe.epochs is not None:
+        trained = files(config, "train_files")
+        prepared = all(file.is_file() for file in trained)
+        rows = sum(pq.read_metadata(file).num_rows for file in trained) if prepared else config.recipe.train_images
+        images = config.recipe.epochs * rows
+    return max(1, round(images / config.data.train_batch_size))
 
 
 GPU_GB = 80.0
@@ -183,7 +168,9 @@ def memory(config: DictConfig, gpu_gb: float = GPU_GB) -> dict[str, float]:
     gpus, size = config.trainer.nnodes * config.trainer.n_gpus_per_node, config.recipe.billion_parameters
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     lora = config.actor_rollout_ref.model.lora_rank > 0
-    tokens = (config.data.max_prompt_length + config.data.max_response_length) * actor.ppo_micro_batch_size_per_gpu
+    tokens = actor.ppo_max_token_len_per_gpu
+    if not actor.use_dynamic_bsz:
+        tokens = (config.data.max_prompt_length + config.data.max_response_length) * actor.ppo_micro_batch_size_per_gpu
     offloaded = bool(OmegaConf.select(actor, "fsdp_config.optimizer_offload"))
     # Sharded weights, gradients and optimizer of the policy.
     state = (size * LORA_SHARE if lora else size) * (TRAINED_BYTES // 2 if offloaded else TRAINED_BYTES) / gpus
@@ -215,7 +202,7 @@ def check_command(overrides: Overrides = None) -> None:
 
 @app.command("steps")
 def steps_command(overrides: Overrides = None) -> None:
-    """Print the number of steps that the recipe's epochs are."""
+    """Print the number of steps of a run."""
     print(counted_steps(compose_launch(overrides or [])[0]))
 
 

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.errors import SetupError
+from divek_verl.measures import MEASURES
 
 RESULTS = Path("results")
 SETS = ("cub", "flowers", "pets", "cars", "aircraft")
@@ -50,8 +51,11 @@ PAPER: dict[str, dict[str, tuple[float | None, float | None, float]]] = {
     "table3": {"base": (None, None, 63.9), "virft": (None, None, 67.02), "paper": (None, None, 74.75)},
 }
 PAPERS_MODEL = "qwen25vl_7b"
-# Models that answer only the open question are measured by it.
-ONE_STEP = ("base", "virft")
+# The measure of the paper's numbers; every method is shown with every measure.
+PAPERS_MEASURE = {"base": "one_step_greedy", "virft": "one_step_greedy", "paper": "two_step"}
+SHOWN = ("one_step_greedy", "one_step", "consistency", "two_step")
+# What compared methods share.
+EQUAL = ("recipe.prompts=6", "recipe.steps=400", "algorithm.rollout_correction.rollout_is=null")
 # The assumptions behind the GPU-hours, for an 80 GB card of the H100 class.
 ASSUMED = {
     # Mean tokens of a completion, and of a prompt with its picture.
@@ -130,7 +134,7 @@ def cells_of(table: str, given: Sequence[str], tasks: Sequence[str], methods: Se
             raise SetupError(f"{table} has no {', '.join(sorted(unknown))}: use some of {', '.join(known)}.")
     for task in tasks or TABLES[table][0]:
         for method in methods or TABLES[table][1]:
-            overrides = [f"task={task}", *([] if method == "base" else [f"method={method}"]), *given]
+            overrides = [f"task={task}", *([] if method == "base" else [f"method={method}"]), *EQUAL, *given]
             config, settings = recipe.compose_launch(overrides)
             yield method, config, [*settings, *overrides]
 
@@ -208,23 +212,23 @@ def overall(scores: Scores) -> float | None:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def read_results(folder: Path) -> dict[tuple[str, str], Scores]:
-    """The accuracies by model (with its variant) and method; SetupError where a folder holds no evaluation."""
+def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
+    """The accuracies by model (with its variant), method and measure; SetupError where a folder has no evaluation."""
     tasks = "|".join(reversed(recipe.choices("task")))
     names = re.compile(rf"({'|'.join(recipe.choices('vlm'))})_(?:{tasks})(_\w+)?_([a-z]+)")
-    found: dict[tuple[str, str], Scores] = {}
+    found: dict[tuple[str, str, str], Scores] = {}
     for path in sorted(folder.glob("*/results.json")):
         if not (name := names.fullmatch(path.parent.name)):
             continue
         vlm, variant, method = name.groups(default="")
-        measure = "one_step" if method in ONE_STEP else "two_step"
-        scores = found.setdefault((f"{vlm}{variant}", method), {})
         try:
             for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
-                value = float(group["averages"][measure]["micro"]["value"])
-                scores.setdefault(group["side"], []).append(100 * value)
+                for measure in SHOWN:
+                    value = float(group["averages"][measure]["micro"]["value"])
+                    scores = found.setdefault((f"{vlm}{variant}", method, measure), {})
+                    scores.setdefault(group["side"], []).append(100 * value)
         except (KeyError, TypeError, ValueError):
-            raise SetupError(f"{path} is no results file of `divek eval` with {measure}: evaluate again.") from None
+            raise SetupError(f"{path} is no results file of this `divek eval`, both steps: evaluate again.") from None
     if not found:
         raise SetupError(f"{folder} holds no results.json of `divek eval`: run the table first.")
     return found
@@ -232,16 +236,19 @@ def read_results(folder: Path) -> dict[tuple[str, str], Scores]:
 
 def print_results(folder: Path, console: Console) -> None:
     """Print the table of a folder of evaluations."""
-    table = Table(title=f"{folder.name}: average accuracy, %")
-    for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "the paper's"):
+    table = Table(title=f"{folder.name}: average accuracy, %; gain over the base model by the same measure")
+    for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "gain", "the paper's"):
         table.add_column(column)
-    for (model, method), scores in read_results(folder).items():
-        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), overall(scores))
+    found = read_results(folder)
+    for (model, method, measure), scores in found.items():
+        whole, before = overall(scores), overall(found.get((model, "base", measure), {}))
+        gain = None if whole is None or before is None or method == "base" else whole - before
+        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), whole, gain)
         papers = PAPER.get(folder.name, {}).get(method, ()) if model == PAPERS_MODEL else ()
+        papers = papers if PAPERS_MEASURE.get(method) == measure else ()
         ours, theirs = (["-" if each is None else f"{each:.1f}" for each in row] for row in (numbers, papers))
         count = max(map(len, scores.values()), default=0)
-        measure = "one-step" if method in ONE_STEP else "two-step"
-        table.add_row(model, method, measure, str(count), *ours, " / ".join(theirs))
+        table.add_row(model, method, MEASURES[measure].title, str(count), *ours, " / ".join(theirs))
     console.print(table)
 
 

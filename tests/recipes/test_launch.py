@@ -3,17 +3,13 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from recipe import RECIPES, check_division, compose_recipe, counted_steps, missing
 from toy import write_data, write_set
 
 from divek_verl.errors import SetupError
-from divek_verl.votes import MinedVotes, Votes
-from divek_verl.votes_file import Origin, write_votes_file
 
 SCRIPTS = sorted(RECIPES.glob("run_*.sh"))
 CUB = RECIPES / "run_qwen25vl_7b_cub.sh"
@@ -59,9 +55,9 @@ def test_commands_can_be_pasted_whatever_the_paths_are_called(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("trainer.n_gpus_per_node=5", r"6 prompts x 4 rollouts = 24 sequences do not spread over 5 GPUs"),
-        ("trainer.nnodes=2", r"24 sequences do not spread over 16 GPUs"),
-        ("actor_rollout_ref.actor.ppo_mini_batch_size=4", r"data.train_batch_size=6 is no multiple of"),
+        ("trainer.n_gpus_per_node=5", r"48 prompts x 4 rollouts = 192 sequences do not spread over 5 GPUs"),
+        ("trainer.nnodes=5", r"192 sequences do not spread over 40 GPUs"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=10", r"data.train_batch_size=48 is no multiple of"),
         ("actor_rollout_ref.rollout.tensor_model_parallel_size=3", r"=3 does not divide the 8 GPUs"),
     ],
 )
@@ -130,8 +126,7 @@ def test_the_script_starts_verl_with_what_the_environment_says(ready: dict[str, 
     assert config.actor_rollout_ref.model.path == ready["MODEL_PATH"]
     assert config.data.train_files == f"{ready['DATA_DIR']}/cub/train.parquet"
     assert config.trainer.default_local_dir.startswith(ready["CKPT_DIR"])
-    # 1.5 epochs of the 12 rows of the prepared set, 6 a step; not of the reference's 2400.
-    assert config.trainer.total_training_steps == 3
+    assert (config.data.train_batch_size, config.trainer.total_training_steps) == (48, 50)
 
 
 def test_an_override_of_the_steps_comes_after_the_count(ready: dict[str, str]) -> None:
@@ -141,7 +136,7 @@ def test_an_override_of_the_steps_comes_after_the_count(ready: dict[str, str]) -
 
 def test_n_nodes_take_fewer_steps_of_more_prompts(ready: dict[str, str]) -> None:
     given = start(CUB, "variant=nnodes", NNODES="3", **ready).stdout.splitlines()
-    assert {"trainer.nnodes=3", "data.train_batch_size=18", "trainer.total_training_steps=1"} <= set(given)
+    assert {"trainer.nnodes=3", "data.train_batch_size=144", "trainer.total_training_steps=17"} <= set(given)
     assert (
         compose_recipe(*given[given.index("recipe") + 1 :]).trainer.experiment_name == "qwen25vl_7b_cub_3nodes_online"
     )
@@ -150,37 +145,14 @@ def test_n_nodes_take_fewer_steps_of_more_prompts(ready: dict[str, str]) -> None
 # ------------------------------------------------------------------------------------------------- counted steps
 
 
-@pytest.fixture
-def paper(tmp_path: Path) -> Sequence[str]:
-    """The overrides of a recipe with offline votes, whose data is prepared."""
-    given = (f"recipe.data_dir={tmp_path}", "method=paper")
+def test_steps_follow_from_the_batch_or_from_epochs(tmp_path: Path) -> None:
+    where = (f"recipe.data_dir={tmp_path}", "method=paper")
+
+    def steps(*overrides: str) -> int:
+        return counted_steps(compose_recipe(*where, *overrides))
+
+    assert (steps(), steps("data.train_batch_size=12"), steps("recipe.steps=100")) == (400, 200, 100)
     # Before it is prepared, the images of the reference's split count.
-    assert counted_steps(compose_recipe(*given)) == 600
-    write_data(compose_recipe(*given))
-    return given
-
-
-def write_easy_votes(given: Sequence[str], count: int) -> None:
-    """Votes that are all right, for the first ``count`` images."""
-    config = compose_recipe(*given)
-    rows = pq.read_table(config.data.train_files).to_pylist()[:count]
-    mined = [
-        MinedVotes(row["data_source"], row["extra_info"]["image_id"], Votes({row["reward_model"]["ground_truth"]: 20}))
-        for row in rows
-    ]
-    write_votes_file(Path(config.divek.votes_file), Origin("m"), mined)
-
-
-def test_rows_that_offline_votes_call_easy_do_not_count(paper: Sequence[str]) -> None:
-    assert counted_steps(compose_recipe(*paper)) == round(1.5 * 12 / 6)
-    write_easy_votes(paper, 4)
-    assert counted_steps(compose_recipe(*paper)) == round(1.5 * 8 / 6)
-    # Where easy images are not skipped, or are mined again, every row counts.
-    for change in ("divek.skip_easy=false", "divek.max_vote_age=3"):
-        assert counted_steps(compose_recipe(*paper, change)) == 3
-
-
-def test_votes_that_leave_no_row_are_refused(paper: Sequence[str]) -> None:
-    write_easy_votes(paper, 12)
-    with pytest.raises(SetupError, match="are easy by their votes: train on harder data"):
-        counted_steps(compose_recipe(*paper))
+    assert steps("recipe.epochs=1.5") == 600
+    write_data(compose_recipe(*where))
+    assert (steps(), steps("recipe.epochs=1.5")) == (400, 3)

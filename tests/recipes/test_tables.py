@@ -10,6 +10,7 @@ from rich.console import Console
 from tables import (
     ASSUMED,
     PAPER,
+    SHOWN,
     TABLES,
     Job,
     cells_of,
@@ -70,10 +71,10 @@ def test_an_evaluation_shows_as_many_options_as_the_training_did(tmp_path: Path)
 
 
 def test_the_cost_is_the_arithmetic_of_what_is_assumed(tmp_path: Path) -> None:
-    """1760 steps on 8 GPUs of nothing but 10 s of overhead."""
+    """400 steps on 8 GPUs of nothing but 10 s of overhead."""
     free = {**ASSUMED, "answer_tokens": 1e-9, "prompt_tokens": 1e-9, "sequence_rate": 1e9, "overhead": 10.0}
     trained = planned("table2", tmp_path, assumed=free, methods=("online",))[0]
-    assert trained.gpu_hours == pytest.approx(1760 * 10 * 8 / 3600, rel=1e-3)
+    assert trained.gpu_hours == pytest.approx(400 * 10 * 8 / 3600, rel=1e-3)
     # Evaluation: 9010 images x 21 answers of 250 tokens, at 2500 tokens a second for 7B.
     assert planned("table2", tmp_path, methods=("base",))[0].gpu_hours == pytest.approx(
         9010 * 21 * 250 / (2500 * 7 / 8.3) / 3600
@@ -182,33 +183,38 @@ def test_a_model_and_a_variant_are_overrides_with_results_of_their_own(tmp_path:
 
 
 def write_results(folder: Path, name: str, groups: list[tuple[str, float, float]]) -> None:
-    averages = [
-        {"side": side, "averages": {"one_step": {"micro": {"value": one}}, "two_step": {"micro": {"value": two}}}}
-        for side, one, two in groups
-    ]
+    averages = []
+    for side, one, two in groups:
+        values = {"one_step_greedy": one, "one_step": one - 0.05, "consistency": one, "two_step": two}
+        averages.append({"side": side, "averages": {name: {"micro": {"value": v}} for name, v in values.items()}})
     (folder / name).mkdir(parents=True)
     (folder / name / "results.json").write_text(json.dumps({"groups": averages}))
 
 
-def test_results_are_averaged_over_sets_and_stand_beside_the_papers(tmp_path: Path) -> None:
+def test_every_method_is_shown_with_every_measure_and_its_gain_at_equal_inference(tmp_path: Path) -> None:
     folder = tmp_path / "table1"
-    write_results(folder, "qwen25vl_7b_cub_base", [("base", 0.5, 0.9), ("new", 0.4, 0.9)])
-    write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.1, 0.8), ("new", 0.1, 0.6)])
-    write_results(folder, "qwen25vl_7b_pets_paper", [("base", 0.1, 0.6), ("new", 0.1, 0.4)])
+    write_results(folder, "qwen25vl_7b_cub_base", [("base", 0.5, 0.6), ("new", 0.5, 0.6)])
+    write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.4, 0.8), ("new", 0.4, 0.6)])
+    write_results(folder, "qwen25vl_7b_pets_paper", [("base", 0.4, 0.6), ("new", 0.4, 0.4)])
     # Another model and a variant have rows of their own, without the paper's numbers.
     write_results(folder, "qwen25vl_3b_cub_4shot_paper", [("base", 0.1, 0.4), ("new", 0.1, 0.2)])
     write_results(folder, "qwen25vl_7b_cub_lora_paper", [("base", 0.1, 0.3), ("new", 0.1, 0.2)])
     scores = read_results(folder)
-    # A model that answers only the open question is measured by it.
-    base, paper = (scores["qwen25vl_7b", method] for method in ("base", "paper"))
-    assert (mean_of(base, "base"), mean_of(base, "new")) == (50.0, 40.0)
+    paper = scores["qwen25vl_7b", "paper", "two_step"]
     assert mean_of(paper, "base") == pytest.approx(70.0)
     assert overall(paper) == pytest.approx(2 * 70 * 50 / 120)
-    assert mean_of(scores["qwen25vl_3b", "paper"], "base") == pytest.approx(40)
-    assert mean_of(scores["qwen25vl_7b_lora", "paper"], "base") == pytest.approx(30)
-    console = Console(record=True, width=150)
+    assert mean_of(scores["qwen25vl_3b", "paper", "two_step"], "base") == pytest.approx(40)
+    assert mean_of(scores["qwen25vl_7b_lora", "paper", "two_step"], "base") == pytest.approx(30)
+    console = Console(record=True, width=180)
     print_results(folder, console)
-    assert console.export_text().count("80.8 / 78.8 / 79.8") == 1
+    text = console.export_text()
+    # The paper's numbers stand beside the measure that they are of.
+    (two_step,) = (line for line in text.splitlines() if "80.8 / 78.8 / 79.8" in line)
+    (greedy,) = (line for line in text.splitlines() if "68.9 / 70.5 / 69.7" in line)
+    assert "two-step" in two_step and "greedy" in greedy
+    # The base model has 60.0 in two steps, and 50.0 in one.
+    assert f"{2 * 70 * 50 / 120 - 60:.1f}" in two_step
+    assert len([line for line in text.splitlines() if "qwen25vl_7b " in line]) == 2 * len(SHOWN)
 
 
 def test_the_papers_harmonic_means_are_those_of_its_averages() -> None:
@@ -221,5 +227,5 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         read_results(tmp_path)
     write_results(tmp_path, "qwen25vl_7b_cub_paper", [])
     (tmp_path / "qwen25vl_7b_cub_paper" / "results.json").write_text("{}")
-    with pytest.raises(SetupError, match="is no results file of `divek eval` with two_step"):
+    with pytest.raises(SetupError, match="is no results file of this `divek eval`, both steps"):
         read_results(tmp_path)
