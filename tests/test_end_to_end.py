@@ -7,6 +7,7 @@ true. benchmarks/demo_learning.py shows that a model learns.
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from verl_runs import (
     prepare,
     read_records,
     wait_for,
+    wait_until,
 )
 from wandb_file import history, tables
 
@@ -69,8 +71,13 @@ class Run:
         return [record for record in self.records if record.split == "val" and record.step == STEPS]
 
 
+def recorded(folder: Path) -> int:
+    """The last step of which a training question is recorded."""
+    return max((record.step for record in read_records(folder) if record.split == "train"), default=0)
+
+
 def kill_and_resume(mode: str, home: Path, **changes: Any) -> Run:
-    """Kill the run after its first checkpoint, then let the same command finish it."""
+    """Kill the run inside the step after its first checkpoint, then let the same command finish it."""
     folder = home / mode / "run"
     common = {
         "trainer__v1__trainer_mode": mode,
@@ -89,6 +96,7 @@ def kill_and_resume(mode: str, home: Path, **changes: Any) -> Run:
             if number == 1:
                 wait_for(folder / "latest_checkpointed_iteration.txt", process, log)
                 wait_for(folder / "global_step_1" / CHECKPOINT_FILE, process, log)
+                wait_until(lambda: recorded(folder) > 1, process, log, "a question of step 2 was recorded")
                 kill_without_warning(process)
             else:
                 finish(process, log)
@@ -146,6 +154,14 @@ def test_the_resumed_run_continues_after_the_checkpoint(run: Run) -> None:
     assert "Resuming from" in run.log
     assert (run.folder / f"global_step_{STEPS}" / "actor").is_dir()
     assert max(run.metrics) == STEPS
+
+
+def test_what_the_resume_made_void_is_left_out_of_the_report(run: Run) -> None:
+    kept = read_run(run.folder)
+    assert kept.repeated >= 1 and kept.repeated == len(run.training) - len(kept.training)
+    visits = Counter((record.step, record.image_id) for record in kept.training)
+    assert set(visits.values()) == {1}
+    assert {step for step, _ in visits} == set(range(1, STEPS + 1))
 
 
 def test_sampler_and_policy_are_one_model_at_every_step(run: Run) -> None:

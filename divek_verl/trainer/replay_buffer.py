@@ -143,7 +143,7 @@ class DivekReplayBuffer(ReplayBuffer):
         listed = ", ".join(f"{count} x {reason} (e.g. {detail})" for reason, (count, detail) in reasons.items())
         advice = (
             "every image is easy for this policy: train on harder data, or set divek.skip_easy=false"
-            if set(reasons) == {"easy"}
+            if set(reasons) <= {"easy", "easy_lately"} and reasons
             else "fix what the reasons name, or raise divek.max_refills_per_step"
         )
         causes = listed or "groups without variance"
