@@ -60,17 +60,22 @@ def schedule(steps: int, kills: int, seed: int) -> list[tuple[int, str, float]]:
     return [(step, victim, round(rng.uniform(0, 4), 2)) for step, victim in zip(when, victims, strict=True)]
 
 
+def mark_of(pid: int) -> str:
+    """What all processes of a run have in their environment; empty before the command has started."""
+    environ = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return next((entry.split("=", 1)[1] for entry in environ if entry.startswith(f"{MARK}=")), "")
+
+
 def run_until(plan: Plan, kill: tuple[int, str, float] | None) -> dict[str, Any]:
     """Start or continue the run; kill the victim in its step, or wait for the end."""
     log = plan.run_dir / "train.log"
     started = time.monotonic()
     with running(training_command(plan), log, environment()) as process:
-        environ = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
-        mark = next(entry.split("=", 1)[1] for entry in environ if entry.startswith(f"{MARK}="))
-        killed = None
+        killed, mark = None, ""
         seen, seen_at = -1, time.monotonic()
         while process.poll() is None:
             time.sleep(0.5)
+            mark = mark or mark_of(process.pid)
             if (step := last_step(plan.run_dir)) != seen:
                 seen, seen_at = step, time.monotonic()
             if killed is None and kill is not None and seen >= kill[0]:

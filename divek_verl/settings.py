@@ -5,6 +5,7 @@ defaults and ranges from it.
 """
 
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -244,8 +245,10 @@ def read_settings(node: "JsonObject | DictConfig") -> Settings:
     values = {str(key): value for key, value in plain.items()}
     unknown = sorted(values.keys() - Settings.model_fields.keys())
     if unknown:
-        known = ", ".join(sorted(Settings.model_fields))
-        raise SetupError(f"divek.{unknown[0]} is no option of divek_verl: use one of {known}.")
+        known = sorted(Settings.model_fields)
+        near = [f"divek.{name}" for name in get_close_matches(unknown[0], known, n=1)]
+        cure = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}."
+        raise SetupError(f"divek.{unknown[0]} is no option of divek_verl: {cure}")
     try:
         return Settings(**values)
     except ValidationError as error:

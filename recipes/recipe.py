@@ -4,12 +4,14 @@ python recipes/recipe.py check|steps|memory [vlm=...] [task=...] [method=...] [v
 """
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
@@ -54,7 +56,18 @@ def compose_recipe(*overrides: str) -> DictConfig:
             return compose("recipe", overrides=[f"hydra.searchpath=[{search}]", *overrides])
         except HydraException as error:
             reason = " ".join(str(error).partition("Config search path")[0].split())
+            if named := re.search(r"Could not override '([^']+)'", reason):
+                plain = OmegaConf.to_container(compose("recipe", overrides=[f"hydra.searchpath=[{search}]"]))
+                near = get_close_matches(named[1], leaves(plain), n=1)
+                reason += f" Did you mean {near[0]}?" if near else ""
             raise SetupError(f"The recipe does not compose with {shlex.join(overrides)}: {reason}") from error
+
+
+def leaves(node: Any, prefix: str = "") -> list[str]:
+    """The full names of all options in a plain configuration."""
+    if not isinstance(node, dict) or not node:
+        return [prefix.rstrip(".")]
+    return [name for key, value in node.items() for name in leaves(value, f"{prefix}{key}.")]
 
 
 def compose_launch(given: Sequence[str]) -> tuple[DictConfig, list[str]]:

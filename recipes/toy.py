@@ -54,6 +54,7 @@ def toy_settings(config: DictConfig, home: Path, run_dir: Path) -> dict[str, Any
     small = {
         "recipe.data_dir": str(home / "data"),
         "recipe.model_path": str(home / "model"),
+        "recipe.prompts": 6,
         "data.max_prompt_length": 384,
         "data.max_response_length": 8,
         # The untrained model is a Qwen2.5-VL and vLLM serves it, whatever the recipe's own model and engine are.

@@ -158,6 +158,20 @@ def _check_files(config: DictConfig) -> None:
         for file in named:
             if "://" not in file and not Path(os.path.expanduser(file)).is_file():
                 raise SetupError(f"data.{option} names {file}, which does not exist: prepare the data or fix the path.")
+    rows, batch = _rows_of(config.data.train_files), int(config.data.train_batch_size)
+    if rows is not None and rows < batch:
+        raise SetupError(f"data.train_batch_size={batch} is more than the {rows} rows of data.train_files: lower it.")
+
+
+def _rows_of(files: str | Sequence[str]) -> int | None:
+    """The rows of parquet files on this machine; None if one is something else, which verl reads or refuses."""
+    import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowException
+
+    try:
+        return sum(pq.read_metadata(os.path.expanduser(file)).num_rows for file in _named_files(files))
+    except (ArrowException, OSError):
+        return None
 
 
 def votes_origin(config: DictConfig) -> Origin:

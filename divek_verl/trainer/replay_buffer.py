@@ -21,8 +21,8 @@ PAUSE = 9.0
 # Share of skipped images: estimated over this many steps, and believed up to this share.
 STEPS_REMEMBERED = 20
 MOST_SKIPPED = 0.75
-# Ask for so many images that they suffice with this probability; at 50 % skipped, 4 % of a batch of 512 are then left.
-CONFIDENCE = 0.85
+# Ask for so many images that they suffice with this probability; at 50 % skipped, 5 % of a batch of 512 are then left.
+CONFIDENCE = 0.9
 
 
 class NoProgress(RuntimeError):

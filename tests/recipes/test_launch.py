@@ -78,6 +78,7 @@ def test_an_override_that_does_not_fit_is_named_with_what_would() -> None:
     assert done.returncode == 2
     assert "error: The recipe does not compose with" in done.stderr
     assert "Could not find 'method/magic' Available options in 'method': auto online paper" in done.stderr
+    assert "Did you mean divek.num_options?" in start(CUB, "divek.num_option=3").stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -125,7 +125,7 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
     [
         ("divek.num_options=1", r"divek.num_options=1 does not work"),
         ("divek.num_samples=0", r"divek.num_samples=0 does not work"),
-        ("+divek.votes=3", r"divek.votes is no option of divek_verl"),
+        ("+divek.votes=3", r"divek.votes is no option of divek_verl: did you mean divek.votes_file.$"),
         (
             "algorithm.adv_estimator=gae",
             r"algorithm.adv_estimator=gae trains a critic.*set algorithm.adv_estimator=grpo",
@@ -289,6 +289,7 @@ def config(compose: Any, data: Path) -> Any:
             f"actor_rollout_ref.model.path={data}/model",
             f"divek.votes_file={data}/votes.jsonl",
             "divek.max_vote_age=null",
+            "data.train_batch_size=2",
             *overrides,
             name="divek_trainer",
         )
@@ -389,7 +390,7 @@ def test_a_run_folder_of_another_run_is_refused(
 
 
 def test_the_cost_of_a_validation_is_said(compose: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, rows in (("train", 1), ("val", 30)):
+    for name, rows in (("train", 5), ("val", 30)):
         table = pa.table({"data_source": [SOURCE] * rows + ["openai/gsm8k"] * 5})
         pq.write_table(table, tmp_path / f"{name}.parquet")
     files = [f"data.{name}_files={tmp_path}/{name}.parquet" for name in ("train", "val")]
@@ -400,3 +401,11 @@ def test_the_cost_of_a_validation_is_said(compose: Any, tmp_path: Path, capsys: 
     assert "samples 10 images x 3 answers, as many as 0.2 training steps" in capsys.readouterr().out
     prepare_config(compose(*overrides, "trainer.val_before_train=false", "trainer.test_freq=-1", name="divek_trainer"))
     assert "a validation samples" not in capsys.readouterr().out
+
+
+def test_a_batch_of_more_than_all_rows_is_refused(compose: Any, tmp_path: Path) -> None:
+    """verl would divide by its number of steps in an epoch, 0."""
+    pq.write_table(pa.table({"data_source": ["divek/flags/base"] * 3}), tmp_path / "a.parquet")
+    files = [f"data.train_files={tmp_path}/a.parquet", f"data.val_files={tmp_path}/a.parquet"]
+    with pytest.raises(SetupError, match="train_batch_size=4 is more than the 3 rows of data.train_files: lower it"):
+        prepare_config(compose(*files, "data.train_batch_size=4", name="divek_trainer"))
