@@ -124,15 +124,18 @@ class MinedVotes:
         return mined
 
 
-def count_votes(completions: Iterable[str], classes: ClassNames) -> Votes:
-    """Counts what the completions answer; an empty answer element counts as unanswered."""
+def count_votes(completions: Iterable[str], classes: ClassNames | None) -> Votes:
+    """Counts what the completions answer; an empty answer element counts as unanswered.
+
+    Without ``classes`` each answer, as it is spelled, is a class of its own.
+    """
     counts: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     unanswered = 0
     for completion in completions:
         answer = parse_answer(completion)
-        name = classes.match(answer) if answer else None
-        if name is not None:
+        name = answer if classes is None or not answer else classes.match(answer)
+        if name:
             counts[name] += 1
         elif answer:
             unknown[answer] += 1

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from divek_verl.evaluation.evaluating import CallCounts
 
 STOPPED = 130
+# The bound of Qwen2.5-VL's own processor.
+MOST_PIXELS = 12_845_056
 
 
 def _show_schema(wanted: bool) -> None:
@@ -38,6 +40,13 @@ def evaluate_model(
     mode: Annotated[
         str, typer.Option(help="one-step: the open question; two-step: both; both: also what the second adds.")
     ] = "both",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="strict: closed class list; paper: as the paper measured, with its sampling, no bound on pixels, raw "
+            "answers as options, and a judge for every answer (docs/reproduce-the-paper.md)."
+        ),
+    ] = "strict",
     out: Annotated[Path, typer.Option(help="Folder of results, continued if it has some.")] = Path("runs/eval"),
     compare: Annotated[
         list[Path] | None,
@@ -64,6 +73,8 @@ def evaluate_model(
         raise SetupError("--other-seed is one side of a comparison: name the other side with --compare.")
     if mode not in ("one-step", "two-step", "both"):
         raise SetupError(f"--mode {mode!r} is not one of one-step, two-step, both.")
+    if protocol not in ("strict", "paper"):
+        raise SetupError(f"--protocol {protocol!r} is not one of strict, paper.")
     console = Console()
     judge = judging.settings(model.base_url)
     is_folder = Path(model.model).expanduser().is_dir()
@@ -76,24 +87,32 @@ def evaluate_model(
 
     prepare_machine()
     from divek_verl.engines import open_engine
-    from divek_verl.engines.checkpoints import model_folder
+    from divek_verl.engines.checkpoints import generation_sampling, model_folder
     from divek_verl.engines.two_step import GREEDY
     from divek_verl.evaluation.display import show
-    from divek_verl.evaluation.evaluating import Evaluation, Mode, evaluate
+    from divek_verl.evaluation.evaluating import Evaluation, Mode, Protocol, evaluate
     from divek_verl.report import write_report
 
     if not model.base_url:
         model = replace(model, model=model_folder(model.model))
+    two_step = asked.settings(ask_choice=mode != "one-step")
+    single = replace(GREEDY, max_new_tokens=asked.max_new_tokens, seed=asked.seed)
+    if protocol == "paper":
+        if model.base_url:
+            raise SetupError("--protocol paper reads the model's generation_config.json: give --model its folder.")
+        single = generation_sampling(model.model, max_new_tokens=asked.max_new_tokens, seed=asked.seed)
+        two_step = replace(two_step, choice_sampling=single)
     evaluation = Evaluation(
         model=model.model,
         base_url=model.base_url,
         data=tuple(data),
-        two_step=asked.settings(ask_choice=mode != "one-step"),
-        single_sampling=replace(GREEDY, max_new_tokens=asked.max_new_tokens, seed=asked.seed),
+        two_step=two_step,
+        single_sampling=single,
+        protocol=next(known for known in get_args(Protocol) if known == protocol),
         mode=next(known for known in get_args(Mode) if known == mode),
         judge=judge,
         min_pixels=asked.min_pixels,
-        max_pixels=asked.max_pixels,
+        max_pixels=asked.max_pixels if protocol == "strict" else MOST_PIXELS,
         resamples=resamples,
         in_flight=model.max_images_in_flight,
     )

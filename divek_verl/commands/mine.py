@@ -71,7 +71,7 @@ async def mine(
         row = rows[key]
         reply = await engine.generate(Request("/".join(key), row.messages, options.samples), sampling)
         if reply.texts:
-            log.add(votes_of(key, reply, options.samples, row.classes))
+            log.add(votes_of(key, reply, options.samples, rows.classes[key[0]]))
             summary.mined += 1
             summary.surplus += reply.surplus
         else:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from divek_verl.cpu.machine import prepare_machine
+from divek_verl.engines.base import Sampling
 from divek_verl.errors import SetupError
 from divek_verl.files import folder_aside, parse_json
 
@@ -41,6 +42,30 @@ def model_folder(model: str) -> str:
         f"{model} holds neither a model (config.json) nor a verl checkpoint ({SHARDED}): give a Hugging Face "
         "folder, a run folder, or its global_step_N."
     )
+
+
+def generation_sampling(model: str, *, max_new_tokens: int, seed: int | None) -> Sampling:
+    """The sampling of the model's own ``generation_config.json``, with transformers' defaults for what it leaves out.
+
+    Raises:
+        SetupError: there is no such file.
+    """
+    file = Path(model) / "generation_config.json"
+    try:
+        given = parse_json(file.read_text(encoding="utf-8"))
+        draws = bool(given.get("do_sample", False))
+        return Sampling(
+            temperature=float(given.get("temperature") or 1.0) if draws else 0.0,
+            top_p=float(given.get("top_p") or 1.0) if draws else 1.0,
+            top_k=int(given.get("top_k") or 50) if draws else -1,
+            repetition_penalty=float(given.get("repetition_penalty") or 1.0),
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+        )
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise SetupError(
+            f"{file} cannot be read: --protocol paper samples as it says; give --model a folder with that file."
+        ) from None
 
 
 def _merged(actor: Path) -> Path:

@@ -33,14 +33,14 @@ class PreparedRow:
 
     ``data_source`` is ``divek/<set>/<side>``, empty for a person's own picture; ``image_id`` is unique in it. ``image``
     is a path, empty where the row holds the picture itself. ``truth`` is a display name, or the row's spelling where
-    the class list does not know it.
+    the class list does not know it. Without ``classes`` any answer may become an option.
     """
 
     data_source: str
     image_id: str
     image: str
     truth: str
-    classes: ClassNames
+    classes: ClassNames | None
     wording: Wording
     messages: Messages
 

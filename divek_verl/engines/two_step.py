@@ -3,6 +3,7 @@
 No truth is known here. Prompts, counting, options and their order are those of verl's validation.
 """
 
+import random
 from dataclasses import dataclass, field
 from string import ascii_uppercase
 
@@ -79,9 +80,16 @@ async def ask_two_steps(engine: Engine, row: PreparedRow, settings: TwoStepSetti
     # A missing sample counts as one without an answer: K stays the denominator.
     missing = settings.num_samples - len(opened.texts)
     votes = count_votes([*opened.texts, *[""] * missing], row.classes)
-    question = settings.rules.build(votes, row.classes, seed=question_seed(settings.seed, *row.key))
+    seed = question_seed(settings.seed, *row.key)
+    question: Question | Skip
+    if row.classes is None:
+        options = list(votes.counts)[: settings.rules.most_options]
+        random.Random(f"{seed}-order").shuffle(options)
+        question = Question(tuple(options), None, False)
+    else:
+        question = settings.rules.build(votes, row.classes, seed=seed)
     assert not isinstance(question, Skip), "only a question with a truth is skipped"
-    if not settings.ask_choice:
+    if not settings.ask_choice or not question.options:
         return TwoStepAnswer(opened, votes, question)
     messages = prompts.with_text(row.messages, prompts.multiple_choice(row.wording, question.text))
     chosen = await engine.generate(Request(f"{name}/choice", messages), settings.choice_sampling)

@@ -153,6 +153,8 @@ def title_of(difference: Difference) -> str:
 
 
 def _notes(results: Results) -> Iterator[str]:
+    if results.settings.get("protocol") == "paper":
+        yield "protocol paper: these numbers may stand beside the paper's, but not beside those of the strict protocol"
     judge = results.judge
     if judge is not None:
         unjudged = ", ".join(f"{count} {reason}" for reason, count in judge.unjudged.items())

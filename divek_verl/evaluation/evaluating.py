@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,7 @@ from divek_verl.settings import DEFAULTS
 from divek_verl.votes_file import class_list_hash
 
 Mode = Literal["one-step", "two-step", "both"]
+Protocol = Literal["strict", "paper"]
 ASKED_FILE = "evaluation.json"
 PAGE_FILE = "results.html"
 OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
@@ -47,8 +48,9 @@ class Evaluation:
 
     Mode ``one-step`` asks the open question only, ``two-step`` both, ``both`` also says what the second adds.
     ``single_sampling`` is that of the one completion that ``one_step_greedy`` counts. The judge decides on answers
-    outside the class list; with None they are wrong. ``in_flight``, the number of images at work at
-    one time, changes no result.
+    outside the class list; with None they are wrong. With the protocol ``paper`` there is no class list: the most
+    frequent answers, as they are spelled, are the options, and the judge decides on all of them. ``in_flight``, the
+    number of images at work at one time, changes no result.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Evaluation:
     mode: Mode = "both"
     base_url: str | None = None
     judge: JudgeSettings | None = None
+    protocol: Protocol = "strict"
     min_pixels: int = DEFAULTS.min_pixels
     max_pixels: int = DEFAULTS.max_pixels
     resamples: int = 2000
@@ -68,6 +71,8 @@ class Evaluation:
             raise SetupError(f"Mode {self.mode} and ask_choice={self.two_step.ask_choice} contradict each other.")
         if self.base_url is not None:
             object.__setattr__(self, "base_url", address(self.base_url))
+        if self.protocol == "paper" and self.judge is None:
+            raise SetupError("--protocol paper lets a model judge every answer: add --judge openai and --judge-model.")
         if self.resamples < 1 or self.in_flight < 1:
             raise SetupError("An evaluation needs at least 1 resample and 1 image in flight.")
 
@@ -81,7 +86,7 @@ class Evaluation:
         rules = settings.pop("rules")
         # These two need a truth, which an evaluation does not show.
         del rules["skip_easy"], rules["easy_share"]
-        single = {"single_sampling": asdict(self.single_sampling)}
+        single = {"protocol": self.protocol, "single_sampling": asdict(self.single_sampling)}
         return {**settings, **single, **rules, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
 
 
@@ -202,7 +207,7 @@ async def evaluate(
                 async with open_engine() as engine:
 
                     async def ask(key: Key) -> None:
-                        row = rows[key]
+                        row = rows[key] if evaluation.protocol == "strict" else replace(rows[key], classes=None)
                         answer = await ask_two_steps(engine, row, evaluation.two_step)
                         single = None
                         if answer.open_reply.texts:
@@ -212,7 +217,7 @@ async def evaluate(
                         bar.update()
 
                     await for_each(left, ask, evaluation.in_flight)
-        classes = {key: rows.classes[key[0]] for key in keys}
+        classes = {key: rows.classes[key[0]] if evaluation.protocol == "strict" else None for key in keys}
         folder.records = {key: folder.records[key] for key in classes}
         asked_about = folder.records.values()
         judged, counts.judging = await measure_all(asked_about, classes, evaluation.judge, show_progress=show_progress)

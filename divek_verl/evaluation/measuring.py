@@ -18,7 +18,7 @@ from divek_verl.votes import Votes
 
 async def measure_all(
     records: Iterable[EvaluationRecord],
-    classes: Mapping[tuple[str, str], ClassNames],
+    classes: Mapping[tuple[str, str], ClassNames | None],
     settings: JudgeSettings | None,
     *,
     show_progress: bool = False,
@@ -63,16 +63,17 @@ def measure(record: EvaluationRecord) -> None:
     record.rewards = [score["score"] for score in graded]
 
 
-def pairs_to_judge(record: EvaluationRecord, classes: ClassNames) -> set[Pair]:
+def pairs_to_judge(record: EvaluationRecord, classes: ClassNames | None) -> set[Pair]:
     """The pairs that need a judge: answers, but not spellings of the truth, that the class list does not decide."""
+    known = () if classes is None else classes.names
     greedy = {record.greedy} if record.greedy else set()
-    names = {*record.unknown, *greedy.difference(classes.names)}
-    if record.truth not in classes.names:
+    names = {*record.unknown, *greedy.difference(known)}
+    if record.truth not in known:
         names |= {*record.votes, *record.options, *greedy}
     return {Pair(record.truth, name) for name in names if canonical(name) != canonical(record.truth)}
 
 
-def measure_judged(record: EvaluationRecord, classes: ClassNames, verdicts: Mapping[Pair, Verdict]) -> None:
+def measure_judged(record: EvaluationRecord, classes: ClassNames | None, verdicts: Mapping[Pair, Verdict]) -> None:
     """Set the measures of a record by its class list and, for what the list cannot decide, by ``verdicts``."""
     measure(record)
     asked = {pair.prediction: verdicts[pair] for pair in pairs_to_judge(record, classes)}
@@ -83,14 +84,14 @@ def measure_judged(record: EvaluationRecord, classes: ClassNames, verdicts: Mapp
     right = {name for name in names if canonical(name) == canonical(record.truth)}
     right |= {name for name, verdict in asked.items() if verdict.same}
     undecided = {name for name, verdict in asked.items() if verdict.same is None}
-    least, most = _measures(record, right), _measures(record, right | undecided)
+    least, most = (_measures(record, names, classes is None) for names in (right, right | undecided))
     for name, value in least.items():
         setattr(record, name, value)
     record.unjudged = {name: most[name] - least[name] for name in least if most[name] != least[name]}
 
 
-def _measures(record: EvaluationRecord, right: Collection[str]) -> dict[str, float]:
-    """The measures if exactly the names in ``right`` mean the truth."""
+def _measures(record: EvaluationRecord, right: Collection[str], as_spelled: bool) -> dict[str, float]:
+    """The measures if exactly the names in ``right`` mean the truth; ``as_spelled`` counts the majority by spelling."""
     counts: Counter[str] = Counter()
     for name, count in record.votes.items():
         counts[record.truth if name in right else name] += count
@@ -102,4 +103,6 @@ def _measures(record: EvaluationRecord, right: Collection[str]) -> dict[str, flo
     measures = measure_votes(Votes(counts, unknown, record.unanswered), record.truth, question, greedy)
     found = any(option in right and option in record.votes for option in record.options)
     chosen = record.chosen in right and record.failure is None
+    if as_spelled:
+        measures["consistency"] = float(record.counted.top in right)
     return {**measures, "recall": float(found), "two_step": float(chosen)}

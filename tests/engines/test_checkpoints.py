@@ -6,8 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl.engines.checkpoints import MERGED, model_folder
+from divek_verl.engines.base import Sampling
+from divek_verl.engines.checkpoints import MERGED, generation_sampling, model_folder
 from divek_verl.errors import SetupError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # As Qwen2.5-VL's: near-greedy.
+        (
+            {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05},
+            Sampling(1e-6, 1.0, 50, 1.05, 64, 3),
+        ),
+        ({"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}, Sampling(0.7, 0.8, 20, 1.0, 64, 3)),
+        ({"temperature": 0.7, "repetition_penalty": 1.1}, Sampling(0.0, 1.0, -1, 1.1, 64, 3)),
+    ],
+)
+def test_a_model_samples_as_its_generation_config_says(
+    tmp_path: Path, given: dict[str, object], expected: Sampling
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps(given))
+    assert generation_sampling(str(tmp_path), max_new_tokens=64, seed=3) == expected
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"do_sample": true, "top_k": "many"}'])
+def test_a_generation_config_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(SetupError, match="give --model a folder with that file"):
+        generation_sampling(str(tmp_path), max_new_tokens=64, seed=3)
 
 
 def test_a_model_folder_and_a_name_that_is_no_folder_are_taken_as_they_are(tmp_path: Path) -> None:

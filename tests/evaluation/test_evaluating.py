@@ -436,6 +436,57 @@ def test_unjudged_answers_are_shown_apart(data: list[Path], tmp_path: Path) -> N
     assert results.groups[0].averages["one_step"].micro.value == pytest.approx(0.5)
 
 
+def test_by_the_papers_protocol_raw_answers_are_the_options_and_the_judge_decides_on_all(
+    data: list[Path], tmp_path: Path
+) -> None:
+    texts = says("chad", "Species: Chad", "Species: Chad", "Libya", "chad ", "Romania", "Mali", "Niger") + ("cut",)
+
+    def answers(request: Request, sampling: Sampling) -> Reply:
+        if not request.key.endswith("/choice"):
+            return Reply(request.key, texts if request.key.endswith("/open") else says("Species: Chad"))
+        lines = request.messages[0]["content"][-1]["text"].splitlines()
+        letter = next((line[0] for line in lines if line.endswith(". Species: Chad")), "A")
+        return Reply(request.key, says(letter))
+
+    def verdict(body: dict[str, Any]) -> tuple[int, Any, float]:
+        text = body["messages"][0]["content"]
+        same = '"Chad"' in text and '"Species: Chad"' in text
+        return 200, completion([json.dumps({"same": same})]), 0
+
+    settings = TwoStepSettings(9, QuestionRules(num_options=5), open_sampling=Sampling(seed=0))
+    with serving(verdict) as address:
+        judge = JudgeSettings("judge", address)
+        asked = {"two_step": settings, "judge": judge}
+        results, _ = Run(data[:1], tmp_path / "out", answers, protocol="paper", **asked)()
+        strict, _ = Run(data[:1], tmp_path / "strict", answers, **asked)()
+    line = json.loads((tmp_path / "out" / "questions.jsonl").read_text().splitlines()[0])
+    assert sorted(line["options"]) == ["Libya", "Mali", "Romania", "Species: Chad", "chad"]
+    assert (line["votes"]["chad"], line["votes"]["Species: Chad"], line["unanswered"]) == (2, 2, 1)
+    assert line["judged"] == {
+        name: "same" if name == "Species: Chad" else "different"
+        for name in ("Libya", "Mali", "Niger", "Romania", "Species: Chad")
+    }
+    assert (line["truth"], line["greedy"], line["two_step"], line["one_step_greedy"]) == ("Chad", "Species: Chad", 1, 1)
+    assert (line["one_step"], line["consistency"], line["recall"]) == (pytest.approx(4 / 9), 1.0, 1.0)
+    assert (results.settings["protocol"], strict.settings["protocol"]) == ("paper", "strict")
+    assert "Species: Chad" not in (tmp_path / "strict" / "questions.jsonl").read_text().partition('"options"')[2][:200]
+    with pytest.raises(SetupError, match="lets a model judge every answer"):
+        Run(data, tmp_path / "none", protocol="paper")
+
+
+def test_no_answer_leaves_no_question_by_the_papers_protocol(data: list[Path], tmp_path: Path) -> None:
+    nothing = Run(
+        data[:1],
+        tmp_path / "out",
+        lambda request, _: Reply(request.key, ("cut",) * 6),
+        protocol="paper",
+        judge=JudgeSettings("judge", "http://localhost:1/v1"),
+    )
+    results, _ = nothing()
+    assert {request.key.rpartition("/")[2] for request in nothing.engines[0].requests} == {"open", "single"}
+    assert results.groups[0].averages["two_step"].micro.value == 0.0
+
+
 # --------------------------------------------------------------------- kill -9
 
 
