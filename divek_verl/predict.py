@@ -34,6 +34,7 @@ from divek_verl.labels import ClassNames
 from divek_verl.prompts import Wording
 from divek_verl.records import FailureReason
 from divek_verl.settings import DEFAULTS
+from divek_verl.votes import Votes
 
 if TYPE_CHECKING:
     from divek_verl.engines.options import EngineOptions
@@ -131,13 +132,16 @@ class AsyncTwoStepClassifier:
             return Prediction(source, failure=str(FailureReason.UNREADABLE_IMAGE), detail=str(error))
         answer = await ask_two_steps(self.engine, self.row(image), self.settings)
         completion = answer.choice_reply.texts[0] if answer.choice_reply and answer.choice_reply.texts else None
-        failed = answer.failed_reply
+        failed, detail = answer.failed_reply, None
         failure = None if answer.chosen is not None else str(FailureReason.NO_OPTION_NAMED)
         if failed is not None:
-            failure = str(failed.failure or FailureReason.NO_COMPLETION)
+            failure, detail = str(failed.failure or FailureReason.NO_COMPLETION), failed.detail
+        elif not answer.votes.counts:
+            # Every option is a filler: whatever the second step chose is no answer.
+            failure, detail = str(FailureReason.NO_CLASS_NAMED), _instead(answer.votes)
         return Prediction(
             source=source,
-            answer=answer.chosen,
+            answer=answer.chosen if failure is None else None,
             votes=dict(answer.votes.counts),
             unknown=dict(answer.votes.unknown),
             unanswered=answer.votes.unanswered,
@@ -146,7 +150,7 @@ class AsyncTwoStepClassifier:
             reasoning=parse_reasoning(completion or ""),
             completion=completion,
             failure=failure,
-            detail=failed.detail if failed else None,
+            detail=detail,
         )
 
     async def classify_all(self, pictures: Iterable[PictureSource], *, in_flight: int = 64) -> list[Prediction]:
@@ -255,6 +259,13 @@ class TwoStepClassifier:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _instead(votes: Votes) -> str:
+    """What the samples say where none names a class of the list."""
+    frequent = ", ".join(f"{name} {count}x" for name, count in list(votes.unknown.items())[:3])
+    said = f" (most frequent: {frequent})" if frequent else ""
+    return f"none of {votes.total} samples names a class of the list{said}"
 
 
 def _two_or_more(classes: ClassNames | Iterable[str]) -> ClassNames:

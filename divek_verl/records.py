@@ -60,6 +60,7 @@ class FailureReason(str, Enum):
         "more_than_asked",
         "The engine returned more samples than asked for; the rest were dropped.",
     )
+    NO_CLASS_NAMED = "no_class_named", "None of the samples names a class of the list, so all options are fillers."
     NO_OPTION_NAMED = "no_option_named", "The completion of the second step names no option."
     OVERLONG_NAME = "overlong_name", "A name is too long to ask the judge about it."
     NO_VERDICT = "no_verdict", "The judge's reply is not the JSON object that it was asked for."

@@ -122,6 +122,17 @@ def test_a_request_that_fails_is_a_prediction_with_a_reason(opened: Reply, chose
     assert (found.answer, found.failure) == (None, failure)
 
 
+def test_a_filler_is_no_answer() -> None:
+    engine = ScriptedEngine(
+        lambda request, _: Reply("k", says(*["Narnia"] * 3, "Oz") if request.key.endswith("/open") else says("A"))
+    )
+    with TwoStepClassifier(engine, NAMES, settings=TwoStepSettings(num_samples=4)) as classifier:
+        found = classifier.classify(picture())
+    assert (found.answer, found.failure) == (None, "no_class_named")
+    assert found.detail == "none of 4 samples names a class of the list (most frequent: Narnia 3x, Oz 1x)"
+    assert found.letter == "A" and set(found.votes) == set()
+
+
 def test_a_prediction_is_plain_json(classifier: TwoStepClassifier) -> None:
     record = classifier.classify(picture()).to_json()
     assert isinstance(record["options"], list)

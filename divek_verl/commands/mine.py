@@ -24,6 +24,10 @@ from divek_verl.votes import MinedVotes, count_votes
 from divek_verl.votes_file import VotesLog, model_name, origin_of
 
 NAMED_IMAGES = 5
+MOSTLY_UNKNOWN = (
+    "warning: more than half of the samples name no class of the list, so most options are fillers: look at what the "
+    "model answers, and give other spellings of a class as aliases in classes.json"
+)
 # tqdm's own format shows a rate below one as seconds per image.
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}]"
 
@@ -96,6 +100,8 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
             "cut at the token limit": sum(mined.truncated for mined in votes),
             "failed": sum(mined.failed for mined in votes),
         }
+        if parts["no class of the list"] > samples / 2:
+            lines.append(MOSTLY_UNKNOWN)
         shares = ", ".join(f"{100 * count / samples:.1f} % {name}" for name, count in parts.items())
         lines.append(f"{samples} samples of {len(votes)} images: {shares}")
     if summary.surplus:

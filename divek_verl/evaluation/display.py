@@ -84,7 +84,9 @@ def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
     names = list(results.groups[0].averages)
     titles = [MEASURES[name].title for name in names]
     title = f"{kind} average, % [95 % interval over classes] (over images): {WEIGHTS[kind]}"
-    table = _table(title, ["images", *titles])
+    # Beside two-step accuracy, the part of it that is a lucky choice among fillers.
+    with_fillers = kind == "micro" and "two_step" in names
+    table = _table(title, ["images", *titles, *(["of two-step: fillers"] if with_fillers else [])])
 
     def cells(averages: Mapping[str, Average]) -> Iterator[str]:
         for name in names:
@@ -96,7 +98,8 @@ def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
             )
 
     for group in results.groups:
-        table.add_row(plain(group.data_source), str(group.images), *cells(group.averages))
+        fillers = [f"{100 * group.right_by_filler:.1f}"] if with_fillers else []
+        table.add_row(plain(group.data_source), str(group.images), *cells(group.averages), *fillers)
     for mean in results.harmonic_means:
         table.add_row(f"{plain(mean.dataset)}, harmonic mean", "", *cells(mean.averages), style="bold")
     for over in results.over_data_sets:
@@ -165,6 +168,11 @@ def _notes(results: Results) -> Iterator[str]:
             f"{judge.input_tokens} + {judge.output_tokens} tokens{cost}"
         )
     for group in results.groups:
+        if group.unknown > 0.5:
+            yield (
+                f"{group.data_source}: warning: {100 * group.unknown:.0f} % of the samples name no class of the list; "
+                "a second step that chooses among fillers is right by luck"
+            )
         for reason, count in group.failures.items():
             yield f"{group.data_source}: {count} of {group.images} images failed, {reason}"
         for reason, count in group.sample_failures.items():

@@ -130,6 +130,15 @@ def test_more_samples_than_asked_for_are_dropped_and_said(
     assert {(votes.votes.total, votes.failed) for votes in read_votes_file(out).votes} == {(4, 0)}
 
 
+def test_mostly_unknown_names_end_with_a_warning(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narnia = ["<think>x</think><answer>Narnia</answer>"] * 3
+    with serving(Counting(lambda number: (200, completion([*narnia, ANSWERS[0]]), 0))) as url:
+        assert divek_mine(url, data, tmp_path / "votes.jsonl") == 0
+    assert "warning: more than half of the samples name no class of the list" in capsys.readouterr().out
+
+
 def test_pipes_and_whatever_a_reader_raises_are_unreadable(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
