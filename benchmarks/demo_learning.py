@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import t
 
 from divek_verl.demo.run import SIDES, Plan, check_correlation, prepare_model, results, train
 from divek_verl.errors import SetupError
@@ -30,8 +31,9 @@ ARMS = ("divek", "coin")
 MEASURE = "two_step"
 # The claims, in points of two-step accuracy averaged over the seeds.
 LEAST_GAIN_ON_BASE = 10.0
-# A mean may differ by chance: by two standard errors of the mean over the seeds.
-STANDARD_ERRORS = 2.0
+# A mean over the seeds may differ by chance: by half of its interval by Student's t, with one degree of freedom less
+# than there are seeds.
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,11 @@ def _spread(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _chance(gains: list[float]) -> float:
-    return STANDARD_ERRORS * _spread(gains) / len(gains) ** 0.5
+def chance(gains: list[float]) -> float:
+    """Half the width of the interval of a mean over seeds; 0.0 for one seed, which leaves nothing to chance."""
+    if len(gains) < 2:
+        return 0.0
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(gains) - 1) * _spread(gains) / len(gains) ** 0.5)
 
 
 def table_of(found: list[Outcome]) -> Table:
@@ -131,15 +136,15 @@ def claims(found: list[Outcome]) -> dict[str, bool]:
     gain = {(arm, side): [o.gain for o in _select(found, arm, side)] for arm in ARMS for side in SIDES}
     base, new = gain["divek", "base"], gain["divek", "new"]
     coin = gain["coin", "base"]
+    least = f"DiVE-k gains at least {LEAST_GAIN_ON_BASE:.0f} points on base"
     return {
-        f"DiVE-k gains at least {LEAST_GAIN_ON_BASE:.0f} points on base ({statistics.mean(base):+.1f})": (
-            statistics.mean(base) >= LEAST_GAIN_ON_BASE
+        f"{least} ({statistics.mean(base):+.1f}, chance {chance(base):.1f})": statistics.mean(base)
+        >= LEAST_GAIN_ON_BASE,
+        f"DiVE-k does not lose on new ({statistics.mean(new):+.1f}, chance {chance(new):.1f})": (
+            statistics.mean(new) >= -chance(new)
         ),
-        f"DiVE-k does not lose on new ({statistics.mean(new):+.1f}, chance {_chance(new):.1f})": (
-            statistics.mean(new) >= -_chance(new)
-        ),
-        f"the coin does not gain on base ({statistics.mean(coin):+.1f}, chance {_chance(coin):.1f})": (
-            statistics.mean(coin) <= _chance(coin)
+        f"the coin does not gain on base ({statistics.mean(coin):+.1f}, chance {chance(coin):.1f})": (
+            statistics.mean(coin) <= chance(coin)
         ),
     }
 

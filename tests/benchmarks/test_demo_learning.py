@@ -37,6 +37,14 @@ def test_each_claim_fails_by_its_own_number(
     assert list(benchmark.claims(outcomes(benchmark, base, new, coin)).values()) == held
 
 
+def test_chance_is_students_t_over_the_seeds(benchmark: ModuleType) -> None:
+    # 4.303 for 2 degrees of freedom, 12.706 for 1.
+    assert benchmark.chance([0.0, 1.0, 2.0]) == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    assert benchmark.chance([0.0, 2.0]) == pytest.approx(12.706, abs=1e-3)
+    # Within 2 standard errors this would have counted as a loss.
+    assert list(benchmark.claims(outcomes(benchmark, [12.0] * 3, [-2.0, -1.0, -3.5], [0.0] * 3)).values())[1]
+
+
 def test_one_seed_leaves_nothing_to_chance(benchmark: ModuleType) -> None:
     assert list(benchmark.claims(outcomes(benchmark, [12.0], [-0.1], [0.1])).values()) == [True, False, False]
 

@@ -1,6 +1,8 @@
 """Averages, intervals and paired tests against tables worked out by hand, and what no order may change."""
 
 import random
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -385,6 +387,24 @@ def test_several_seeds_are_one_comparison_whose_interval_holds_the_variance_of_t
     assert alone.high - alone.low == pytest.approx(2 * 2.36 * 0.053 / 8**0.5, abs=0.03)
     assert 2 * 0.09 < found.high - found.low < 2 * 0.16
     assert alone.p_value < found.p_value
+
+
+@pytest.mark.slow
+def test_6000_images_take_less_than_20_seconds_of_processor_time() -> None:
+    random, runs = np.random.default_rng(0), []
+    for _ in range(2):
+        runs.append([each for side in ("base", "new") for each in shifted([0.7] * 100, 0, f"divek/cub/{side}")])
+        runs[-1] = [replace(each, image_id=f"{each.image_id}-{n}") for each in runs[-1] for n in range(2)][:6000]
+        for each in runs[-1]:
+            for name, value in zip(MEASURES, random.random(len(MEASURES)), strict=True):
+                setattr(each, name, float(value < 0.7))
+    names, drawn, started = list(MEASURES), {"seed": 0, "resamples": 2000}, time.process_time()
+    summarize(runs[0], names, **drawn)
+    gains = [("one_step_greedy", "two_step"), ("consistency", "two_step")]
+    differences(runs[:1], runs[:1], gains, **drawn)
+    found = differences(runs[:1], runs[1:], [(name, name) for name in names], **drawn)
+    assert sum(each.images for each in found[:1] + found[len(names) : len(names) + 1]) == 6000
+    assert time.process_time() - started < 20
 
 
 def test_holms_correction_is_over_all_rows_of_one_table() -> None:
