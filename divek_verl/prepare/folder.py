@@ -16,7 +16,7 @@ from divek_verl.files import folder_aside
 
 SHEET_FILE = "inspect.html"
 IMAGES_FOLDER = "images"
-SPLITS = ("train", "val", "val_base", "val_new")
+SPLITS = ("train", "val", "val_base", "val_new", "pretrain")
 _CONTENTS = {*(f"{name}.parquet" for name in SPLITS), CLASSES_FILE, SET_FILE, SHEET_FILE, IMAGES_FOLDER}
 
 

@@ -47,8 +47,17 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
             raise SetupError(f"The name {dataset!r} cannot be a data set's: give --name one without a slash.")
         planned = plan_splits(source, options)
         classes = planned.classes
-        found = f"{dataset}: {len(classes.all)} classes, divided: {source.division}"
-        Console(soft_wrap=True).print(found, highlight=False)
+        lines = [f"{dataset}: {len(classes.all)} classes, divided: {source.division}"]
+        # "pretrain" asks about all classes beside those of the two sides.
+        lists = {split.side: classes.of(split.side).names for split in planned.splits if split.stage != "pretrain"}
+        lines += [f"{side} ({len(names)}): {', '.join(names)}" for side, names in lists.items()]
+        if empty := [name for name in source.classes.all if name not in classes.all]:
+            lines.append(f"left out, no training image: {', '.join(empty)}")
+        if planned.unused:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in planned.unused.items())
+            total = sum(map(len, source.parts.values()))
+            lines.append(f"in no file: {planned.unused.total()} of {total} images ({kinds})")
+        Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
         if "val" in source.parts and options.val_fraction != VAL_FRACTION:
             print(f"--val-fraction has no effect: {dataset} has a validation part of its own")
         facts: dict[str, object] = {
@@ -57,7 +66,7 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
             "seed": options.seed,
             "division": source.division,
         }
-        if options.setting is Setting.FEW_SHOT:
+        if options.setting in (Setting.FEW_SHOT, Setting.PRETRAIN_SHOTS):
             facts["shots"] = options.shots
         if "val" not in source.parts:
             facts["val_fraction"] = options.val_fraction

@@ -62,7 +62,8 @@ class Split:
 
     @property
     def stage(self) -> str:
-        return "train" if self.name == "train" else "val"
+        """ "train", "val", or "pretrain"."""
+        return self.name.partition("_")[0]
 
 
 def build_row(

@@ -1,8 +1,8 @@
 """A data set as a reader finds it: class names, labelled images, and the parts that they are divided into."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,15 +13,16 @@ Part = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a data set in label order, split into base (trained on) and new (held out)."""
+    """The classes of a data set in label order: first base (trained on), then new (held out)."""
 
     all: tuple[str, ...]
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    num_base: int | None = None
 
     @property
     def base(self) -> tuple[str, ...]:
-        """The first half, rounded up: the split of the base-to-novel literature (CoOp and after)."""
-        return self.all[: (len(self.all) + 1) // 2]
+        """The first `num_base`, by default half rounded up: the split of the base-to-novel literature (CoOp)."""
+        return self.all[: (len(self.all) + 1) // 2 if self.num_base is None else self.num_base]
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -32,9 +33,10 @@ class Classes:
         names = {"base": self.base, "new": self.new, "all": self.all}[side]
         return ClassNames(names, aliases={name: self.aliases[name] for name in names if name in self.aliases})
 
-    def only(self, labels: Iterable[int]) -> "Classes":
+    def only(self, labels: Sequence[int]) -> "Classes":
         names = tuple(self.all[label] for label in labels)
-        return Classes(names, {name: self.aliases[name] for name in names if name in self.aliases})
+        num_base = None if self.num_base is None else sum(label < self.num_base for label in labels)
+        return Classes(names, {name: self.aliases[name] for name in names if name in self.aliases}, num_base)
 
     def with_aliases(self, *groups: Sequence[str]) -> "Classes":
         """The classes with more spellings: if one name of a group is a class, the others become its aliases.
@@ -54,7 +56,7 @@ class Classes:
             name: [other for key, other in reversed(unique.get(name, {}).items()) if claims[key] == 1]
             for name in self.all
         }
-        return Classes(self.all, {name: others for name, others in aliases.items() if others})
+        return replace(self, aliases={name: others for name, others in aliases.items() if others})
 
     def to_json(self) -> dict[str, object]:
         aliases = {name: list(spellings) for name, spellings in self.aliases.items()}
@@ -84,6 +86,16 @@ class Source:
     parts: Mapping[Part, Sequence[Item]]
     division: str
     new_part: Part = "val"
+
+    def with_new(self, new: Collection[int]) -> "Source":
+        """The source with the classes of these labels held out: labels change, so that base comes first."""
+        order = sorted(range(len(self.classes.all)), key=lambda label: (label in new, label))
+        labels = {old: label for label, old in enumerate(order)}
+        classes = replace(
+            self.classes, all=tuple(self.classes.all[old] for old in order), num_base=len(order) - len(new)
+        )
+        parts = {part: [Item(item.image, labels[item.label]) for item in items] for part, items in self.parts.items()}
+        return replace(self, classes=classes, parts=parts)
 
 
 def tidy(name: str) -> str:

@@ -1,6 +1,7 @@
 """From a source to the parquet files of a setting: base-to-novel, few-shot, or all classes."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,11 +20,15 @@ T = TypeVar("T")
 
 
 class Setting(str, Enum):
-    """Which classes are trained on: half of them, all with few images, or all."""
+    """Which classes are trained on: half of them, all with few images, or all.
+
+    PRETRAIN_SHOTS is BASE_TO_NOVEL with images of all classes set apart in a file of their own, for a warm start.
+    """
 
     BASE_TO_NOVEL = "base-to-novel"
     FEW_SHOT = "few-shot"
     ALL = "all"
+    PRETRAIN_SHOTS = "pretrain-shots"
 
 
 class EvalSplit(str, Enum):
@@ -37,13 +42,19 @@ class EvalSplit(str, Enum):
 class Plan:
     """How a source becomes a set. Each field is an option of every command."""
 
-    setting: Annotated[Setting, typer.Option(help="Classes to train on: half, all with few images, or all.")] = (
-        Setting.BASE_TO_NOVEL
-    )
+    setting: Annotated[
+        Setting,
+        typer.Option(
+            help="Train on half of the classes, on all with few images, or on all; "
+            "pretrain-shots: on half, with images of all set apart."
+        ),
+    ] = Setting.BASE_TO_NOVEL
     eval_split: Annotated[EvalSplit, typer.Option(help="Validate on the reference's images or on the test part.")] = (
         EvalSplit.REFERENCE
     )
-    shots: Annotated[int, typer.Option(min=1, help="Training images of each class with --setting few-shot.")] = 4
+    shots: Annotated[
+        int, typer.Option(min=1, help="Images of each class that few-shot trains on or pretrain-shots sets apart.")
+    ] = 4
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0
     val_fraction: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Share of training images that validates if there is no val part.")
@@ -53,11 +64,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planned:
-    """The files to write. `held_out`: images of held-out classes that are in none of them."""
+    """The files to write.
+
+    `held_out`: images of held-out classes that are in none of them; `unused`: images in none of them by kind, such as
+    "train images of new classes".
+    """
 
     classes: Classes
     splits: Sequence[Split]
     held_out: Sequence[str]
+    unused: Counter[str]
 
 
 def plan_splits(source: Source, plan: Plan) -> Planned:
@@ -67,11 +83,6 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     if "val" not in parts:
         parts |= divide(parts["train"], {"val": plan.val_fraction}, "train", f"{seed}-val")
     labels = sorted({item.label for item in parts["train"]})
-    if plan.setting is Setting.BASE_TO_NOVEL and 2 <= len(labels) < 4:
-        raise SetupError(
-            f"{source.dataset} has {len(labels)} classes with training images, of which one half would hold a single "
-            "one: use --setting all or few-shot, or add classes."
-        )
     if len(labels) < 2:
         raise SetupError(f"{source.dataset} has {len(labels)} classes with training images: a question needs two.")
     on_test = plan.eval_split is EvalSplit.TEST
@@ -84,12 +95,26 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     base_part, new_part = validating
     classes = source.classes.only(labels)
     base, new = labels[: len(classes.base)], labels[len(classes.base) :]
-    if plan.setting is Setting.BASE_TO_NOVEL:
+    if plan.setting in (Setting.BASE_TO_NOVEL, Setting.PRETRAIN_SHOTS):
+        if min(len(base), len(new)) < 2:
+            raise SetupError(
+                f"{source.dataset} has {len(base)} base and {len(new)} new classes with training images, and a "
+                "question needs two of a side: use --setting all or few-shot, or add classes."
+            )
         held_out = set(new)
+        train = parts["train"]
+        apart = few_shots(train, plan.shots, f"{seed}-pretrain") if plan.setting is Setting.PRETRAIN_SHOTS else []
+        taken = set(apart)
+        rest = [item for item in train if item not in taken]
+        if short := sorted(set(base) - {item.label for item in rest}):
+            raise SetupError(
+                f"{source.classes.all[short[0]]} has no training image beside the {plan.shots} of --shots: lower it."
+            )
         wanted = [
-            ("train", "base", parts["train"], base),
+            ("train", "base", rest, base),
             ("val_base", "base", parts[base_part], base),
             ("val_new", "new", parts[new_part], new),
+            *([("pretrain", "all", apart, labels)] if apart else []),
         ]
     else:
         held_out = set()
@@ -107,7 +132,14 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
         splits.append(Split(name, side, examples))
     shown = {example.image for split in splits for example in split.examples}
     unseen = {item.image for items in parts.values() for item in items if item.label in held_out} - shown
-    return Planned(classes, splits, sorted(unseen))
+    kind = {**dict.fromkeys(base, " of base classes"), **dict.fromkeys(new, " of new classes")} if held_out else {}
+    unused = Counter(
+        f"{part} images{kind.get(item.label, '')}"
+        for part, items in parts.items()
+        for item in items
+        if item.image not in shown
+    )
+    return Planned(classes, splits, sorted(unseen), unused)
 
 
 def divide(items: Sequence[Item], shares: Mapping[Part, float], rest: Part, seed: str) -> dict[Part, list[Item]]:

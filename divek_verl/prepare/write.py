@@ -70,11 +70,17 @@ def write_set(
     """
     classes.of("all")  # refuses two classes of one name, also if they are on different sides
     writer = _SetWriter(folder, dataset, classes, wording, root or folder, skip_bad, embed, is_easy)
+    # Validation first: it decides what may not be in training. What is set apart may be in neither.
+    ordered = sorted(splits, key=lambda split: ("val", "pretrain", "train").index(split.stage))
+    written = {split.name: writer.write(split) for split in ordered if split.stage != "train"}
     hashes = in_threads(lambda image: hash_file(writer.root / image), held_out)
     for image, digest in progress(hashes, "hash held-out classes", len(held_out), unit="image", disable=not held_out):
         writer.hold_out(image, digest)
-    # Validation first: it decides what may not be in training.
-    written = {split.name: writer.write(split) for split in sorted(splits, key=lambda split: split.stage == "train")}
+    written |= {split.name: writer.write(split) for split in ordered if split.stage == "train"}
+    if writer.problems:
+        number = f"{len(writer.problems)} images cannot be used:\n" if len(writer.problems) > 1 else ""
+        found = "\n".join(writer.problems)
+        raise SetupError(f"{number}{found}: fix or remove it, or leave such images out with --on-error skip.")
     files = [written[split.name] for split in splits]
     write_json(folder / CLASSES_FILE, {**classes.to_json(), "wording": asdict(wording)})
     roots = {} if embed or root is None else {"image_roots": {dataset: recorded_root(root, place or folder)}}
@@ -97,6 +103,8 @@ class _SetWriter:
     is_easy: Callable[[str, Example], bool] | None
     # (example, an earlier one with the same content)
     duplicates: list[tuple[Example, Example]] = field(default_factory=list)
+    # What stops the set from being written, a sentence for each image.
+    problems: list[str] = field(default_factory=list)
     _written: dict[bytes, Example] = field(default_factory=dict)
     _held_out: dict[bytes, str] = field(default_factory=dict)
     _held_out_paths: set[str] = field(default_factory=set)
@@ -113,8 +121,11 @@ class _SetWriter:
             raise SetupError(f"{split.name} of {self.dataset} would hold no image: add some, or change the setting.")
         schema, size = (EMBEDDED_SCHEMA, EMBEDDED_ROWS_PER_GROUP) if self.embed else (SCHEMA, ROWS_PER_GROUP)
         write_rows(self.folder / f"{split.name}.parquet", schema, self._rows(split, written), size)
-        if not written.rows:
+        if not written.rows and not self.problems:
             raise SetupError(f"No image of {split.name} of {self.dataset} can be used: fix or replace them.")
+        if split.stage == "pretrain":
+            for digest, example in self._written.items():
+                self.hold_out(example.image, digest)
         return written
 
     def _rows(self, split: Split, written: Written) -> Iterator[Row]:
@@ -153,9 +164,10 @@ class _SetWriter:
             problem, reason = f"has the same content as {twin}, which is held out", "held out"
         if problem is not None:
             sentence = f"{printable(self.root / example.image)} {problem}"
-            if not self.skip_bad:
-                raise SetupError(f"{sentence}: fix or remove it, or leave such images out with --on-error skip.")
-            tqdm.write(f"left out: {sentence}")
+            if self.skip_bad:
+                tqdm.write(f"left out: {sentence}")
+            else:
+                self.problems.append(sentence)
             return reason
         easy = split.stage == "train" and self.is_easy and self.is_easy(f"divek/{self.dataset}/{split.side}", example)
         return "easy" if easy else None

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from prepare.layouts import aircraft, cars, cub, flowers, paint, pets
+from prepare.layouts import aircraft, cars, cub, flowers, grocery, paint, pets
 from prepare.running import classes, contents, counts, images, prepare, rows
 
 from divek_verl.class_lists import image_root
@@ -16,7 +16,7 @@ from divek_verl.commands.prepare import COMMANDS
 from divek_verl.prepare.sets import WORDINGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MAKERS = {"cub": cub, "flowers": flowers, "pets": pets, "cars": cars, "aircraft": aircraft}
+MAKERS = {"cub": cub, "flowers": flowers, "pets": pets, "cars": cars, "aircraft": aircraft, "grocery": grocery}
 
 
 @pytest.mark.parametrize("name", MAKERS)

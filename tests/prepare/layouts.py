@@ -20,6 +20,14 @@ FLOWERS = ("pink primrose", "hard-leaved pocket orchid", "prince of wales feathe
 PETS = ("Abyssinian", "american_bulldog", "basset_hound", "Bengal", "Maine_Coon")
 CATS = ("Abyssinian", "Bengal", "Maine_Coon")
 CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Audi 100 Wagon 1994", "Ram C/V Cargo Van Minivan 2012")
+# (group, products), as the official paths spell them
+GROCERIES = (
+    ("Fruit/Apple", ("Golden-Delicious", "Granny-Smith")),
+    ("Fruit/Avocado", ("Avocado",)),
+    ("Fruit/Melon", ("Cantaloupe", "Honeydew-Melon")),
+    ("Vegetables/Aubergine", ("Aubergine",)),
+    ("Packages/Yoghurt", ("Arla-Natural-Yoghurt", "Yoggi-Vanilla-Yoghurt")),
+)
 VARIANTS = ("707-320", "727-200", "Embraer Legacy 600", "F-16A/B", "Yak-42")
 
 
@@ -121,6 +129,27 @@ def aircraft(folder: Path, per_part: int = 4, names: Sequence[str] = VARIANTS) -
     for part, lines in lists.items():
         _write_lines(folder / f"images_variant_{part}.txt", lines)
     _write_lines(folder / "variants.txt", names)
+    return folder
+
+
+def grocery(folder: Path, trained: int = 10, tested: int = 4) -> Path:
+    """The folder `dataset` of GroceryStoreDataset, whose validation part is small."""
+    classes, number = ["Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic (str)"], 0
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for group, (path, products) in enumerate(GROCERIES):
+        for product in products:
+            label = len(classes) - 1
+            classes.append(f"{product},{label},{path.partition('/')[2]},{group},/iconic/{product}.jpg")
+            where = path if path.endswith(product) else f"{path}/{product}"
+            for part, count in (("train", trained), ("val", 1), ("test", tested)):
+                for index in range(count):
+                    number += 1
+                    image = f"{part}/{where}/{product}_{index + 1:03d}.jpg"
+                    paint(folder / image, number)
+                    lists[part].append(f"{image}, {label}, {group}")
+    for part, lines in lists.items():
+        _write_lines(folder / f"{part}.txt", lines)
+    _write_lines(folder / "classes.csv", classes)
     return folder
 
 

@@ -98,22 +98,23 @@ def test_a_missing_part_is_named() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_one_class_cannot_be_asked_about(count: int) -> None:
     few = Source("birds", Path(), Classes(NAMES[:count]), {"train": source(train=2).parts["train"][: 2 * count]}, "")
-    alone = "one half would hold a single one: use --setting all"
+    alone = "1 new classes with training images, and a question needs two of a side: use --setting all"
     with pytest.raises(SetupError, match="1 classes with training images" if count == 1 else alone):
         plan_splits(few, Plan())
     if count > 1:
         assert sizes(plan_splits(few, Plan(Setting.ALL)))["train"] == count
 
 
-@given(st.integers(2, 12), st.integers(0, 5), st.sampled_from(Setting), st.integers())
+@given(st.integers(3, 12), st.integers(0, 5), st.sampled_from(Setting), st.integers())
 def test_no_image_is_in_two_files_and_no_held_out_class_in_training(
     train: int, test: int, setting: Setting, seed: int
 ) -> None:
-    planned = plan_splits(source(train=train, test=test), Plan(setting, seed=seed))
-    assert planned == plan_splits(source(train=train, test=test), Plan(setting, seed=seed))
+    planned = plan_splits(source(train=train, test=test), Plan(setting, shots=1, seed=seed))
+    assert planned == plan_splits(source(train=train, test=test), Plan(setting, shots=1, seed=seed))
     found = [image for each in images(planned).values() for image in each]
     assert len(found) == len(set(found))
-    if setting is Setting.BASE_TO_NOVEL:
+    assert len(found) + planned.unused.total() == 5 * (train + test)
+    if setting in (Setting.BASE_TO_NOVEL, Setting.PRETRAIN_SHOTS):
         assert {example.truth for example in planned.splits[0].examples} <= set(planned.classes.base)
         shown = {*found, *planned.held_out}
         assert {f"train/{name}{index:02d}" for name in "de" for index in range(train)} <= shown

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from divek_verl.prepare.official import Official
-from divek_verl.prepare.sets import aircraft, cars, cub, flags, flowers, pets
+from divek_verl.prepare.sets import aircraft, cars, cub, flags, flowers, grocery, pets
 from divek_verl.prepare.source import Source
 from divek_verl.prompts import Wording
 
@@ -18,6 +18,7 @@ OFFICIAL_SETS: tuple[tuple[Official, Reader], ...] = (
     (pets.PETS, pets.read),
     (cars.CARS, cars.read),
     (aircraft.AIRCRAFT, aircraft.read),
+    (grocery.GROCERY, grocery.read),
 )
 WORDINGS: dict[str, Wording] = {official.name: official.wording for official, _ in OFFICIAL_SETS}
 WORDINGS["flags"] = flags.WORDING

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from ..layouts import aircraft, cars, cub, flowers, pets
+from ..layouts import aircraft, cars, cub, flowers, grocery, pets
 from ..running import prepare
 
-MAKERS: dict[str, Callable[[Path], Path]] = {make.__name__: make for make in (cub, flowers, pets, cars, aircraft)}
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    make.__name__: make for make in (cub, flowers, pets, cars, aircraft, grocery)
+}
 CARS_META = "devkit/cars_meta.mat"
 
 
@@ -36,6 +38,7 @@ def refusal(name: str, root: Path, out: Path, capsys: pytest.CaptureFixture[str]
             for gone in (CARS_META, "cars_test_annos_withlabels.mat", "cars_test", "cars_train")
         ),
         ("flowers", "cat_to_name.json", "Oxford Flowers"),
+        ("grocery", "classes.csv", "the Grocery Store Dataset from https://github.com/marcusklasson"),
     ],
 )
 def test_what_is_missing_is_named_with_its_download_page(
@@ -68,6 +71,8 @@ def test_what_is_missing_is_named_with_its_download_page(
             "Bengal_1 1 1 1\nBombay_7 1 1 1\n",
             "calls class 1 both 'bengal' and 'bombay'",
         ),
+        ("grocery", "train.txt", "train/x.jpg, 8, 0\n", "train.txt:1 is not an image and a class of classes.csv"),
+        ("grocery", "classes.csv", "Class\nKiwi,1,Kiwi,0\n", "does not number its classes 0, 1, 2"),
         ("aircraft", "images_variant_val.txt", "0034002 F-16A\n", "the variant 'F-16A', which is not in variants.txt"),
     ],
 )
