@@ -21,6 +21,7 @@ from rich.table import Table
 from scipy.stats import binom, norm
 
 from divek_verl.evaluation.statistics import (
+    BootstrapEstimate,
     by_class,
     change,
     interval,
@@ -50,9 +51,6 @@ IMAGES = {
 LEAST, MOST = 0.93, 0.97
 
 
-Part = tuple[np.ndarray, ...]
-
-
 def shares_of(random: np.random.Generator, classes: int, seeds: np.ndarray) -> np.ndarray:
     """The accuracy of each class in each column; a gain never leaves 0 to 1."""
     law = MEAN * (1 - MEAN) / BETWEEN_CLASSES**2 - 1
@@ -63,37 +61,30 @@ def shares_of(random: np.random.Generator, classes: int, seeds: np.ndarray) -> n
     return np.clip(np.stack([before, *moved], axis=1), 0, 1)
 
 
-def evaluation(random: np.random.Generator, truth: np.ndarray, resamples: int) -> tuple[dict, dict, dict]:
-    """One evaluation of all sets: averages with draws and truth, pairs with classes exchanged, and class counts."""
-    parts: dict[tuple[str, str], Part] = {}
-    swaps: dict[tuple[str, str], np.ndarray] = {}
-    units = {}
+def evaluation(random: np.random.Generator, truth: np.ndarray, resamples: int) -> dict[str, BootstrapEstimate]:
+    """One evaluation of all sets: each source, each harmonic mean and the averages; ``most`` holds the truth."""
+    parts: dict[tuple[str, str], BootstrapEstimate] = {}
     for name, (classes, images, spread) in SETS.items():
         seeds = BETWEEN_SEEDS * random.standard_normal(len(AFTER))
         for side, count, total in zip(("base", "new"), classes, images, strict=True):
             sizes = np.exp(spread * random.standard_normal(count))
             images_of = np.maximum(1, np.round(total * sizes / sizes.sum()))
             right = random.binomial(images_of.astype(int)[:, None], shares_of(random, count, seeds)).astype(float)
-            parts[name, side] = (*by_class(right, images_of, random, resamples), truth)
-            swaps[name, side] = swapped(right[:, [BEFORE, EQUAL], None] / images_of.sum(), random, resamples)
-            units[name, side] = count
-    return parts, swaps, units
-
-
-def rows(parts: dict[tuple[str, str], Part], swaps: dict, units: dict) -> list[tuple[str, Part, np.ndarray, int]]:
-    """Every number of the table: each source, each harmonic mean, and the three averages over the sets."""
-    means, over = over_both_sides(parts, lambda f, several: tuple(f(each) for each in zip(*several, strict=True)))
-    moved_means, moved_over = over_both_sides(swaps, lambda f, several: f(several))
-    found = [(f"{name}, {side}", part, swaps[name, side], units[name, side]) for (name, side), part in parts.items()]
-    found += [(f"{name}, harmonic mean", each, moved_means[name], units[name, "new"]) for name, each in means.items()]
-    return found + [(f"five sets, {row}", each, moved_over[row], min(units.values())) for row, each in over.items()]
+            value, draws = by_class(right, images_of, random, resamples)
+            swaps = swapped(right[:, [BEFORE, EQUAL], None] / images_of.sum(), random, resamples)
+            parts[name, side] = BootstrapEstimate(value, truth, draws, draws, count, total, total, swaps)
+    means, over = over_both_sides(parts)
+    found = {f"{name}, {side}": part for (name, side), part in parts.items()}
+    found |= {f"{name}, harmonic mean": mean for name, mean in means.items()}
+    return found | {f"five sets, {row}": each for row, each in over.items()}
 
 
 def count_trial(
     random: np.random.Generator, truth: np.ndarray, resamples: int, hits: dict[str, dict[str, float]]
 ) -> None:
     """Add to ``hits`` whether each interval of one evaluation holds the truth, and whether a test finds what is not."""
-    for label, (value, draws, true), swap, units in rows(*evaluation(random, truth, resamples)):
+    for label, found in evaluation(random, truth, resamples).items():
+        value, draws, true, swap, units = found.value, found.classes, found.most, found.swaps, found.num_classes
         low, high = interval(value, draws, units, 0.0)
         for kind, name in enumerate(("accuracy, micro", "accuracy, macro")):
             hits[label][name] += bool(low[kind, BEFORE] <= true[kind, BEFORE] <= high[kind, BEFORE])

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,11 +180,12 @@ def main(
 
     on_cpu = prepare_machine()
     from divek_verl.commands.options import TwoStepOptions
+    from divek_verl.engines.two_step import GREEDY
     from divek_verl.evaluation.evaluating import Evaluation
 
     console = Console()
     settings = TwoStepOptions(samples=samples, max_new_tokens=max_new_tokens).settings()
-    evaluation = Evaluation(model, tuple(data), settings)
+    evaluation = Evaluation(model, tuple(data), settings, replace(GREEDY, max_new_tokens=max_new_tokens))
     found = asyncio.run(measure(evaluation, EngineOptions(model), rounds, on_cpu, console))
     result = {**summary(found), "samples": samples, "data": [path.name for path in data]}
     console.print(table_of(found))

@@ -32,6 +32,7 @@ from wandb_file import history, tables
 
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import CORRELATION, environment
+from divek_verl.measures import VOTE_MEASURES
 from divek_verl.records import QuestionRecord
 from divek_verl.report.charts import charts
 from divek_verl.report.reading import read_metrics, read_run
@@ -245,10 +246,11 @@ def test_every_validation_image_is_in_the_denominator(sync: Run) -> None:
     last = sync.last_validation
     assert len(last) == 5 + 4
     assert [record.failure for record in last if record.image_id == "val_base-4"] == ["unreadable_image"]
+    assert all(record.greedy_failure is None for record in last)
     for side in ("base", "new"):
         source = f"divek/flags/{side}"
         assert 0.0 <= sync.metrics[STEPS][f"val-core/{source}/acc/mean@1"] <= 1.0
-        for measure in ("one_step", "consistency", "recall", "pass_at_k"):
+        for measure in VOTE_MEASURES:
             own = [getattr(record, measure) for record in last if record.data_source == source]
             assert sync.metrics[STEPS][f"val-aux/{source}/{measure}/mean@1"] == pytest.approx(sum(own) / len(own))
 

@@ -44,12 +44,19 @@ def test_votes_rank_themselves_however_they_are_made() -> None:
     votes = Votes({"a": 1, "b": 3, "c": 0, "d": 3}, {"x": 1, "y": 2})
     assert votes.ranking == ("b", "d", "a")
     assert list(votes.unknown) == ["y", "x"]
+    # A class of the list comes before a name outside it.
+    assert [each.top_answer for each in (votes, Votes({}, votes.unknown), Votes({}, unanswered=3))] == ["b", "y", None]
 
 
 def test_one_step_accuracy_is_a_share_of_all_completions() -> None:
     votes = Votes({"Sooty Tern": 2, "Common Gull": 1}, {"Kiwi": 1}, unanswered=4)
     assert votes.one_step_accuracy("Sooty Tern") == 2 / 8
     assert votes.one_step_accuracy("Brandt's Cormorant") == 0.0
+
+
+def test_without_a_class_list_each_spelling_counts_by_itself() -> None:
+    votes = count_votes([*_answers("Sooty Tern", "sooty tern", "Kiwi", "Kiwi", ""), "nothing"], None)
+    assert votes == Votes({"Kiwi": 2, "Sooty Tern": 1, "sooty tern": 1}, {}, 2)
 
 
 def test_no_completions_are_no_votes() -> None:

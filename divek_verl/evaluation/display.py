@@ -52,7 +52,9 @@ def show(results: Results, console: Console) -> None:
         console.print(_score_table(results, kind))
     console.print(_sample_table(results))
     if results.second_step:
-        console.print(_difference_table("the gain of two steps at equal inference", results.second_step))
+        console.print(
+            _difference_table("the gain of two steps over one answer and over the majority", results.second_step)
+        )
     for line in _notes(results):
         console.print(visible(line), markup=False, highlight=False)
     comparison = results.comparison

@@ -10,9 +10,9 @@ class.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from scipy.stats import binomtest, norm, t
@@ -39,8 +39,8 @@ CHUNK = 256
 # Differences below this are rounding.
 ROUNDING = 1e-12
 
-Part = TypeVar("Part")
 Side = tuple[str, str]
+Row = Literal["base", "new", "harmonic mean"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class BootstrapEstimate:
 
     ``value`` has the shape (micro and macro, measures); ``most`` too, as if all that is unjudged were right.
     ``classes`` and ``images`` are draws with the shape (micro and macro, resamples, measures); the first are stretched
-    around the value. ``num_classes`` and ``num_images`` are those of the smallest part.
+    around the value. ``num_classes`` and ``num_images`` are those of the smallest part, ``total`` is all images.
+    ``swaps``: see ``swapped``.
     """
 
     value: np.ndarray
@@ -58,6 +59,8 @@ class BootstrapEstimate:
     images: np.ndarray
     num_classes: int
     num_images: int
+    total: int
+    swaps: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     def averages(self, measures: Sequence[str]) -> dict[str, Average]:
         """Measure -> its micro and macro average with intervals; ``measures`` names the last axis."""
@@ -74,11 +77,13 @@ class BootstrapEstimate:
         function: Callable[[Sequence[np.ndarray]], np.ndarray], parts: Sequence["BootstrapEstimate"]
     ) -> "BootstrapEstimate":
         """A function of several estimates, applied to each of their draws; the draws are independent of each other."""
-        value, most, classes, images = (
-            function([getattr(part, name) for part in parts]) for name in ("value", "most", "classes", "images")
+        names = ("value", "most", "classes", "images", "swaps")
+        return BootstrapEstimate(
+            **{name: function([getattr(part, name) for part in parts]) for name in names},
+            num_classes=min(part.num_classes for part in parts),
+            num_images=min(part.num_images for part in parts),
+            total=sum(part.total for part in parts),
         )
-        counts = min(part.num_classes for part in parts), min(part.num_images for part in parts)
-        return BootstrapEstimate(value, most, classes, images, *counts)
 
 
 def interval(value: np.ndarray, draws: np.ndarray, units: int, lowest: float) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +103,8 @@ def interval(value: np.ndarray, draws: np.ndarray, units: int, lowest: float) ->
 def stretch(units: int) -> float:
     """How much farther than a percentile bootstrap of ``units`` an interval by Student's t reaches.
 
-    The bootstrap misses the factor sqrt(n / (n - 1)) of the standard error and the tails of t (Hesterberg, "What
-    Teachers Should Know About the Bootstrap", 2015: expanded percentiles): 10 % for 19 classes.
+    The bootstrap misses the factor sqrt(n / (n - 1)) and the tails of t: 10 % for 19 classes (Hesterberg, "What
+    Teachers Should Know About the Bootstrap", 2015).
     """
     freedom = max(1, units - 1)
     return float(math.sqrt(units / freedom) * t.ppf(QUANTILES[1], freedom) / norm.ppf(QUANTILES[1]))
@@ -136,7 +141,7 @@ def bootstrap(
     shares = np.full(size, 1 / size)
     parts = [min(CHUNK, resamples - first) for first in range(0, resamples, CHUNK)]
     images = [by_image(random.multinomial(size, shares, size=part).astype(float)) for part in parts]
-    return BootstrapEstimate(value, most, classes, np.concatenate(images, axis=1), len(images_of), size)
+    return BootstrapEstimate(value, most, classes, np.concatenate(images, axis=1), len(images_of), size, size)
 
 
 def by_class(
@@ -191,16 +196,14 @@ def by_source(records: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationR
     return found
 
 
-Row = Literal["base", "new", "harmonic mean"]
-
-
 def over_both_sides(
-    parts: Mapping[Side, Part], combine: Callable[[Callable[[Sequence[np.ndarray]], np.ndarray], Sequence[Part]], Part]
-) -> tuple[dict[str, Part], dict[Row, Part]]:
+    parts: Mapping[Side, BootstrapEstimate],
+) -> tuple[dict[str, BootstrapEstimate], dict[Row, BootstrapEstimate]]:
     """The harmonic means of the data sets with base and new, and the rows over these data sets if there are several.
 
     As papers report several data sets: their harmonic mean is that of the two means.
     """
+    combine = BootstrapEstimate.combine
     paired = sorted({name for name, _ in parts if {(name, "base"), (name, "new")} <= set(parts)})
     means = {name: combine(harmonic, [parts[name, "base"], parts[name, "new"]]) for name in paired}
     if len(paired) < 2:
@@ -232,7 +235,7 @@ def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, s
         estimate = bootstrap(values, truths, generator(seed, source), resamples, unjudged)
         estimates[prompts.parse_data_source(source)] = estimate
         groups.append(_group(source, own, measures, estimate.averages(measures)))
-    means, over = over_both_sides(estimates, BootstrapEstimate.combine)
+    means, over = over_both_sides(estimates)
     return Summary(
         groups,
         [HarmonicMean(dataset=name, averages=mean.averages(measures)) for name, mean in means.items()],
@@ -301,9 +304,7 @@ def differences(
     shared = set.intersection(*map(set, runs))
     names = [*[[first for first, _ in measures]] * len(before), *[[second for _, second in measures]] * len(after)]
     estimates: dict[Side, BootstrapEstimate] = {}
-    swaps: dict[Side, np.ndarray] = {}
-    images: dict[Side, int] = {}
-    tests: dict[tuple[Side, int], McNemar] = {}
+    tests: dict[tuple[str, int], McNemar] = {}
     sources = by_source(runs[0][key] for key in shared)
     for source, own in sources.items():
         of_runs = [[run[record.key] for record in own] for run in runs]
@@ -311,23 +312,25 @@ def differences(
         marks = [[[(getattr(r, n), r.unjudged.get(n, 0.0)) for n in listed] for r in run] for run, listed in found]
         # From (runs, images, measures, value and unjudged) to (images, runs, measures).
         values, unjudged = np.array(marks, dtype=float).transpose(3, 1, 0, 2)
-        side, truths = prompts.parse_data_source(source), [record.truth for record in own]
-        flat = (len(own), -1)
-        random = generator(seed, source)
-        estimates[side] = bootstrap(values.reshape(flat), truths, random, resamples, unjudged.reshape(flat))
+        truths, flat, random = [record.truth for record in own], (len(own), -1), generator(seed, source)
+        estimate = bootstrap(values.reshape(flat), truths, random, resamples, unjudged.reshape(flat))
         halves = values[:, : len(before)], values[:, len(before) :]
         pair = np.stack([half.mean(axis=1) for half in halves], axis=1)
-        swaps[side] = swapped(np.tensordot(membership(truths).T, pair, 1) / len(own), random, resamples)
-        images[side] = len(own)
+        swaps = swapped(np.tensordot(membership(truths).T, pair, 1) / len(own), random, resamples)
+        estimates[prompts.parse_data_source(source)] = replace(estimate, swaps=swaps)
         for column, (_, second) in enumerate(measures):
             if len(runs) == 2 and second != "one_step" and set(values[..., column].flat) <= {0.0, 1.0}:
-                tests[side, column] = mcnemar(*values[..., column].T)
+                tests[source, column] = mcnemar(*values[..., column].T)
+    means, over = over_both_sides(estimates)
+    rows = dict(zip(sources, estimates.values(), strict=True))
+    rows |= {f"{name}, harmonic mean": each for name, each in means.items()}
+    rows |= {f"{len(means)} data sets, {row}": each for row, each in over.items()}
     differing = []
-    for label, sides, estimate, swap in _rows(list(sources), estimates, swaps):
+    for label, estimate in rows.items():
         shape = (len(runs), len(measures))
         value, most = estimate.value[0].reshape(shape), estimate.most[0].reshape(shape)
         old, new = value[: len(before)], value[len(before) :]
-        moved = np.abs(swap[:, 1] - swap[:, 0])
+        moved = np.abs(estimate.swaps[:, 1] - estimate.swaps[:, 0])
         p_values = (moved >= moved[0] - ROUNDING).mean(axis=0)
         draws = (estimate.classes[0].reshape(-1, *shape), estimate.images[0].reshape(-1, *shape))
         low, high, of_training = change(value, draws[0], len(before), estimate.num_classes)
@@ -341,7 +344,7 @@ def differences(
                     measure=second,
                     baseline=first,
                     data_source=label,
-                    images=sum(images[each] for each in sides),
+                    images=estimate.total,
                     before=old[:, column].mean(),
                     after=new[:, column].mean(),
                     before_spread=old[:, column].std(ddof=1) if len(before) > 1 else 0.0,
@@ -355,31 +358,15 @@ def differences(
                     image_low=image_low[column],
                     image_high=image_high[column],
                     p_value=p_values[column],
-                    mcnemar=tests.get((sides[0], column)) if len(sides) == 1 else None,
+                    mcnemar=tests.get((label, column)),
                 )
             )
     corrected = multipletests([each.p_value for each in differing], method="holm")[1] if differing else []
     return [each.model_copy(update={"p_holm": float(p)}) for each, p in zip(differing, corrected, strict=True)]
 
 
-def _rows(
-    sources: Sequence[str], estimates: Mapping[Side, BootstrapEstimate], swaps: Mapping[Side, np.ndarray]
-) -> Iterator[tuple[str, list[Side], BootstrapEstimate, np.ndarray]]:
-    """Label, sides, estimate and swaps of each row of a table of differences."""
-    for source in sources:
-        side = prompts.parse_data_source(source)
-        yield source, [side], estimates[side], swaps[side]
-    means, over = over_both_sides(estimates, BootstrapEstimate.combine)
-    swapped_means, swapped_over = over_both_sides(swaps, lambda function, parts: function(parts))
-    for name, estimate in means.items():
-        yield f"{name}, harmonic mean", [(name, "base"), (name, "new")], estimate, swapped_means[name]
-    for row, estimate in over.items():
-        sides = [(name, side) for name in means for side in ("base", "new") if row in (side, "harmonic mean")]
-        yield f"{len(means)} data sets, {row}", sides, estimate, swapped_over[row]
-
-
 def change(value: np.ndarray, draws: np.ndarray, before: int, units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ends of the interval of after minus before, and a p-value of the training's variance (0 for single runs).
+    """The ends of the interval of after minus before, and a p-value that holds training's variance (0 for single runs).
 
     Of several seeds it is Student's t: the variance of their mean beyond that of the draws is added, with as few
     degrees of freedom as there are seeds (Welch-Satterthwaite).

@@ -20,7 +20,7 @@ from divek_verl.demo.model import build_model, build_processor, build_tokenizer,
 from divek_verl.engines import open_engine
 from divek_verl.engines.base import Engine, Reply, Request, Sampling
 from divek_verl.engines.options import EngineOptions
-from divek_verl.engines.two_step import TwoStepSettings
+from divek_verl.engines.two_step import GREEDY, TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.evaluating import Evaluation, evaluate
 from divek_verl.evaluation.results import Results
@@ -80,7 +80,8 @@ class Interrupted:
 @pytest.fixture(scope="module")
 def done(home: Path) -> dict[str, Any]:
     """Three evaluations and a prediction with one engine: all at once, one by one, and interrupted."""
-    evaluation = Evaluation(str(home / "model"), data_of(home), SETTINGS, resamples=100)
+    single = replace(GREEDY, max_new_tokens=8)
+    evaluation = Evaluation(str(home / "model"), data_of(home), SETTINGS, single, resamples=100)
     found: dict[str, Any] = {}
 
     async def run() -> None:
@@ -111,12 +112,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
-def test_every_image_counts_and_the_broken_one_is_named(done: dict[str, Any]) -> None:
+def test_every_image_counts_and_the_broken_one_is_named(done: dict[str, Any], home: Path) -> None:
     results: Results = done["results"]
     assert [group.images for group in results.groups] == [8, 7]
     assert [(each.image_id, each.reason) for each in results.failures] == [("base-003", "unreadable_image")]
     assert results.groups[0].failed == pytest.approx(1 / 8)
     assert all(group.output_tokens_per_image > 0 for group in results.groups)
+    lines = [json.loads(line) for line in (home / "at_once" / "questions.jsonl").read_text().splitlines()]
+    assert all(line["greedy_failure"] is None for line in lines)
 
 
 def test_all_at_once_and_one_by_one_give_the_same_bytes(done: dict[str, Any], home: Path) -> None:
