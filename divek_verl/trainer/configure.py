@@ -116,6 +116,13 @@ def _check_trainer(config: DictConfig) -> None:
 
     if not config.trainer.use_v1:
         raise SetupError("divek_verl needs verl's v1 trainer: set trainer.use_v1=true.")
+    # Only the configurations of one_step_off_policy and fully_async_policy have this node, and only the first is
+    # checked; the reward refuses the rows of the second.
+    if "rollout" in config:
+        raise SetupError(
+            "verl.experimental's trainers do not work with DiVE-k's agent loop: start verl.trainer.main_ppo, for "
+            "asynchronous rollouts with trainer.v1.trainer_mode=colocate_async."
+        )
     if config.trainer.v1.trainer_mode not in SAMPLERS:
         raise SetupError(
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: "
@@ -137,6 +144,14 @@ def _check_trainer(config: DictConfig) -> None:
         print("divek_verl: data.sampler.class_path changes nothing, since verl's v1 trainer does not read it")
     if config.actor_rollout_ref.rollout.n == 1:
         print("divek_verl: actor_rollout_ref.rollout.n=1 leaves GRPO nothing to compare: set it to 4 or more")
+    for old in ("custom_reward_function.path", "reward_model.enable"):
+        if OmegaConf.select(config, old):
+            raise SetupError(f"{old} is an old name of reward.{old}, which verl's v1 trainer does not read: remove it.")
+    if config.reward.reward_model.enable and not read_settings(config.divek).allow_custom:
+        raise SetupError(
+            "reward.reward_model.enable=true starts a model that DiVE-k's reward never asks: set it to false, or set "
+            "divek.allow_custom=true for a reward function of your own that asks it."
+        )
     # verl declares this option and never reads it, so the vision tower would be trained.
     if OmegaConf.select(config, "actor_rollout_ref.actor.freeze_vision_tower"):
         raise SetupError(

@@ -142,6 +142,10 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
         (f"{MANAGER_OPTION}=mine.Manager", r"agent_loop_manager_class names mine.Manager.*TwoStageAgentLoopManager"),
         (f"{MANAGER_OPTION}=null", r"agent_loop_manager_class names None in the place of"),
         ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
+        ("+rollout.n_gpus_per_node=1", r"verl.experimental's trainers do not work.*start verl.trainer.main_ppo"),
+        ("reward.reward_model.enable=true", r"starts a model that DiVE-k's reward never asks: set it to false"),
+        ("reward_model.enable=true", r"an old name of reward.reward_model.enable.*remove it"),
+        ("custom_reward_function.path=/mine.py", r"an old name of reward.custom_reward_function.path.*remove it"),
         ("trainer.v1.trainer_mode=eventual", r"trainer_mode=eventual is not supported.*use one of sync"),
         ("trainer.use_v1=false", r"set trainer.use_v1=true"),
         ("data.train_files=/nowhere/train.parquet", r"data.train_files names /nowhere/train.parquet.*does not exist"),
@@ -156,6 +160,14 @@ def test_what_cannot_work_stops_here_in_one_sentence(
     with pytest.raises(SetupError, match=sentence) as error:
         prepare_config(compose(*files, override, name="divek_trainer"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["fully_async", "one_step_off"])
+def test_the_configurations_of_verls_experimental_trainers_have_a_node_that_names_them(name: str) -> None:
+    import verl.experimental
+
+    files = list((Path(verl.experimental.__path__[0]) / f"{name}_policy" / "config").glob("*trainer.yaml"))
+    assert files and all("rollout" in OmegaConf.load(file) for file in files)
 
 
 @pytest.fixture
