@@ -19,9 +19,7 @@ PLACEHOLDER = "<image>"
 _OPEN = (
     "Look at the {thing} in the image and decide its most likely {kind}. "
     "First reason about its shape, colours and other details that you see inside <think> </think>. "
-    "Then give exactly one name, spelled as in the list below, inside <answer> </answer> "
-    "and write nothing after it.\n"
-    "List: {names}"
+    "Then give exactly one name{spelled} inside <answer> </answer> and write nothing after it.{listed}"
 )
 _MULTIPLE_CHOICE = (
     "Look at the {thing} in the image and decide its most likely {kind}. "
@@ -50,8 +48,9 @@ class Wording:
 
 
 def open_question(wording: Wording, names: Sequence[str]) -> str:
-    """The question whose K answers are the votes: which of ``names`` is in the image?"""
-    return _OPEN.format(thing=wording.thing, kind=wording.kind, names=", ".join(names))
+    """The question whose K answers are the votes: which of ``names`` is in the image? Without names, it lists none."""
+    listed = {"spelled": ", spelled as in the list below,", "listed": f"\nList: {', '.join(names)}"} if names else {}
+    return _OPEN.format(thing=wording.thing, kind=wording.kind, **{"spelled": "", "listed": "", **listed})
 
 
 def multiple_choice(wording: Wording, options_text: str) -> str:

@@ -177,6 +177,16 @@ class Settings(BaseModel):
     min_pixels: Count = Field(
         default=3136, description="Minimum number of pixels of an image, in sampling and in rollouts."
     )
+    reshuffle: bool = Field(
+        default=True,
+        description="Order a question's options anew at each visit in training; false keeps one order for an image, as "
+        "the paper's reference does. Validation always keeps one order.",
+    )
+    list_classes: bool = Field(
+        default=True,
+        description="For reward=virft (data.divek.list_classes): whether the open question lists the classes. The "
+        "paper's ViRFT has no list. DiVE-k's question needs it.",
+    )
     seed: int = Field(
         default=0, description="Seed for the order of options and for added options, combined with the image's id."
     )

@@ -31,7 +31,7 @@ before Ray starts, with a sentence that says what to change. verl's own options 
 ## The baseline
 
 `reward=virft` brings no `divek:` node, but these options, with the meaning that they have above:
-`data.divek.max_pixels`, `data.divek.min_pixels`, `data.divek.run_dir`, and under
+`data.divek.max_pixels`, `data.divek.min_pixels`, `data.divek.list_classes`, `data.divek.run_dir`, and under
 `reward.custom_reward_function.reward_kwargs` `format_weight`, `answer_weight` (reward for the right
 class) and `min_think_characters`.
 

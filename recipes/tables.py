@@ -31,7 +31,7 @@ from divek_verl.measures import MEASURES
 
 RESULTS = Path("results")
 SETS = ("cub", "flowers", "pets", "cars", "aircraft")
-METHODS = ("base", "virft", "paper", "online")
+METHODS = ("base", "virft", "virft_list", "paper", "online")
 # table -> (tasks, methods); the method "base" is the model before training.
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # Base-to-novel on each of the five sets.
@@ -215,7 +215,8 @@ def overall(scores: Scores) -> float | None:
 def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
     """The accuracies by model (with its variant), method and measure; SetupError where a folder has no evaluation."""
     tasks = "|".join(reversed(recipe.choices("task")))
-    names = re.compile(rf"({'|'.join(recipe.choices('vlm'))})_(?:{tasks})(_\w+)?_([a-z]+)")
+    methods = "|".join(reversed(("base", *recipe.choices("method"))))
+    names = re.compile(rf"({'|'.join(recipe.choices('vlm'))})_(?:{tasks})(_\w+?)??_({methods})")
     found: dict[tuple[str, str, str], Scores] = {}
     for path in sorted(folder.glob("*/results.json")):
         if not (name := names.fullmatch(path.parent.name)):

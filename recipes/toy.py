@@ -33,7 +33,7 @@ NAMES = {
     "cars": ("2012 Acura RL Sedan", "2012 Acura TL Sedan", "2012 Audi R8 Coupe", "2012 BMW M3 Coupe"),
     "aircraft": ("707-320", "727-200", "737-200", "737-300", "A300B4", "A310"),
 }
-IMAGES = 12
+IMAGES = 48
 STEPS = 2
 TIMEOUT_S = 900  # a run that takes longer hangs
 

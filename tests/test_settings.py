@@ -52,6 +52,8 @@ BAD: dict[str, list[Any]] = {
     "repetition_penalty": [0, -1, INF],
     "max_new_tokens": [0, -5, 1.5, "8"],
     "group_requests": [1, None],
+    "reshuffle": [1, None],
+    "list_classes": [1, None],
     "max_vote_age": [-1, 1.5, "never"],
     "votes_file": ["", 3],
     "allow_votes_mismatch": [1, None],

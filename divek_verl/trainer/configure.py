@@ -49,6 +49,11 @@ def prepare_config(config: DictConfig) -> None:
         return
     check_verl_version()
     settings = read_settings(config.divek)
+    if not settings.list_classes:
+        raise SetupError(
+            "divek.list_classes=false leaves the votes without names of the list: it is for reward=virft "
+            "(data.divek.list_classes)."
+        )
     # Workers build it again; a source or text encoder that is not there is found here.
     build_option_source(settings.option_source, mixed_with=settings.mixed_with, text_encoder=settings.text_encoder)
     _check_parts(config, settings)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from divek_verl import prompts
-from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root
+from divek_verl.class_lists import CLASSES_FILE, classes_of, image_root, wording_of
 from divek_verl.errors import SetupError
 from divek_verl.images import UPRIGHT, UnreadableImage, load_picture, open_picture, picture_entry, upright_size
 from divek_verl.records import FailureReason
@@ -47,6 +47,7 @@ class DiveKDataset(RLHFDataset):
 
     def __init__(self, *args: object, config: DictConfig, **kwargs: object) -> None:
         settings = read_settings(config.divek)
+        self._list_classes = settings.list_classes
         self._bounds = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
         self._val_images, self._val_seed = settings.val_max_images, settings.seed
         self._longest_prompt = 0
@@ -74,10 +75,18 @@ class DiveKDataset(RLHFDataset):
             for number, row in enumerate(part):
                 prompts.check_stored_row(f"Row {number} of {source}", row, self.prompt_key, self.image_key)
             folder = str(Path(os.path.expanduser(source)).resolve().parent)
-            parts.append(part.add_column(ROOT_COLUMN, [folder] * len(part)))
+            part = part.add_column(ROOT_COLUMN, [folder] * len(part))
+            parts.append(part if self._list_classes else part.map(self._without_list))
         rows = self._limit_validation(self._limit(_concatenate(parts)))
         self.dataframe = self.maybe_filter_out_long_prompts(rows)
         print(f"dataset len: {len(self.dataframe)}")
+
+    def _without_list(self, row: Row) -> Row:
+        """The row with the open question that lists no classes (``data.divek.list_classes=false``)."""
+        if prompts.is_divek(row["data_source"]):
+            wording = wording_of(row[ROOT_COLUMN], row["data_source"])
+            row[self.prompt_key] = prompts.user_prompt(prompts.open_question(wording, ()))
+        return row
 
     def _limit(self, rows: datasets.Dataset) -> datasets.Dataset:
         """At most ``max_samples`` rows: the first ones, or random ones with ``data.shuffle``."""

@@ -149,12 +149,12 @@ class QuestionMaker:
     def build(self, votes: Votes, classes: ClassNames, record: QuestionRecord) -> Question | Skip:
         """Training: the truth is an option, and ``divek.option_source`` ranks. Validation: the votes alone.
 
-        Training reshuffles at each visit; validation asks the same question in the same order each time.
+        Training reshuffles at each visit (``divek.reshuffle``); validation asks in the same order each time.
         """
         rules, settings = self.settings.rules, self.settings
         if record.split != "train":
             return rules.build(votes, classes, seed=question_seed(settings.seed, *record.key))
-        seed = question_seed(settings.seed, *record.key, record.step)
+        seed = question_seed(settings.seed, *record.key, record.step if settings.reshuffle else None)
         ranking = self.source.rank(votes, classes, truth=record.truth, num_options=rules.most_options, seed=seed)
         return rules.build(votes, classes, truth=record.truth, seed=seed, ranking=ranking)
 

@@ -4,7 +4,7 @@ from itertools import cycle, islice
 
 SETS = ("cub", "flowers", "pets", "cars", "aircraft")
 TASKS = (*SETS, *(f"{name}_4shot" for name in SETS), "mixed")
-METHODS = ("auto", "online", "paper", "random", "text", "two", "virft")
+METHODS = ("auto", "online", "paper", "random", "text", "two", "virft", "virft_list")
 # (vlm, task, method, variant): every model with every task it is made for, and every variant.
 RECIPES = [
     *((vlm, task, "online", "none") for vlm in ("qwen25vl_7b", "qwen25vl_3b") for task in TASKS),

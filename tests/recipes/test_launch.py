@@ -156,4 +156,4 @@ def test_steps_follow_from_the_batch_or_from_epochs(tmp_path: Path) -> None:
     # Before it is prepared, the images of the reference's split count.
     assert steps("recipe.epochs=1.5") == 600
     write_data(compose_recipe(*where))
-    assert (steps(), steps("recipe.epochs=1.5")) == (400, 3)
+    assert (steps(), steps("recipe.epochs=1.5")) == (400, 12)

@@ -87,7 +87,7 @@ def test_a_recipe_passes_verls_own_checks(composed: Composed, case: tuple[str, .
     check_division(config)
     # GRPO needs no critic. Where there is a second question, skipped images are replaced.
     assert config.algorithm.adv_estimator == "grpo"
-    assert config.trainer.v1.sampler.sync_refill_failed_groups is (case[2] != "virft")
+    assert config.trainer.v1.sampler.sync_refill_failed_groups is not case[2].startswith("virft")
 
 
 # ------------------------------------------------------------------------------------------- options that verl reads
@@ -97,7 +97,7 @@ def set_by_recipes() -> set[str]:
     """verl's options in the bodies of all files; Hydra takes any key of a file, so a misspelt one causes no error."""
     bodies = (OmegaConf.to_container(OmegaConf.load(path)) for path in RECIPES.rglob("*.yaml"))
     found = {name for body in bodies if isinstance(body, dict) for name, _ in flatten(body)}
-    return {name for name in found if not name.startswith(("defaults", "recipe.", "divek."))}
+    return {name for name in found if not name.startswith(("defaults", "recipe.", "divek.", "data.divek."))}
 
 
 def read_by_verl(name: str) -> bool:

@@ -54,6 +54,8 @@ def test_a_table_evaluates_the_model_as_it_comes_and_trains_each_method(tmp_path
         "eval qwen25vl_7b_mixed_base",
         "train qwen25vl_7b_mixed_virft",
         "eval qwen25vl_7b_mixed_virft",
+        "train qwen25vl_7b_mixed_virft_list",
+        "eval qwen25vl_7b_mixed_virft_list",
         "mine mixed",
         "train qwen25vl_7b_mixed_paper",
         "eval qwen25vl_7b_mixed_paper",
@@ -165,7 +167,7 @@ def test_a_plan_for_nothing_is_refused_with_one_sentence() -> None:
     assert done.stderr == "error: 'table9' is no table: use one of table1, table2, table3, ablations.\n"
     with pytest.raises(SetupError, match="table2 has no cub: use some of mixed"):
         plan("table2", task=["cub"])
-    with pytest.raises(SetupError, match="table2 has no two: use some of base, virft, paper, online"):
+    with pytest.raises(SetupError, match="table2 has no two: use some of base, virft, virft_list, paper, online"):
         plan("table2", method=["two"])
 
 
@@ -198,13 +200,15 @@ def test_every_method_is_shown_with_every_measure_and_its_gain_at_equal_inferenc
     write_results(folder, "qwen25vl_7b_pets_paper", [("base", 0.4, 0.6), ("new", 0.4, 0.4)])
     # Another model and a variant have rows of their own, without the paper's numbers.
     write_results(folder, "qwen25vl_3b_cub_4shot_paper", [("base", 0.1, 0.4), ("new", 0.1, 0.2)])
+    write_results(folder, "qwen25vl_7b_cub_lora_virft_list", [("base", 0.1, 0.3), ("new", 0.1, 0.2)])
     write_results(folder, "qwen25vl_7b_cub_lora_paper", [("base", 0.1, 0.3), ("new", 0.1, 0.2)])
     scores = read_results(folder)
     paper = scores["qwen25vl_7b", "paper", "two_step"]
     assert mean_of(paper, "base") == pytest.approx(70.0)
     assert overall(paper) == pytest.approx(2 * 70 * 50 / 120)
     assert mean_of(scores["qwen25vl_3b", "paper", "two_step"], "base") == pytest.approx(40)
-    assert mean_of(scores["qwen25vl_7b_lora", "paper", "two_step"], "base") == pytest.approx(30)
+    for method in ("paper", "virft_list"):
+        assert mean_of(scores["qwen25vl_7b_lora", method, "two_step"], "base") == pytest.approx(30)
     console = Console(record=True, width=180)
     print_results(folder, console)
     text = console.export_text()

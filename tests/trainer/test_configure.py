@@ -125,6 +125,7 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
     [
         ("divek.num_options=1", r"divek.num_options=1 does not work"),
         ("divek.num_samples=0", r"divek.num_samples=0 does not work"),
+        ("divek.list_classes=false", r"it is for reward=virft"),
         ("+divek.votes=3", r"divek.votes is no option of divek_verl: did you mean divek.votes_file.$"),
         (
             "algorithm.adv_estimator=gae",

@@ -541,3 +541,10 @@ def test_a_class_list_that_is_gone_is_named_when_an_answer_has_to_be_graded(fold
 def test_a_text_only_model_is_refused(folder: Path, load: Any) -> None:
     with pytest.raises(SetupError, match="leave every picture out .* set actor_rollout_ref.model.path"):
         load(write(folder, [row(0)]), vision=False)
+
+
+def test_the_papers_virft_asks_without_a_class_list(folder: Path, load: Any) -> None:
+    found = load(write(folder, [row(0)]), divek={"list_classes": False})[0]
+    text = found["raw_prompt"][0]["content"][1]["text"]
+    assert text == prompts.open_question(prompts.Wording(), ())
+    assert "List" not in text and "Chad" not in text and text.endswith("write nothing after it.")

@@ -80,6 +80,7 @@ def test_training_reshuffles_at_each_visit_and_validation_keeps_one_order(prompt
 
     assert order("train", 3) == order("train", 3)
     assert len({tuple(order("train", step)) for step in range(12)}) > 2
+    assert len({tuple(order("train", step, reshuffle=False)) for step in range(12)}) == 1
     assert len({tuple(order("val", step)) for step in range(12)}) == 1
     assert len({tuple(order("val", 0, seed=seed)) for seed in range(12)}) > 2
 
