@@ -207,7 +207,7 @@ def test_the_baseline_composes_with_one_word_and_has_no_second_step(compose: Any
     assert dict(reward.reward_kwargs) == {"open_questions": True, **WEIGHTS}
     assert config.data.custom_cls.name == "DiveKDataset"
     records = {"run_dir": config.trainer.default_local_dir}
-    assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136, **records}
+    assert dict(config.data.divek) == {"max_pixels": 401408, "min_pixels": 3136, "list_classes": True, **records}
     assert "divek" not in config
     assert "agent_loop_manager_class" not in config.actor_rollout_ref.rollout.agent
     assert config.trainer.v1.sampler.custom_sampler.path is None

@@ -21,7 +21,7 @@ def test_both_questions_ask_for_reasoning_and_an_answer_and_hold_no_picture(word
 
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_prompts_are_short(wording: Wording) -> None:
-    for text in (prompts.open_question(wording, []), prompts.multiple_choice(wording, "")):
+    for text in (prompts.open_question(wording, ["x"]), prompts.multiple_choice(wording, "")):
         assert 45 <= len(text.split()) <= 70
 
 
@@ -35,7 +35,7 @@ def test_the_options_are_at_the_end() -> None:
 
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_both_questions_use_the_nouns_of_the_wording(wording: Wording) -> None:
-    for text in (prompts.open_question(wording, []), prompts.multiple_choice(wording, "")):
+    for text in (prompts.open_question(wording, ["x"]), prompts.multiple_choice(wording, "")):
         assert f"the {wording.thing} in the image and decide its most likely {wording.kind}." in text
 
 
