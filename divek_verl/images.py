@@ -10,21 +10,27 @@ import io
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 PictureSource = str | Path | bytes | Image.Image
 
 # Pictures of pixels only: Pillow's readers of other formats start programs (EPS) or draw by instructions (WMF).
-_PIXEL_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA")
+_PIXEL_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "TGA", "HEIF")
 Image.init()
+with suppress(ImportError):  # an optional extra
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 FORMATS = tuple(name for name in _PIXEL_FORMATS if name in Image.OPEN)  # some depend on how Pillow was built
 
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap width and height
 _DATA_URL = "data:image/"
@@ -53,15 +59,17 @@ class PictureLimits:
         max_bytes: size of the encoded picture.
         max_pixels: pixels of the decoded picture, checked before any is decoded (Pillow warns from this number on).
         min_side: pixels of the shorter side.
+        max_ratio: longer side / shorter side; qwen-vl-utils and transformers refuse more than 200.
     """
 
     max_bytes: int = 256 * _MEGABYTE
     max_pixels: int = 89_478_485
     min_side: int = 8
+    max_ratio: int = 200
 
 
 # Of pictures that are only shown.
-THUMBNAIL_LIMITS = PictureLimits(max_pixels=64_000_000, min_side=1)
+THUMBNAIL_LIMITS = PictureLimits(max_pixels=64_000_000, min_side=1, max_ratio=64_000_000)
 
 
 @contextmanager
@@ -85,6 +93,12 @@ def open_picture(source: PictureSource, limits: PictureLimits = PictureLimits())
             yield _within(image, limits, name)
     except UnreadableImage:
         raise
+    except UnidentifiedImageError:
+        with _content(cast(str | Path | bytes, source), limits, name) as file:
+            start = file.read(12)
+        if start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS:
+            raise UnreadableImage(name, "is a HEIC picture: install pillow-heif (divek_verl[heic])") from None
+        raise UnreadableImage(name, "cannot be decoded (cannot identify its format)") from None
     except Image.DecompressionBombError:
         raise UnreadableImage(name, f"has more than {2 * limits.max_pixels} pixels") from None
     # The readers of a damaged picture raise OSError, SyntaxError, ValueError, struct.error and more.
@@ -143,6 +157,8 @@ def _within(image: Image.Image, limits: PictureLimits, name: str) -> Image.Image
         raise UnreadableImage(name, f"is {width}x{height} pixels, the most is {limits.max_pixels}")
     if min(width, height) < limits.min_side:
         raise UnreadableImage(name, f"is {width}x{height} pixels, the least is {limits.min_side} a side")
+    if max(width, height) > limits.max_ratio * min(width, height):
+        raise UnreadableImage(name, f"is {width}x{height} pixels, one side over {limits.max_ratio} times the other")
     return image
 
 

@@ -133,7 +133,7 @@ def problem(source: Any, **limits: int) -> str:
     return error.value.problem
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF"])
 def test_pictures_of_the_usual_formats_are_read(kind: str) -> None:
     assert load_picture(encoded(red_left(), kind)).size == (24, 16)
 
@@ -191,6 +191,7 @@ def test_limits_hold_before_anything_is_decoded(tmp_path: Path) -> None:
     assert problem(encoded(Image.new("RGB", (100, 100))), max_pixels=1000) == "is 100x100 pixels, the most is 1000"
     assert problem(encoded(Image.new("RGB", (100, 4)))) == "is 100x4 pixels, the least is 8 a side"
     assert problem(Image.new("RGB", (4, 100))) == "is 4x100 pixels, the least is 8 a side"
+    assert problem(encoded(Image.new("RGB", (3000, 8)))) == "is 3000x8 pixels, one side over 200 times the other"
     assert problem(bytes(2 * 2**20), max_bytes=2**20) == "has 2.0 MB, the most is 1.0"
     assert problem(b"") == "is empty"
     with (tmp_path / "large.bin").open("wb") as file:

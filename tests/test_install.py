@@ -89,7 +89,7 @@ def test_reward_divek_composes_from_it(venv: Path) -> None:
 
 def test_divek_prepare_works_from_it(venv: Path, tmp_path: Path) -> None:
     """The readers of the data sets are part of the package; data_prep/ is not installed."""
-    for label, name in enumerate("abcd"):
+    for label, name in enumerate(("ash", "birch", "cedar", "date")):
         for index in range(5):
             path = tmp_path / "raw" / name / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

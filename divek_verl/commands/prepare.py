@@ -14,6 +14,7 @@ from divek_verl.prepare.prepare_set import Options, prepare_set
 from divek_verl.prepare.sets import OFFICIAL_SETS, Reader, flags
 from divek_verl.prepare.sets import hf as hf_set
 from divek_verl.prepare.sets import image_folder as image_folder_set
+from divek_verl.prepare.sets.image_folder import Depth
 from divek_verl.prepare.source import Part
 from divek_verl.prompts import Wording
 
@@ -47,10 +48,16 @@ def image_folder(
     thing: Thing = Wording.thing,
     kind: Kind = Wording.kind,
     name: Name = None,
+    depth: Annotated[
+        Depth | None, typer.Option(help="Classes of nested folders: the topmost folders, or those that hold images.")
+    ] = None,
     options: Options,
 ) -> None:
-    """Your own images: each sub-folder is a class; train, val and test folders above them are followed."""
-    prepare_set(lambda _: image_folder_set.read(data_root, name), Wording(thing, kind), options)
+    """Your own images: each sub-folder is a class; train, val and test folders above them are followed.
+
+    Say what the images show and what a class is, since the questions ask for it: --thing bird --kind species.
+    """
+    prepare_set(lambda _: image_folder_set.read(data_root, name, depth), Wording(thing, kind), options)
 
 
 @with_options
@@ -72,7 +79,10 @@ def huggingface(
     test_split: Annotated[str | None, typer.Option(help="Split that --eval-split test validates on.")] = None,
     options: Options,
 ) -> None:
-    """Any image-classification set of the library datasets."""
+    """Any image-classification set of the library datasets.
+
+    Say what the images show and what a class is, since the questions ask for it: --thing bird --kind species.
+    """
     if (path is None) == (data_root is None):
         raise SetupError("Give one set to prepare: a folder, a parquet file, or a name on the hub.")
     found = str(path or data_root)

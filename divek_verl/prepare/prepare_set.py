@@ -14,7 +14,7 @@ from divek_verl.errors import SetupError
 from divek_verl.prepare.folder import IMAGES_FOLDER, new_folder
 from divek_verl.prepare.rows import Example
 from divek_verl.prepare.source import Classes, Source
-from divek_verl.prepare.splits import VAL_FRACTION, Plan, Setting, plan_splits
+from divek_verl.prepare.splits import BASE_TO_NEW, VAL_FRACTION, Plan, Setting, plan_splits
 from divek_verl.prepare.write import write_set
 from divek_verl.prompts import Wording, parse_data_source
 from divek_verl.question import QuestionRules
@@ -35,6 +35,9 @@ class Options(Plan):
     out: Annotated[Path, typer.Option(help="Folder to write, replaced if it holds a prepared set.")]
     embed_images: Annotated[bool, typer.Option("--embed-images", help="Put images, not paths, into the files.")] = False
     votes: Annotated[Path | None, typer.Option(help="Votes of `divek mine`: leave out easy training images.")] = None
+    new_classes: Annotated[
+        Path | None, typer.Option(help="Names of the classes to hold out, one per line; unset: the second half.")
+    ] = None
     on_error: Annotated[OnError, typer.Option(help="Stop at an image that cannot be used, or skip it.")] = OnError.STOP
 
 
@@ -45,6 +48,8 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
         dataset = source.dataset
         if not dataset or "/" in dataset:
             raise SetupError(f"The name {dataset!r} cannot be a data set's: give --name one without a slash.")
+        if options.new_classes is not None:
+            source = source.with_new(_labels(source, options))
         planned = plan_splits(source, options)
         classes = planned.classes
         lines = [f"{dataset}: {len(classes.all)} classes, divided: {source.division}"]
@@ -88,6 +93,25 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
         )
         if options.embed_images and source.root is None:
             shutil.rmtree(folder / IMAGES_FOLDER)
+
+
+def _labels(source: Source, options: Options) -> set[int]:
+    """The labels that --new-classes names."""
+    file = options.new_classes
+    assert file is not None
+    if options.setting not in BASE_TO_NEW:
+        raise SetupError(f"--new-classes holds no class out with --setting {options.setting.value}: leave out either.")
+    try:
+        lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"--new-classes {file} cannot be read ({error}): give a text file of names.") from None
+    names = source.classes.of("all")
+    matches = {line.strip(): names.match(line) for line in lines if line.strip()}
+    if unknown := [line for line, match in matches.items() if match is None]:
+        raise SetupError(
+            f"{file} names {', '.join(unknown)}: no class of {source.dataset}, write names as its list does."
+        )
+    return {names.names.index(match) for match in matches.values() if match is not None}
 
 
 def easy_by_votes(path: Path, dataset: str, classes: Classes) -> Callable[[str, Example], bool]:

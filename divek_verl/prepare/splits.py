@@ -31,6 +31,10 @@ class Setting(str, Enum):
     PRETRAIN_SHOTS = "pretrain-shots"
 
 
+# The settings that hold classes out.
+BASE_TO_NEW = (Setting.BASE_TO_NOVEL, Setting.PRETRAIN_SHOTS)
+
+
 class EvalSplit(str, Enum):
     """Which images validate: those of the method's published results, or the official test images."""
 
@@ -95,7 +99,7 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
     base_part, new_part = validating
     classes = source.classes.only(labels)
     base, new = labels[: len(classes.base)], labels[len(classes.base) :]
-    if plan.setting in (Setting.BASE_TO_NOVEL, Setting.PRETRAIN_SHOTS):
+    if plan.setting in BASE_TO_NEW:
         if min(len(base), len(new)) < 2:
             raise SetupError(
                 f"{source.dataset} has {len(base)} base and {len(new)} new classes with training images, and a "

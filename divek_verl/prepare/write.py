@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from divek_verl.answers import parse_option
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE
 from divek_verl.errors import SetupError
 from divek_verl.prepare.folder import printable, recorded_root, versions, write_json
@@ -69,6 +71,10 @@ def write_set(
     it out. `facts` go into set.json.
     """
     classes.of("all")  # refuses two classes of one name, also if they are on different sides
+    for name in classes.all:
+        if (option := parse_option(f"<answer>{name}</answer>", len(ascii_uppercase))) is not None:
+            letter = ascii_uppercase[option]
+            raise SetupError(f"The class {name!r} would be read as the option {letter} of a question: write it out.")
     writer = _SetWriter(folder, dataset, classes, wording, root or folder, skip_bad, embed, is_easy)
     # Validation first: it decides what may not be in training. What is set apart may be in neither.
     ordered = sorted(splits, key=lambda split: ("val", "pretrain", "train").index(split.stage))

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from prepare.layouts import aircraft, cars, cub, flowers, grocery, paint, pets
+from prepare.layouts import MUSHROOMS, aircraft, cars, cub, flowers, grocery, paint, pets
 from prepare.running import classes, contents, counts, images, prepare, rows
 
+from divek_verl import cli
 from divek_verl.class_lists import image_root
 from divek_verl.commands.prepare import COMMANDS
 from divek_verl.prepare.sets import WORDINGS
@@ -97,7 +98,7 @@ def test_a_truncated_image_stops_and_the_earlier_set_stays(tmp_path: Path, capsy
 @pytest.mark.parametrize("name", ["image_folder", "hf"])
 def test_a_set_of_ones_own_is_asked_about_in_its_own_words(name: str, tmp_path: Path) -> None:
     for number in range(24):
-        paint(tmp_path / "raw" / "abcd"[number % 4] / f"{number}.png", number)
+        paint(tmp_path / "raw" / MUSHROOMS[number % 4] / f"{number}.png", number)
     root = ["--data-root", tmp_path / "raw"]
     told = prepare(name, *root, "--thing", "mushroom", "--kind", "genus", out=tmp_path / "told")
     silent = prepare(name, *root, out=tmp_path / "silent")
@@ -105,6 +106,12 @@ def test_a_set_of_ones_own_is_asked_about_in_its_own_words(name: str, tmp_path: 
     assert classes(silent)["wording"] == {"thing": "main object", "kind": "category"}
     for out, words in ((told, "the mushroom in the image and decide its most likely genus"), (silent, "main object")):
         assert all(words in row["prompt"][0]["content"] for row in rows(out, "train") + rows(out, "val_new"))
+
+
+@pytest.mark.parametrize("name", ["image_folder", "hf"])
+def test_the_help_asks_for_the_words_of_ones_own_set(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["prepare", name, "--help"]) == 0
+    assert "--thing bird --kind species" in " ".join(capsys.readouterr().out.split())
 
 
 # The scripts

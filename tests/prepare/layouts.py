@@ -20,6 +20,7 @@ FLOWERS = ("pink primrose", "hard-leaved pocket orchid", "prince of wales feathe
 PETS = ("Abyssinian", "american_bulldog", "basset_hound", "Bengal", "Maine_Coon")
 CATS = ("Abyssinian", "Bengal", "Maine_Coon")
 CARS = ("AM General Hummer SUV 2000", "Acura RL Sedan 2012", "Audi 100 Wagon 1994", "Ram C/V Cargo Van Minivan 2012")
+MUSHROOMS = ("chanterelle", "death_cap", "fly agaric", "morel")
 # (group, products), as the official paths spell them
 GROCERIES = (
     ("Fruit/Apple", ("Golden-Delicious", "Granny-Smith")),

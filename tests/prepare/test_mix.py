@@ -10,7 +10,7 @@ import pytest
 from divek_verl.class_lists import classes_of, image_root, wording_of
 from divek_verl.prompts import Wording
 
-from .layouts import aircraft, cub, paint
+from .layouts import MUSHROOMS, aircraft, cub, paint
 from .running import counts, prepare, rows, truths
 
 
@@ -76,11 +76,11 @@ def test_images_by_path_and_by_content_can_be_mixed(tmp_path: Path, birds: Path)
 
 def test_a_mixed_set_can_be_mixed_again(tmp_path: Path, birds: Path, planes: Path) -> None:
     for number in range(40):
-        paint(tmp_path / "raw/mine" / "abcd"[number % 4] / f"{number}.png", number)
+        paint(tmp_path / "raw/mine" / MUSHROOMS[number % 4] / f"{number}.png", number)
     mine = prepare("image_folder", "--data-root", tmp_path / "raw/mine", out=tmp_path / "mine")
     out = mix(mix(birds, planes, out=tmp_path / "two"), mine, out=tmp_path / "three")
     assert list(json.loads((out / "classes.json").read_text())["sets"]) == ["cub", "aircraft", "mine"]
-    assert truths(out, "val_new")[-1] == "d"
+    assert truths(out, "val_new")[-1] == "morel"
 
 
 @pytest.mark.parametrize(
