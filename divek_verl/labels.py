@@ -22,6 +22,9 @@ _POSSESSIVE = re.compile(r"(?<=\S)'s(?!\w)")
 # Only short texts are cached: class names recur, long answers do not.
 _LONGEST_CACHED = 200
 _LONGEST_NAME = 1000
+# What models write before the name although they are asked for the name alone: "Species name: X", "The breed is X".
+_KIND = r"species|breed|make and model|make/model|model|variant|class|category|kind|product"
+_PREFIX = re.compile(rf"\s*(?:the\s+)?(?:(?:{_KIND})(?:\s+name)?|name|answer)(?:\s*:|\s+is\b:?)\s*", re.IGNORECASE)
 
 
 def canonical(name: str) -> str:
@@ -106,6 +109,13 @@ class ClassNames:
         """The display name of the class that ``text`` names, by canonical form or alias; None if it names none."""
         # Fast path: most answers spell the class as the list does.
         return self._names[text] if text in self._names else self._class_of.get(canonical(text))
+
+    def match_answer(self, answer: str) -> str | None:
+        """The class that a model's answer names: as ``match``, else without a prefix such as "Species name:"."""
+        name = self.match(answer)
+        if name is None and (prefix := _PREFIX.match(answer)):
+            name = self.match(answer[prefix.end() :])
+        return name
 
     def __len__(self) -> int:
         return len(self.names)

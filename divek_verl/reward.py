@@ -86,7 +86,7 @@ def _grade(data_source: str, completion: str, ground_truth: object, info: Mappin
     if not isinstance(classes, ClassNames):
         classes = classes_of(folder, data_source) if folder else None
     if classes is not None:  # knows aliases, which the canonical form does not
-        return True, _same_class(classes.match(answer) or "", classes.match(truth) or "")
+        return True, _same_class(classes.match_answer(answer) or "", classes.match(truth) or "")
     return True, _same_class(answer, truth)
 
 

@@ -134,7 +134,7 @@ def count_votes(completions: Iterable[str], classes: ClassNames | None) -> Votes
     unanswered = 0
     for completion in completions:
         answer = parse_answer(completion)
-        name = answer if classes is None or not answer else classes.match(answer)
+        name = answer if classes is None or not answer else classes.match_answer(answer)
         if name:
             counts[name] += 1
         elif answer:

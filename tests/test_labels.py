@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from divek_verl.errors import SetupError
 from divek_verl.labels import ClassNames, canonical
+from divek_verl.reward import compute_score
+from divek_verl.votes import count_votes
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,34 @@ def test_match_gives_the_display_name_of_any_spelling() -> None:
 @pytest.mark.parametrize("text", ["desert-rose", "ros", "a rose", "rose bush", "", "."])
 def test_match_is_never_a_substring(text: str) -> None:
     assert ClassNames(["Rose", "Tulip"]).match(text) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Species name: rose",
+        "the species is Rose.",
+        "Species: Rose",
+        "The answer is: rose",
+        "Make and model: ROSE",
+        "rose",
+    ],
+)
+def test_an_answer_may_begin_with_what_it_names(answer: str) -> None:
+    classes = ClassNames(["Rose", "Model: T", "T"])
+    assert classes.match_answer(answer) == "Rose"
+    assert classes.match_answer("Model: T") == "Model: T"  # a class of the list is never shortened
+    votes, truth = count_votes([f"<answer>{answer}</answer>"], classes), {"classes": classes}
+    assert votes.counts == {"Rose": 1}
+    graded = compute_score("divek/a/all", f"<answer>{answer}</answer>", "Rose", truth, open_questions=True)
+    assert graded["acc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["Species name: rose bush", "a photo of a rose", "species rose", "Not species: rose", "the breed isrose"]
+)
+def test_an_answer_is_never_searched_for_a_name(answer: str) -> None:
+    assert ClassNames(["Rose", "Tulip"]).match_answer(answer) is None
 
 
 def test_a_class_list_is_an_ordered_collection() -> None:

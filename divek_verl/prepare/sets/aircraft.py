@@ -1,5 +1,6 @@
 """FGVC-Aircraft: 100 variants of aircraft, with official parts for training, validation and test."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from divek_verl.prepare.official import PARTS, Official, checked_path, read_coop_split
@@ -23,7 +24,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     root = AIRCRAFT.need(folder / "images")
     followed = read_coop_split(AIRCRAFT, folder, root)
     if followed is not None:
-        return followed
+        return _with_makers(followed, folder)
     names = [line for _, line in AIRCRAFT.lines(folder / "variants.txt")]
     labels = {name: label for label, name in enumerate(names)}
     if len(labels) < len(names):
@@ -36,4 +37,20 @@ def read(data_root: Path, seed: int = 0) -> Source:
             if variant not in labels:
                 raise AIRCRAFT.damaged(where, f"names the variant {variant!r}, which is not in variants.txt")
             items.append(Item(checked_path(where, f"{image}.jpg"), labels[variant]))
-    return Source(AIRCRAFT.name, root, Classes(tuple(names)), parts, "the official parts")
+    return _with_makers(Source(AIRCRAFT.name, root, Classes(tuple(names)), parts, "the official parts"), folder)
+
+
+def _with_makers(source: Source, folder: Path) -> Source:
+    """`Boeing 707-320` names `707-320` too; the makers come from `images_manufacturer_{train,val,test}.txt`."""
+    makers: dict[str, str] = {}
+    for part in PARTS:
+        if (path := folder / f"images_manufacturer_{part}.txt").exists():
+            makers |= dict(line.split(" ", 1) for _, line in AIRCRAFT.lines(path) if " " in line)
+    spellings = {
+        (source.classes.all[item.label], f"{maker} {source.classes.all[item.label]}")
+        for items in source.parts.values()
+        for item in items
+        if (full := makers.get(Path(item.image).stem)) is not None
+        for maker in (full, full.removesuffix(" Corporation"))
+    }
+    return replace(source, classes=source.classes.with_aliases(*sorted(spellings)))

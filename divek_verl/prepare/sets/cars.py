@@ -1,5 +1,6 @@
 """Stanford Cars: 196 makes, models and years, with an official division into training and test."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     folder = CARS.find(data_root)
     followed = read_coop_split(CARS, folder, folder, display=year_first)
     if followed is not None:
-        return followed
+        return replace(followed, classes=_with_year_last(followed.classes))
     devkit = folder / "devkit"
     meta = CARS.mat(devkit / "cars_meta.mat")
     if "class_names" not in meta:
@@ -37,13 +38,19 @@ def read(data_root: Path, seed: int = 0) -> Source:
         "test": _items(test, "cars_test", len(classes.all)),
     }
     CARS.need(folder / "cars_test")
-    return Source(CARS.name, folder, classes, parts, "the official training and test images")
+    return Source(CARS.name, folder, _with_year_last(classes), parts, "the official training and test images")
 
 
 def year_first(name: str) -> str:
     """`AM General Hummer SUV 2000` as `2000 AM General Hummer SUV`; a name without a year at its end stays."""
     *words, last = name.split()
     return " ".join([last, *words]) if len(last) == 4 and last.isdigit() and words else " ".join(name.split())
+
+
+def _with_year_last(classes: Classes) -> Classes:
+    """`AM General Hummer SUV 2000`, as the devkit writes it, names `2000 AM General Hummer SUV` too."""
+    names = [name.partition(" ") for name in classes.all if name[:4].isdigit()]
+    return classes.with_aliases(*((f"{year} {name}", f"{name} {year}") for year, _, name in names))
 
 
 def _items(path: Path, folder: str, num_classes: int) -> list[Item]:

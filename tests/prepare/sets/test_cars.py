@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from divek_verl.prepare.sets.cars import year_first
+from divek_verl.prepare.sets.cars import read, year_first
 
 from ..layouts import CARS, cars, zhou
 from ..running import classes, counts, images, prepare, truths
@@ -29,7 +29,8 @@ def test_both_folders_of_images_are_used(tmp_path: Path) -> None:
     cars(tmp_path / "stanford_cars", trained=10, tested=4)
     reference = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
     lists = {"base": NAMES[:2], "new": NAMES[2:], "all": NAMES}
-    assert classes(reference) == {**lists, "aliases": {}, "wording": {"thing": "car", "kind": "make and model"}}
+    aliases = {year_first(name): [name] for name in CARS}
+    assert classes(reference) == {**lists, "aliases": aliases, "wording": {"thing": "car", "kind": "make and model"}}
     assert counts(reference) == {"train": 16, "val_base": 4, "val_new": 4}
     assert all(image.startswith("cars_train/") for image in images(reference, "val_new"))
     tested = prepare("cars", "--data-root", tmp_path, "--eval-split", "test", out=tmp_path / "out")
@@ -54,3 +55,10 @@ def test_a_split_of_coop_names_images_from_the_sets_folder(tmp_path: Path) -> No
     out = prepare("cars", "--data-root", tmp_path, out=tmp_path / "out")
     assert counts(out) == {"train": 14, "val_base": 6, "val_new": 6}
     assert classes(out)["all"] == NAMES
+
+
+@pytest.mark.parametrize("name", CARS)
+def test_the_year_may_come_last(tmp_path: Path, name: str) -> None:
+    classes = read(cars(tmp_path)).classes.of("all")
+    assert classes.match(name) == year_first(name)
+    assert classes.match(name.rpartition(" ")[0]) is None
