@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
-# Checks a recipe and starts verl: launch.sh [vlm=...] [task=...] [method=...] [variant=...] [--toy] [OVERRIDES...]
+# Checks a recipe and starts verl: [vlm=...] [task=...] [method=...] [variant=...] [OVERRIDES...] [--toy|--dry-run|--help]
 #
+# --toy runs two steps on this machine's CPU with a small untrained model; --dry-run checks, and prints the command.
 # From the environment: NNODES, N_GPUS_PER_NODE, MODEL_PATH, DATA_DIR, CKPT_DIR (each only where it differs from the
-# recipe's own value) and PYTHON. --toy runs two steps on this machine's CPU with a small untrained model.
+# recipe's own value) and PYTHON.
 set -euo pipefail
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 
-toy=
-given=()
+toy="" dry="" given=()
 for each in "$@"; do
-    if [[ "$each" == --toy ]]; then toy=yes; else given+=("$each"); fi
+    case "$each" in
+        --toy) toy=yes ;;
+        --dry-run) dry=yes ;;
+        -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
+        --*) echo "error: $each is no option: use --toy, --dry-run or --help" >&2; exit 2 ;;
+        *) given+=("$each") ;;
+    esac
 done
+"$python" -c "import divek_verl, hydra" > /dev/null 2>&1 ||
+    { echo "error: $python has no divek_verl: set PYTHON to the Python in which you installed it" >&2; exit 2; }
 if [[ -n "$toy" ]]; then
     exec "$python" "$recipes/toy.py" ${given[@]+"${given[@]}"}
 fi
@@ -20,5 +28,7 @@ set -x
 # What the environment and the prepared data set, one override a line. A failed check ends the script here.
 found=$("$python" "$recipes/recipe.py" check ${given[@]+"${given[@]}"})
 mapfile -t settings <<< "$found"
-exec "$python" -m verl.trainer.main_ppo --config-dir "$recipes" --config-name recipe \
-    "${settings[@]}" ${given[@]+"${given[@]}"}
+command=("$python" -m verl.trainer.main_ppo --config-dir "$recipes" --config-name recipe
+    "${settings[@]}" ${given[@]+"${given[@]}"})
+[[ -z "$dry" ]] || { printf '%q ' "${command[@]}"; exit; }
+exec "${command[@]}"

@@ -130,6 +130,24 @@ def test_the_script_starts_verl_with_what_the_environment_says(ready: dict[str, 
     assert (config.data.train_batch_size, config.trainer.total_training_steps) == (48, 50)
 
 
+def test_a_dry_run_checks_and_prints_the_command(ready: dict[str, str]) -> None:
+    done = start(CUB, "--dry-run", "trainer.save_freq=7", **ready)
+    assert done.returncode == 0, done.stderr
+    python, *arguments = shlex.split(done.stdout)
+    assert python == ready["PYTHON"] and arguments[:2] == ["-m", "verl.trainer.main_ppo"]
+    assert "trainer.total_training_steps=50" in arguments and arguments[-1] == "trainer.save_freq=7"
+
+
+def test_the_script_explains_itself_and_names_the_python_that_it_needs(tmp_path: Path) -> None:
+    shown = start(CUB, "--help").stdout
+    assert "--dry-run" in shown and "CKPT_DIR" in shown and "set -euo" not in shown
+    assert "--wrong is no option" in start(CUB, "--wrong").stderr
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/bash\nexit 1\n")
+    broken.chmod(0o755)
+    assert f"{broken} has no divek_verl: set PYTHON" in start(CUB, PYTHON=str(broken)).stderr
+
+
 def test_an_override_of_the_steps_comes_after_the_count(ready: dict[str, str]) -> None:
     given = start(CUB, "trainer.total_training_steps=9", **ready).stdout.splitlines()
     assert [each for each in given if "total_training_steps" in each][-1] == "trainer.total_training_steps=9"
