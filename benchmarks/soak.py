@@ -33,11 +33,12 @@ VICTIMS = {
     "engine": "VLLM::EngineCore",
     "recorder": "ray::RunRecorder",
 }
+BATCH = 4
 SAVE_EVERY, VALIDATE_EVERY, VALIDATION_IMAGES = 5, 50, 16
 SECONDS_TO_END, SECONDS_OF_A_STEP = 150.0, 600.0
 OVERRIDES = (
-    "data.train_batch_size=4",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    f"data.train_batch_size={BATCH}",
+    f"actor_rollout_ref.actor.ppo_mini_batch_size={BATCH}",
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
     "actor_rollout_ref.rollout.n=4",
@@ -105,16 +106,17 @@ def problems(plan: Plan, done: list[dict[str, Any]]) -> list[str]:
     found += [f"{len(hung)} runs did not end by themselves: {hung}"] if hung else []
     left = sum(each["processes_left"] for each in done)
     found += [f"{left} processes were left"] if left else []
-    steps = set(read_metrics(plan.run_dir)) - {0}
-    if steps != set(range(1, plan.steps + 1)):
-        found.append(f"steps are missing: {sorted(set(range(1, plan.steps + 1)) - steps)}")
+    # verl logs a step after its checkpoint and its weight sync: one that ended there is not trained again.
+    unlogged = set(range(1, plan.steps + 1)) - set(read_metrics(plan.run_dir))
+    if len(unlogged) > sum(each["status"] is None for each in done):
+        found.append(f"steps are missing: {sorted(unlogged)}")
     run = read_run(plan.run_dir)
     visits = Counter((record.step, record.image_id) for record in run.training if record.reason is None)
-    groups = Counter(step for step, _ in visits)
     twice = [key for key, count in visits.items() if count > 1]
     found += [f"visits count twice: {twice[:5]}"] if twice else []
-    wrong = {step: count for step, count in groups.items() if count < 3}
-    found += [f"steps with too few groups: {wrong}"] if wrong else []
+    # A group that was asked ahead is recorded in the step that asked for it.
+    if len(visits) < BATCH * plan.steps:
+        found.append(f"{len(visits)} groups are recorded for {plan.steps} steps of {BATCH}")
     for source, by_step in run.validation.items():
         for step in range(VALIDATE_EVERY, plan.steps + 1, VALIDATE_EVERY):
             count = len(by_step.get(step, {}))
