@@ -157,9 +157,10 @@ def test_the_resumed_run_continues_after_the_checkpoint(run: Run) -> None:
     assert max(run.metrics) == STEPS
 
 
-def test_what_the_resume_made_void_is_left_out_of_the_report(run: Run) -> None:
-    kept = read_run(run.folder)
-    assert kept.repeated >= 1 and kept.repeated == len(run.training) - len(kept.training)
+def test_what_the_resume_made_void_is_left_out_of_the_report(sync: Run) -> None:
+    """An asynchronous run samples the next batch early: whether the kill makes that void depends on the moment."""
+    kept = read_run(sync.folder)
+    assert kept.repeated >= 1 and kept.repeated == len(sync.training) - len(kept.training)
     visits = Counter((record.step, record.image_id) for record in kept.training)
     assert set(visits.values()) == {1}
     assert {step for step, _ in visits} == set(range(1, STEPS + 1))

@@ -71,15 +71,19 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
             return watch(process, mark, folder, log)
 
 
+def hang(engine: psutil.Process) -> bool:
+    """Stop the engine for long enough that questions time out; verl waits for it without limit to take new weights."""
+    engine.suspend()
+    time.sleep(2 * TIMEOUT)
+    engine.resume()
+    return True
+
+
 def watch(process: subprocess.Popen[bytes], mark: str, folder: Path, log: Path) -> Outcome:
     wait_until(lambda: last_step(folder) >= 2, process, log, "two steps were done")
     nodes = {role: [each.ppid() for each in named(mark, f"ray::{role}")] for role in ROLES}
     engine = named(mark, "VLLM::EngineCore")[0]
-    engine.suspend()
-    try:
-        wait_until(lambda: len(timed_out(read_records(folder))) >= 2, process, log, "two images had timed out")
-    finally:
-        engine.resume()
+    wait_until(lambda: hang(engine) and len(timed_out(read_records(folder))) >= 2, process, log, "two images timed out")
     hung = last_step(folder)
     wait_until(lambda: last_step(folder) >= hung + 2, process, log, "it had gone on")
     steps_after_the_hang = last_step(folder) - hung

@@ -20,13 +20,15 @@ VOTES = st.builds(
 def test_what_the_votes_of_one_image_say() -> None:
     votes = Votes({"Ant": 10, "Bee": 5, "Cat": 1}, {"Yak": 2}, unanswered=2)
     question = Question(("Cat", "Ant", "Bee"), answer=None, truth_injected=False)
-    assert measure_votes(votes, "Ant", question) == {
+    assert measure_votes(votes, "Ant", question, greedy="Ant") == {
+        "one_step_greedy": 1.0,
         "one_step": 0.5,
         "consistency": 1.0,
         "recall": 1.0,
         "pass_at_k": 1.0,
     }
-    assert measure_votes(votes, "Bee", question) == {
+    assert measure_votes(votes, "Bee", question, greedy="Ant") == {
+        "one_step_greedy": 0.0,
         "one_step": 0.25,
         "consistency": 0.0,
         "recall": 1.0,
@@ -55,7 +57,7 @@ def test_a_truth_that_filled_the_list_up_by_luck_is_not_recalled() -> None:
 
 def test_an_easy_image_is_recalled() -> None:
     votes = Votes({"Ant": 20})
-    assert measure_votes(votes, "Ant", Skip("easy")) == dict.fromkeys(NO_MEASURES, 1.0)
+    assert measure_votes(votes, "Ant", Skip("easy"), greedy="Ant") == dict.fromkeys(NO_MEASURES, 1.0)
 
 
 def test_no_answer_at_all_measures_nothing() -> None:
