@@ -7,12 +7,14 @@ import importlib
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from divek_verl import __version__
+from divek_verl.console import terminal
 from divek_verl.errors import SetupError
 
 # name -> (module:function or module:typer app, what it does)
@@ -28,18 +30,61 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("divek_verl.commands.predict:predict_command", "Name the class of your own pictures, in two steps."),
     "report": ("divek_verl.commands.report:main", "Write the HTML report of a run, or of several to compare."),
 }
+EXAMPLES = {
+    "mine": (
+        "divek mine --model Qwen/Qwen2.5-VL-7B-Instruct --data data/cub/train.parquet --out votes.jsonl",
+        "divek mine --model my-model --base-url http://localhost:8000/v1 --data data/cub --out votes.jsonl",
+    ),
+    "eval": (
+        "divek eval --model checkpoints/my_run --data data/cub --out runs/after",
+        "divek eval --model checkpoints/my_run --data data/cub --out runs/after --compare runs/before",
+    ),
+    "predict": (
+        "divek predict bird.jpg --model checkpoints/my_run --data data/cub",
+        "divek predict photographs/ --model checkpoints/my_run --classes birds.txt --thing bird --kind species --json",
+    ),
+}
 WRONG_INPUT = 2
+HELP = {"help_option_names": ["-h", "--help"]}
 
 
 def load_command(name: str) -> typer.Typer:
-    """The typer app behind an entry of ``COMMANDS``; a plain function becomes one."""
+    """The typer app behind an entry of ``COMMANDS``; a plain function becomes one, its examples the end of its help."""
     module, _, attribute = COMMANDS[name][0].partition(":")
     target = getattr(importlib.import_module(module), attribute)
     if isinstance(target, typer.Typer):
         return target
-    app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-    app.command(name)(target)
+    app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False, context_settings=HELP)
+    examples = "\n\n".join(f"[dim]Example:[/] {line}" for line in EXAMPLES.get(name, ()))
+    app.command(name, epilog=examples)(target)
     return app
+
+
+class Commands(typer.core.TyperGroup):
+    """The sub-commands, which shell completion asks for too."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        return list(COMMANDS)
+
+    def format_help(self, ctx: object, formatter: object) -> None:
+        show_help(terminal())
+
+    def get_command(self, ctx: object, cmd_name: str) -> Any:
+        return typer.main.get_command(load_command(cmd_name)) if cmd_name in COMMANDS else None
+
+
+app = typer.Typer(cls=Commands, pretty_exceptions_show_locals=False, context_settings=HELP)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def divek(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False) -> None:
+    """Two-step answers of vision-language models, for classes that look alike."""
 
 
 def show_help(console: Console) -> None:
@@ -49,24 +94,24 @@ def show_help(console: Console) -> None:
     for name, (_, text) in COMMANDS.items():
         table.add_row(name, text)
     console.print(table)
+    console.print("\nCompletion in your shell: divek --install-completion", markup=False)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Exit status of ``divek *arguments``; wrong input ends with one sentence and status 2."""
     name, *rest = arguments or ["--help"]
-    if name in ("--help", "-h"):
-        show_help(Console())
-        return 0
-    if name == "--version":
-        print(__version__)
-        return 0
-    if name not in COMMANDS:
+    if name not in COMMANDS and not name.startswith("-"):
         print(f"error: {name!r} is no command of divek: use one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return WRONG_INPUT
     try:
-        load_command(name)(args=rest, prog_name=f"divek {name}")
+        typer.main.get_command(app)(args=[name, *rest], prog_name="divek")
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename} cannot be used ({error.strerror}): give another path.", file=sys.stderr)
         return WRONG_INPUT
     except SystemExit as ended:  # how click reports its own status
         return int(ended.code or 0)

@@ -205,7 +205,7 @@ class TwoStepClassifier:
         from divek_verl.engines.checkpoints import model_folder
         from divek_verl.engines.options import EngineOptions
 
-        return cls.from_options(EngineOptions(model=model_folder(str(model))), classes, **options)
+        return cls.from_options(EngineOptions(model=model_folder(str(model)), verbose=True), classes, **options)
 
     @classmethod
     def from_server(

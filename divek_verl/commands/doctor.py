@@ -19,10 +19,11 @@ from typing import Annotated
 import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from rich.console import Console
 
 from divek_verl.compat import installed_version
+from divek_verl.console import terminal
 from divek_verl.cpu import is_chosen
+from divek_verl.cpu.machine import has_accelerator, has_cpu_engine
 
 PACKAGE = "divek_verl"
 # A line each; the other packages share one.
@@ -119,12 +120,20 @@ def check_plugin() -> Line:
     return passed("plugin", found, done, "pip install divek_verl, or set VERL_USE_EXTERNAL_MODULES=divek_verl.plugin")
 
 
+def is_cpu_only() -> bool:
+    """Whether only the CPU platform can run here: vLLM's CPU build, and no accelerator."""
+    return has_cpu_engine() and not has_accelerator()
+
+
 def check_platform() -> Line:
     """Whether there is a GPU, or the user asked for the CPU platform."""
     import torch
 
     if is_chosen():
         return Line(State.GREEN, "platform", f"CPU (VERL_PLATFORM=cpu), {os.cpu_count()} cores")
+    if is_cpu_only():
+        found = f"vLLM's CPU build and torch {torch.__version__}, but verl is not told to use the CPU"
+        return Line(State.RED, "platform", found, "export VERL_PLATFORM=cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(count)}))
     found = f"{count} GPUs: {names}" if count else f"torch {torch.__version__} sees no GPU"
@@ -142,12 +151,13 @@ def check_flash_attention() -> Line:
     return passed("flash-attn", version or "missing", usable, fix, otherwise=State.YELLOW)
 
 
-def check_disk(extra: str) -> Iterator[Line]:
-    """Free space for checkpoints here, and for Ray's shared memory."""
-    here, shared = Path.cwd(), Path("/dev/shm")
-    free, wanted = shutil.disk_usage(here).free / GIB, DISK_GIB[extra]
+def check_disk(extra: str, folder: Path) -> Iterator[Line]:
+    """Free space for checkpoints in a folder, which need not be there yet, and for Ray's shared memory."""
+    folder, shared = folder.expanduser().absolute(), Path("/dev/shm")
+    found = next(above for above in (folder, *folder.parents) if above.is_dir())
+    free, wanted = shutil.disk_usage(found).free / GIB, DISK_GIB[extra]
     fix = "free space, or set trainer.default_local_dir to a folder on a larger disk"
-    yield passed("disk", f"{free:.0f} GiB free in {here} (wanted: {wanted})", free >= wanted, fix)
+    yield passed("disk", f"{free:.0f} GiB free in {folder} (wanted: {wanted})", free >= wanted, fix)
     if shared.is_dir():
         free, wanted = shutil.disk_usage(shared).free / GIB, SHARED_MEMORY_GIB[extra]
         fix = "docker run --shm-size, or remount /dev/shm"
@@ -205,11 +215,11 @@ def check_generation(model: str) -> Line:
         return failed("generation", error, fix)
 
 
-def examine(model: str | None, ray: bool = True) -> Iterator[Line]:
-    """The lines of all checks, cheap ones first; a check that breaks is a red line of its own."""
-    extra = "cpu" if is_chosen() else "gpu"
-    checks: list[Callable[[], Line | Iterator[Line]]] = [check_python, lambda: check_versions(extra), check_plugin]
-    checks += [check_platform, check_flash_attention, lambda: check_disk(extra)]
+def examine(model: str | None, ray: bool = True, folder: Path = Path()) -> Iterator[Line]:
+    """The lines of all checks, those that decide on others first; a check that breaks is a red line of its own."""
+    extra = "cpu" if is_chosen() or is_cpu_only() else "gpu"
+    checks: list[Callable[[], Line | Iterator[Line]]] = [check_python, check_platform, lambda: check_versions(extra)]
+    checks += [check_plugin, check_flash_attention, lambda: check_disk(extra, folder)]
     if ray:
         checks.append(check_ray)
     if model is not None:
@@ -225,12 +235,15 @@ def examine(model: str | None, ray: bool = True) -> Iterator[Line]:
 def main(
     model: Annotated[str | None, typer.Option(help="Also let this model generate for about ten seconds.")] = None,
     ray: Annotated[bool, typer.Option(help="Start Ray, or join RAY_ADDRESS.")] = True,
+    folder: Annotated[Path, typer.Option(help="Folder for checkpoints, whose disk is checked.")] = Path(),
 ) -> None:
     """Check versions, plugin, platform, disk, Ray and, with --model, generation; status 1 if a line is red."""
-    console = Console()
-    red = False
-    for line in examine(model, ray):
-        red |= line.state is State.RED
+    console = terminal()
+    lines = list(examine(model, ray, folder))
+    red = [line.subject for line in lines if line.state is State.RED]
+    verdict = f"not ready: {', '.join(red)}" if red else "ready"
+    console.print(f"{verdict} ({len(lines) - len(red)} of {len(lines)} lines without a failure)", highlight=False)
+    for line in lines:
         console.print(line.state.value, end=" ")
         # Not wrapped, so that a fix can be copied.
         console.print(f"{line.subject}: {line.found}", markup=False, highlight=False, soft_wrap=True)

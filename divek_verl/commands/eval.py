@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
 
-from divek_verl.commands.options import AnsweringModel, JudgeOptions, TwoStepOptions
+from divek_verl.commands.options import JudgeOptions, TwoStepOptions
+from divek_verl.console import terminal
 from divek_verl.engines.client import address
-from divek_verl.engines.options import Backend, with_options
+from divek_verl.engines.options import Backend, EngineOptions, with_options
+from divek_verl.engines.rows import files_of
 from divek_verl.errors import SetupError
 
 if TYPE_CHECKING:
     from divek_verl.evaluation.evaluating import CallCounts
 
 STOPPED = 130
+OUTPUT = "Output"
 # The bound of Qwen2.5-VL's own processor.
 MOST_PIXELS = 12_845_056
 
@@ -33,10 +35,13 @@ def _show_schema(wanted: bool) -> None:
 
 
 def evaluate_model(
-    model: AnsweringModel,
+    model: EngineOptions,
     asked: TwoStepOptions,
     judging: JudgeOptions,
-    data: Annotated[list[Path] | None, typer.Option(help="Parquet file of a prepared set; repeatable.")] = None,
+    data: Annotated[
+        list[Path], typer.Option(help="Parquet file of a prepared set, or its folder: val*.parquet; repeatable.")
+    ],
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first N rows of each file.")] = None,
     mode: Annotated[
         str, typer.Option(help="one-step: the open question; two-step: both; both: also what the second adds.")
     ] = "both",
@@ -47,35 +52,54 @@ def evaluate_model(
             "answers as options, and a judge for every answer (docs/reproduce-the-paper.md)."
         ),
     ] = "strict",
-    out: Annotated[Path, typer.Option(help="Folder of results, continued if it has some.")] = Path("runs/eval"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of results, continued if it has some.", rich_help_panel=OUTPUT)
+    ] = Path("runs/eval"),
     compare: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of an earlier evaluation of the same images; repeat it for several seeds of a run."),
+        typer.Option(
+            help="Folder of an earlier evaluation of the same images; repeat it for several seeds of a run.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     other_seed: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of the evaluation of another seed of this run, to join it in --compare; repeatable."),
+        typer.Option(
+            help="Folder of the evaluation of another seed of this run, to join it in --compare; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples for each interval.")] = 2000,
-    retry_failures: Annotated[bool, typer.Option(help="Ask failed images of an earlier call again.")] = False,
-    fresh: Annotated[bool, typer.Option(help="Remove the earlier evaluation in the folder.")] = False,
+    resamples: Annotated[
+        int, typer.Option(help="Bootstrap resamples for each interval.", rich_help_panel=OUTPUT)
+    ] = 2000,
+    retry_failures: Annotated[
+        bool, typer.Option(help="Ask failed images of an earlier call again.", rich_help_panel=OUTPUT)
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Remove the earlier evaluation in the folder.", rich_help_panel=OUTPUT)
+    ] = False,
     schema: Annotated[
-        bool, typer.Option("--schema", callback=_show_schema, is_eager=True, help="Print the schema of results.json.")
+        bool,
+        typer.Option(
+            "--schema",
+            callback=_show_schema,
+            is_eager=True,
+            help="Print the schema of results.json.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
 ) -> None:
     """Ask both questions about every picture of prepared data, and write results.json, results.html, questions.jsonl.
 
     The same command continues an evaluation that was stopped.
     """
-    if not data:
-        raise SetupError("There is nothing to evaluate: give --data the parquet file of a prepared set.")
     if other_seed and not compare:
         raise SetupError("--other-seed is one side of a comparison: name the other side with --compare.")
     if mode not in ("one-step", "two-step", "both"):
         raise SetupError(f"--mode {mode!r} is not one of one-step, two-step, both.")
     if protocol not in ("strict", "paper"):
         raise SetupError(f"--protocol {protocol!r} is not one of strict, paper.")
-    console = Console()
+    console = terminal()
     judge = judging.settings(model.base_url)
     is_folder = Path(model.model).expanduser().is_dir()
     if model.base_url and judge is not None and judging.judge_base_url is None and is_folder:
@@ -83,9 +107,6 @@ def evaluate_model(
         console.print(f"{address(model.base_url)} is asked as the judge; {model.model} is loaded here", markup=False)
         model = replace(model, base_url=None, backend=Backend.VLLM)
 
-    from divek_verl.cpu.machine import prepare_machine
-
-    prepare_machine()
     from divek_verl.engines import open_engine
     from divek_verl.engines.checkpoints import generation_sampling, model_folder
     from divek_verl.engines.two_step import GREEDY
@@ -102,10 +123,12 @@ def evaluate_model(
             raise SetupError("--protocol paper reads the model's generation_config.json: give --model its folder.")
         single = generation_sampling(model.model, max_new_tokens=asked.max_new_tokens, seed=asked.seed)
         two_step = replace(two_step, choice_sampling=single)
+    files = files_of(data, "val*.parquet")
     evaluation = Evaluation(
         model=model.model,
         base_url=model.base_url,
-        data=tuple(data),
+        data=tuple(files),
+        limit=limit,
         two_step=two_step,
         single_sampling=single,
         protocol=next(known for known in get_args(Protocol) if known == protocol),

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from divek_verl.console import terminal
 from divek_verl.errors import SetupError
 from divek_verl.files import parse_json
 from divek_verl.images import PictureLimits, UnreadableImage, open_picture, thumbnail, to_data_url, upright_size
@@ -57,7 +57,7 @@ def main(
         raise SetupError(f"{folder} holds no parquet file of a prepared set: give the folder that --out named.")
     counter = None if tokenizer is None else PromptCounter(tokenizer, max_pixels)
     summaries = [summarise(folder, name, counter) for name in files]
-    console = Console(soft_wrap=True)
+    console = terminal()
     table = Table("file", "rows", "classes", "rows a class", "width", "height", "unreadable")
     for each in summaries:
         counts = (each.classes.total(), len(each.classes))

@@ -4,17 +4,17 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from divek_verl.cpu.machine import prepare_machine
 from divek_verl.engines import open_engine
 from divek_verl.engines.base import Engine, Reply, Request, for_each
+from divek_verl.engines.checkpoints import model_folder
 from divek_verl.engines.options import EngineOptions, SamplingOptions, with_options
-from divek_verl.engines.rows import Key, PreparedRows, read_rows
+from divek_verl.engines.rows import Key, PreparedRows, files_of, read_rows
 from divek_verl.errors import SetupError
 from divek_verl.files import write_lines
 from divek_verl.labels import ClassNames
@@ -115,15 +115,19 @@ def describe(summary: Summary, votes: Sequence[MinedVotes]) -> list[str]:
 
 @with_options
 def main(
-    data: Annotated[list[Path], typer.Option(help="Parquet file of prepared data; repeatable.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Parquet file of a prepared set, or its folder: train.parquet; repeatable.")
+    ],
     out: Annotated[Path, typer.Option(help="Votes file; a run that was stopped continues it.")],
     engine: EngineOptions,
     sampling: SamplingOptions,
-    limit: Annotated[int | None, typer.Option(min=1, help="Mine only the first N rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Mine only the first N rows of each file.")] = None,
 ) -> None:
     """Sample K answers to the open question about each image and keep the votes, for divek.votes_file."""
-    prepare_machine()
-    rows = read_rows(data, min_pixels=sampling.min_pixels, max_pixels=sampling.max_pixels, limit=limit)
+    # All input before the engine's packages, which take many seconds to import.
+    files = files_of(data, "train.parquet")
+    rows = read_rows(files, min_pixels=sampling.min_pixels, max_pixels=sampling.max_pixels, limit=limit)
+    loaded = engine if engine.base_url else replace(engine, model=model_folder(engine.model))
     sampled = {**sampling.as_training().sampling(sampling.max_new_tokens), "seed": sampling.seed}
     log = VotesLog(out, origin_of(model_name(engine.model), sampled, sorted(rows.classes.items())))
     done = sum(key in log.done for key in rows.keys)
@@ -132,7 +136,7 @@ def main(
         if done == len(rows):
             return Summary(before=done)
         shown = {"desc": "mining", "bar_format": BAR, "unit": " images", "smoothing": 0.05}
-        async with open_engine(engine) as opened:
+        async with open_engine(loaded) as opened:
             with progress(total=len(rows), initial=done, **shown) as bar:
                 return await mine(rows, opened, log, sampling, engine.max_images_in_flight, bar.update)
 

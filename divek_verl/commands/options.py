@@ -1,27 +1,17 @@
-"""Options of ``divek eval`` and ``divek predict``: the model, the two steps and the judge."""
+"""Options of ``divek eval`` and ``divek predict``: the two steps and the judge."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from divek_verl.engines.base import Sampling
-from divek_verl.engines.options import Backend, EngineOptions, SamplingOptions, from_settings
+from divek_verl.engines.options import SamplingOptions, from_settings
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.judge import JudgeSettings
 from divek_verl.settings import DEFAULTS
-
-
-@dataclass(frozen=True)
-class AnsweringModel(EngineOptions):
-    """``EngineOptions`` for which ``--base-url`` alone means that a server answers."""
-
-    def __post_init__(self) -> None:
-        if self.base_url:
-            object.__setattr__(self, "backend", Backend.OPENAI)
-        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,7 @@ class TwoStepOptions(SamplingOptions):
 class JudgeOptions:
     """Who decides whether an answer outside the class list means the true class."""
 
+    PANEL: ClassVar = "Judge"
     judge: Annotated[
         str,
         typer.Option(help="classes: such an answer is wrong; openai: ask a model behind an OpenAI-compatible server."),

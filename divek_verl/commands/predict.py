@@ -1,10 +1,10 @@
 """``divek predict``: the two-step answer for a person's own pictures, on the terminal or as JSON lines."""
 
+import asyncio
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -15,25 +15,34 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.class_lists import load_classes, load_wording
-from divek_verl.commands.options import AnsweringModel, TwoStepOptions
-from divek_verl.engines.options import with_options
+from divek_verl.commands.options import TwoStepOptions
+from divek_verl.console import terminal
+from divek_verl.engines import open_engine
+from divek_verl.engines.checkpoints import model_folder
+from divek_verl.engines.options import EngineOptions, with_options
+from divek_verl.engines.watchdog import redirected
 from divek_verl.errors import SetupError
 from divek_verl.files import parse_json
-from divek_verl.images import PictureLimits
+from divek_verl.images import PictureLimits, UnreadableImage, load_picture
 from divek_verl.labels import ClassNames
-from divek_verl.predict import Prediction, TwoStepClassifier
+from divek_verl.predict import AsyncTwoStepClassifier, ClassifierOptions, Prediction
+from divek_verl.prepare.sets.image_folder import find_images
 from divek_verl.prompts import Wording
+from divek_verl.records import FailureReason
 from divek_verl.templates import plain
 
 FAILED = 1
+STOPPED = 130
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Picture files.")],
-    model: AnsweringModel,
+    images: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
+    model: EngineOptions,
     asked: TwoStepOptions,
     classes: Annotated[Path | None, typer.Option(help="File of class names: one per line, or a JSON list.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of a prepared set; its class list is used.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared set, its folder or a parquet file in it; its class list is used.")
+    ] = None,
     side: Annotated[str, typer.Option(help="The class list of --data: base, new or all.")] = "all",
     dataset: Annotated[str | None, typer.Option(help="The data set within a mixed --data.")] = None,
     thing: Annotated[
@@ -42,6 +51,7 @@ def predict(
     kind: Annotated[
         str | None, typer.Option(help="What a class is, such as 'species'; by default what --data says.")
     ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Name only the first N pictures.")] = None,
     max_bytes: Annotated[int, typer.Option(help="Maximum size of a picture file in bytes.")] = PictureLimits.max_bytes,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per picture, and nothing else.")] = False,
 ) -> None:
@@ -54,31 +64,45 @@ def predict(
     if classes is not None:
         names, wording = ClassNames(read_class_file(classes)), Wording()
     else:
-        folder = str(Path(data or "").expanduser())
+        found = (data or Path()).expanduser()
+        folder = str(found.parent if found.is_file() else found)
         names, wording = load_classes(folder, side, dataset), load_wording(folder, dataset)
     if not model.base_url:
-        from divek_verl.engines.checkpoints import model_folder
-
         model = replace(model, model=model_folder(model.model))
-    with (
-        _stdout_on_stderr(as_json),
-        TwoStepClassifier.from_options(
-            model,
-            names,
-            wording=Wording(thing or wording.thing, kind or wording.kind),
-            settings=asked.settings(),
-            limits=PictureLimits(max_bytes),
-            min_pixels=asked.min_pixels,
-            max_pixels=asked.max_pixels,
-        ) as classifier,
-    ):
-        predictions = classifier.classify_all(images)
+    if len(names) < 2:
+        raise SetupError("A question needs two classes: add classes to the list.")
+    limits = PictureLimits(max_bytes)
+    options: ClassifierOptions = {
+        "wording": Wording(thing or wording.thing, kind or wording.kind),
+        "settings": asked.settings(),
+        "limits": limits,
+        "min_pixels": asked.min_pixels,
+        "max_pixels": asked.max_pixels,
+    }
+    pictures = [picture for given in images for picture in pictures_of(given)][:limit]
+    failed = {picture: unreadable(picture, limits) for picture in pictures}
+    usable = [picture for picture in pictures if failed[picture] is None]
+
+    async def classify() -> list[Prediction]:
+        async with open_engine(model) as engine:
+            return await AsyncTwoStepClassifier(engine, names, **options).classify_all(usable)
+
+    # What libraries and the engine's processes print goes to stderr, so that stdout holds JSON lines only.
+    with redirected(2, 1) if as_json else nullcontext():
+        try:
+            answers = iter(asyncio.run(classify()) if usable else ())
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            raise typer.Exit(STOPPED) from None
+    predictions = [failed[picture] or next(answers) for picture in pictures]
     for prediction in predictions:
         if as_json:
             # Escaped, so that a model's text can neither break the line nor control the terminal.
             print(json.dumps(prediction.to_json()))
         else:
-            show(prediction, Console())
+            show(prediction, terminal())
+    if not usable:
+        raise SetupError(f"None of {len(pictures)} pictures can be read: give picture files, or folders of them.")
     if any(prediction.answer is None for prediction in predictions):
         raise typer.Exit(FAILED)
 
@@ -86,21 +110,27 @@ def predict(
 predict_command = with_options(predict)
 
 
-@contextmanager
-def _stdout_on_stderr(wanted: bool) -> Iterator[None]:
-    """Send to stderr what libraries and the engine's processes print, so that stdout holds JSON lines only."""
-    if not wanted:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
+def pictures_of(given: Path) -> list[str]:
+    """The picture itself, or the pictures below a folder, by name; a line counts the files that are none."""
+    given = given.expanduser()
+    if not given.is_dir():
+        return [str(given)]
+    ignored: Counter[str] = Counter()
+    pictures = sorted(str(given / path) for path in find_images(given, "", ignored))
+    if not pictures:
+        raise SetupError(f"{given} holds no picture: give picture files, or folders of them.")
+    if ignored:
+        print(f"{given}: {ignored.total()} files are no pictures by their suffix, left out", file=sys.stderr)
+    return pictures
+
+
+def unreadable(picture: str, limits: PictureLimits) -> Prediction | None:
+    """Why there will be no answer; None for a picture that can be read."""
     try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        load_picture(picture, limits)
+    except UnreadableImage as error:
+        return Prediction(picture, failure=str(FailureReason.UNREADABLE_IMAGE), detail=str(error))
+    return None
 
 
 def read_class_file(path: Path) -> list[str]:
@@ -126,7 +156,7 @@ def read_class_file(path: Path) -> list[str]:
 
 def show(prediction: Prediction, console: Console) -> None:
     """Print a prediction; nothing in it is read as markup or control code."""
-    console.rule(plain(prediction.source))
+    console.print(f"[bold]{plain(prediction.source)}[/]")
     if prediction.failure is not None:
         detail = f": {plain(prediction.detail)}" if prediction.detail else ""
         console.print(f"no answer, {plain(prediction.failure)}{detail}")

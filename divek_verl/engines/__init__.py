@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 async def open_engine(options: "EngineOptions") -> "AsyncIterator[Engine]":
     """The engine that the options ask for, closed at the end; a SetupError if it cannot be started or reached."""
     engine: Engine
-    if options.backend.value == "openai":
+    if options.base_url:
         from divek_verl.engines.openai_engine import OpenAIEngine
 
         engine = await OpenAIEngine.start(options)

@@ -1,6 +1,7 @@
 """A model folder from a verl checkpoint: verl's own merger merges its FSDP shards once, into a folder beside them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from divek_verl.engines.base import Sampling
 from divek_verl.errors import SetupError
 from divek_verl.files import folder_aside, parse_json
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 MERGED = "actor_merged"
 MERGED_FROM = "merged_from.json"
 # verl's names
@@ -18,16 +20,21 @@ LATEST = "latest_checkpointed_iteration.txt"
 
 
 def model_folder(model: str) -> str:
-    """A folder in Hugging Face's format for ``model``; a name that is no folder is returned as it is.
+    """A folder in Hugging Face's format for ``model``; a name on the hub is returned as it is.
 
     Accepted are such a folder itself, an ``actor`` folder of FSDP shards, the ``global_step_N`` above it, and the run
     folder above that, which stands for its latest checkpoint. Merging unpickles the shards: use only your own.
 
     Raises:
-        SetupError: the folder holds no model, or verl's merger fails.
+        SetupError: there is no such folder, it holds no model, or verl's merger fails.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
+        if HUB_NAME.fullmatch(model) is None or folder.parent.is_dir():
+            raise SetupError(
+                f"There is no folder {model}: give the folder of a model or of a run, or a name on the hub, such as "
+                "Qwen/Qwen2.5-VL-7B-Instruct."
+            )
         return model
     if (folder / "config.json").is_file():
         return str(folder)

@@ -4,6 +4,7 @@ A command takes each group as one argument, ``engine: EngineOptions``; ``with_op
 of the command.
 """
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -22,6 +23,9 @@ from divek_verl.settings import DEFAULTS, Settings, allowed, read_settings
 
 # name in Settings -> name of the command's option, where they differ
 _RENAMED = {"num_samples": "samples", "num_options": "options"}
+
+
+SERVER = "Server (an engine that runs elsewhere)"
 
 
 class Backend(str, Enum):
@@ -35,13 +39,17 @@ class Backend(str, Enum):
 class EngineOptions:
     """Which model answers, and where it runs; a SetupError if a number or an option does not fit."""
 
-    model: Annotated[str, typer.Option(help="Folder of the model, or its name on the server (--backend openai).")]
-    backend: Annotated[Backend, typer.Option(help="vllm: load the model here; openai: ask a server.")] = Backend.VLLM
+    PANEL: ClassVar = "Engine"
+    model: Annotated[str, typer.Option(help="Folder of the model, or its name on the server (--base-url).")]
+    backend: Annotated[
+        Backend | None, typer.Option(help="vllm: load the model here; openai: ask a server; unset: as --base-url says.")
+    ] = None
     base_url: Annotated[
-        str | None, typer.Option(help="Address of the server, such as http://localhost:8000/v1 (openai).")
+        str | None,
+        typer.Option(help="Address of the server, such as http://localhost:8000/v1.", rich_help_panel=SERVER),
     ] = dataclasses.field(default=None, repr=False)
     api_key_variable: Annotated[
-        str, typer.Option(help="Environment variable that holds the server's key (openai).")
+        str, typer.Option(help="Environment variable that holds the server's key.", rich_help_panel=SERVER)
     ] = "OPENAI_API_KEY"
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share each layer (vllm).")] = 1
     data_parallel: Annotated[
@@ -61,9 +69,12 @@ class EngineOptions:
     gpu_memory_utilization: Annotated[float, typer.Option(help="Share of the GPU's memory to use (vllm).")] = 0.9
     max_images_in_flight: Annotated[int, typer.Option(help="Maximum images at one time; bounds memory.")] = 256
     timeout: Annotated[float, typer.Option(help="Seconds for one image, with its wait in the engine.")] = 3600.0
-    retries: Annotated[int, typer.Option(help="How often a failed request is sent again (openai).")] = 5
+    retries: Annotated[int, typer.Option(help="How often a failed request is sent again.", rich_help_panel=SERVER)] = 5
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show vLLM's messages; unset: they go to a file.")] = False
 
     def __post_init__(self) -> None:
+        if self.backend is None:
+            object.__setattr__(self, "backend", Backend.OPENAI if self.base_url else Backend.VLLM)
         for name in ("tensor_parallel", "data_parallel", "max_images_in_flight", "timeout"):
             self._check(name, getattr(self, name) > 0, "above 0")
         self._check("retries", self.retries >= 0, "0 or more")
@@ -72,7 +83,7 @@ class EngineOptions:
         if self.backend is Backend.OPENAI and not self.base_url:
             raise SetupError("--backend openai needs the address of the server: give --base-url.")
         if self.backend is Backend.VLLM and self.base_url:
-            raise SetupError("--base-url is the address of a server: use it with --backend openai.")
+            raise SetupError("--base-url names a server, --backend vllm loads the model here: give one of them.")
 
     def _check(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
@@ -88,6 +99,7 @@ def from_settings(name: str) -> OptionInfo:
 class SamplingOptions:
     """How the K answers of an image are sampled; defaults and ranges are those of training (divek_verl/settings.py)."""
 
+    PANEL: ClassVar = "Sampling"
     samples: Annotated[int, from_settings("num_samples")] = DEFAULTS.num_samples
     temperature: Annotated[float, from_settings("temperature")] = DEFAULTS.temperature
     top_p: Annotated[float, from_settings("top_p")] = DEFAULTS.top_p
@@ -132,6 +144,13 @@ def _flag(name: str) -> str:
     return f"--{_RENAMED.get(name, name).replace('_', '-')}"
 
 
+def _in_panel(annotation: Any, panel: str | None) -> Any:
+    """The annotation of an option, listed in ``panel`` of the help unless it names its own."""
+    option = copy.copy(annotation.__metadata__[0])
+    option.rich_help_panel = option.rich_help_panel or panel
+    return Annotated[annotation.__origin__, option]
+
+
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` for typer: an argument that is a dataclass becomes one option for each of its fields."""
     hints = get_type_hints(command, include_extras=True)
@@ -144,9 +163,13 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         annotations = get_type_hints(hints[name], include_extras=True)
         for field in dataclasses.fields(hints[name]):
             default = parameter.empty if field.default is dataclasses.MISSING else field.default
-            parameters.append(parameter.replace(name=field.name, default=default, annotation=annotations[field.name]))
-    # Keyword-only, so that options without a default may follow others with one.
+            # What is required stands in the first panel.
+            panel = None if default is parameter.empty else getattr(hints[name], "PANEL", None)
+            annotation = _in_panel(annotations[field.name], panel)
+            parameters.append(parameter.replace(name=field.name, default=default, annotation=annotation))
+    # Keyword-only, so that options without a default may follow others with one; help lists what is required first.
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    parameters.sort(key=lambda parameter: parameter.default is not parameter.empty)
 
     @functools.wraps(command)
     def with_fields(**values: object) -> None:

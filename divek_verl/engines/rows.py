@@ -116,15 +116,35 @@ class PreparedRows:
         return found
 
 
+def files_of(given: Sequence[Path], pattern: str) -> list[Path]:
+    """The files of ``--data``; the folder of a prepared set stands for its files that match ``pattern``.
+
+    Raises:
+        SetupError: a file is missing, or is no regular file.
+    """
+    files: list[Path] = []
+    for path in given:
+        found = sorted(path.glob(pattern)) if path.is_dir() else [path]
+        if not found:
+            raise SetupError(f"{path} holds no {pattern}: give --data the folder or a parquet file of a prepared set.")
+        files += found
+    for path in files:
+        if not path.exists():
+            raise SetupError(f"{path} does not exist: give --data the parquet file of a prepared set.")
+        if not path.is_file():  # a pipe would be waited for
+            raise SetupError(f"{path} is no regular file: give --data the parquet file of a prepared set.")
+    return files
+
+
 def read_rows(
     paths: Sequence[Path], *, min_pixels: int, max_pixels: int, limit: int | None = None, open_vocabulary: bool = False
 ) -> PreparedRows:
     """The rows of parquet files of prepared sets. A picture that cannot be read is found when it is asked about.
 
     Args:
-        paths: parquet files of prepared sets.
+        paths: parquet files of prepared sets; a folder stands for its ``*.parquet``.
         min_pixels, max_pixels: bounds of each picture.
-        limit: read only the first rows.
+        limit: read only the first rows of each file.
         open_vocabulary: accept a truth that is not in the class list; a judge then decides on answers.
 
     Raises:
@@ -136,14 +156,15 @@ def read_rows(
     found = PreparedRows(min_pixels, max_pixels)
     # The rows of a set share a few prompts, which can be long.
     prompts: dict[str, Messages] = {}
-    for path in paths:
+    for path in files_of(paths, "*.parquet"):
         folder = str(path.expanduser().resolve().parent)
+        most = None if limit is None else len(found) + limit
         for group, index, number, row in _rows_of(path, found):
             source = row["data_source"]
             if not check_stored_row(f"Row {number} of {path}", row):
                 found.others += 1
                 continue
-            if limit is not None and len(found) >= limit:
+            if len(found) == most:
                 break
             prompt = prompts.setdefault(json.dumps(row["prompt"]), row["prompt"])
             images = row["images"]
@@ -202,10 +223,6 @@ def with_pictures(prompt: Messages, pictures: Sequence[Mapping[str, object]]) ->
 
 def _rows_of(path: Path, found: PreparedRows) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
     """Each row with its row group, its index in the group and its index in the file."""
-    if path.is_dir():
-        raise SetupError(f"{path} is a folder: give --data its parquet files, such as {path / 'val_base.parquet'}.")
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise SetupError(f"{path} is no regular file: give --data the parquet file of a prepared set.")
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
@@ -219,8 +236,6 @@ def _rows_of(path: Path, found: PreparedRows) -> Iterator[tuple[int, int, int, d
             for index, row in enumerate(file.read_row_group(group, columns=wanted).to_pylist()):
                 yield group, index, number, row
                 number += 1
-    except FileNotFoundError:
-        raise SetupError(f"{path} does not exist: give --data the parquet file of a prepared set.") from None
     except (OSError, pa.ArrowException) as error:
         raise SetupError(f"{path} cannot be read as parquet ({error}): prepare the data again.") from None
 

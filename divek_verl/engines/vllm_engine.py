@@ -1,10 +1,11 @@
 """A model loaded in this process by vLLM: one request for each image, whose samples share one prefill."""
 
 import asyncio
-import os
 import subprocess
-from collections.abc import Mapping
-from pathlib import Path
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from divek_verl.compat import register_vllm_hooks
@@ -13,7 +14,7 @@ from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlo
 from divek_verl.engines.client import said
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import PromptBuilder
-from divek_verl.engines.watchdog import running_children, start_watchdog
+from divek_verl.engines.watchdog import redirected, running_children, start_watchdog, starting
 from divek_verl.errors import SetupError
 from divek_verl.records import FailureReason
 
@@ -38,9 +39,15 @@ class VllmEngine:
     """
 
     def __init__(
-        self, llm: "AsyncLLM", prompts: PromptBuilder, options: EngineOptions, watchdog: subprocess.Popen[bytes]
+        self,
+        llm: "AsyncLLM",
+        prompts: PromptBuilder,
+        options: EngineOptions,
+        watchdog: subprocess.Popen[bytes],
+        messages: str,
     ) -> None:
         self.model = options.model
+        self._messages = messages
         self.llm = llm
         self._prompts = prompts
         self._slots = Slots(options.max_images_in_flight, options.timeout)
@@ -55,37 +62,34 @@ class VllmEngine:
         """Load the model; ``more_arguments`` are vLLM's engine arguments, ``llm_options`` those of its ``AsyncLLM``.
 
         Raises:
-            SetupError: there is no model in the folder, or vLLM does not start.
+            SetupError: vLLM does not start.
         """
         on_cpu = prepare_machine()
         if on_cpu:
             share_cores(options.data_parallel)
-        folder = Path(options.model)
-        looks_like_path = options.model.startswith((os.sep, ".", "~")) or options.model.count("/") > 1
-        if (folder.exists() or looks_like_path) and not (folder / "config.json").is_file():
-            raise SetupError(
-                f"--model {options.model} holds no config.json: give the folder of a model in Hugging Face's format."
-            )
-        register_vllm_hooks()
-        from transformers import AutoProcessor
-        from vllm import AsyncEngineArgs
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
-
         others = running_children()
         silent = "stat_loggers" not in llm_options
-        try:
-            arguments = {**engine_arguments(options, on_cpu), **(more_arguments or {})}
-            prompts = PromptBuilder(AutoProcessor.from_pretrained(options.model))
-            # The context decides on batch sizes: those of offline use, not those of a server.
-            config = AsyncEngineArgs(**arguments, disable_log_stats=silent).create_engine_config(UsageContext.LLM_CLASS)
-            llm = AsyncLLM.from_vllm_config(config, disable_log_stats=silent, **llm_options)
-        except Exception as error:
-            raise SetupError(
-                f"vLLM did not start with {options.model} ({said(error)}): see its messages above, "
-                "or give --model the folder of a model."
-            ) from error
-        return cls(llm, prompts, options, start_watchdog(others))
+        with starting(), _messages(options.verbose) as messages:
+            try:
+                register_vllm_hooks()
+                from transformers import AutoProcessor
+                from vllm import AsyncEngineArgs
+                from vllm.usage.usage_lib import UsageContext
+                from vllm.v1.engine.async_llm import AsyncLLM
+
+                arguments = {**engine_arguments(options, on_cpu), **(more_arguments or {})}
+                prompts = PromptBuilder(AutoProcessor.from_pretrained(options.model))
+                # The context decides on batch sizes: those of offline use, not those of a server.
+                config = AsyncEngineArgs(**arguments, disable_log_stats=silent).create_engine_config(
+                    UsageContext.LLM_CLASS
+                )
+                llm = AsyncLLM.from_vllm_config(config, disable_log_stats=silent, **llm_options)
+            except Exception as error:
+                raise SetupError(
+                    f"vLLM did not start with {options.model} ({said(error)}): see {messages}, "
+                    "or give --model the folder of a model."
+                ) from error
+        return cls(llm, prompts, options, start_watchdog(others), messages)
 
     async def generate(self, request: Request, sampling: Sampling) -> Reply:
         """The samples of one request; a SetupError if the engine died, so that nothing further can be asked."""
@@ -114,7 +118,7 @@ class VllmEngine:
         except Exception as error:
             cause = error.__cause__ or error
             if isinstance(error, EngineDeadError) or isinstance(cause, EngineDeadError):
-                raise SetupError("vLLM's engine died: see its messages above; the same command continues.") from error
+                raise SetupError(f"vLLM's engine died: see {self._messages}; the same command continues.") from error
             overlong = says_overlong(str(cause))
             if not overlong:
                 # vLLM's message does not always say so for a prompt with a picture.
@@ -133,6 +137,18 @@ class VllmEngine:
             cached_tokens=last.num_cached_tokens,
             output_tokens=sum(map(len, tokens)),
         )
+
+
+@contextmanager
+def _messages(shown: bool) -> Iterator[str]:
+    """Where the engine's messages go, in words: to a new file unless they are shown."""
+    if shown:
+        yield "its messages above"
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="divek-engine-", suffix=".log", delete=False) as file:
+        print(f"starting vLLM, 1 to 2 minutes the first time; its messages: {file.name}", file=sys.stderr, flush=True)
+        with redirected(file.fileno(), 1, 2):
+            yield file.name
 
 
 def sampling_parameters(request: Request, sampling: Sampling, **more: object) -> "SamplingParams":

@@ -1,12 +1,18 @@
-"""Ends an engine's processes when the process that started them is killed: vLLM's own would wait for it for ever.
+"""An engine's processes: where their messages go, and how they end when this process is stopped or killed.
+
+vLLM's own would wait for a killed process for ever.
 
 Run as a script, it gets ``pid:start time`` of each process, and waits for the end of its standard input, which comes
 when the other end of the pipe dies or closes it.
 """
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -16,16 +22,57 @@ def running_children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
+@contextmanager
+def redirected(target: int, *streams: int) -> Iterator[None]:
+    """Send what is written to the file descriptors ``streams`` to ``target``; processes started inside keep to that."""
+    kept = {stream: os.dup(stream) for stream in streams}
+    _flush()
+    try:
+        for stream in streams:
+            os.dup2(target, stream)
+        yield
+    finally:
+        _flush()
+        for stream, copy in kept.items():
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Ctrl-C raises at once, where asyncio would wait for the next ``await``; the processes begun so far end."""
+    others = running_children()
+    handled = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) if handled else None
+    try:
+        yield
+    except BaseException:
+        end(_names(others))
+        raise
+    finally:
+        if handled:
+            signal.signal(signal.SIGINT, before)
+
+
 def start_watchdog(others: Collection[psutil.Process] = ()) -> subprocess.Popen[bytes]:
     """Watch over all descendants of this process so far except ``others``; they end when its ``stdin`` is closed.
 
     Call it after the engine is up, so that none of the engine's processes inherits the pipe.
     """
+    # In a session of its own, so that Ctrl-C does not reach it.
+    return subprocess.Popen([sys.executable, __file__, *_names(others)], stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _names(others: Collection[psutil.Process]) -> list[str]:
+    """``pid:start time`` of each descendant of this process but ``others``."""
     # The tracker of shared memory ends by itself, after it has cleaned up behind the other processes.
     started = [child for child in running_children().difference(others) if not _is_tracker(child)]
-    names = [f"{child.pid}:{child.create_time()}" for child in started]
-    # In a session of its own, so that Ctrl-C does not reach it.
-    return subprocess.Popen([sys.executable, __file__, *names], stdin=subprocess.PIPE, start_new_session=True)
+    return [f"{child.pid}:{child.create_time()}" for child in started]
 
 
 def _is_tracker(process: psutil.Process) -> bool:

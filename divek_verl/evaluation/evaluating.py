@@ -65,6 +65,7 @@ class Evaluation:
     max_pixels: int = DEFAULTS.max_pixels
     resamples: int = 2000
     in_flight: int = 256
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.two_step.ask_choice != (self.mode != "one-step"):
@@ -87,7 +88,10 @@ class Evaluation:
         # These two need a truth, which an evaluation does not show.
         del rules["skip_easy"], rules["easy_share"]
         single = {"protocol": self.protocol, "single_sampling": asdict(self.single_sampling)}
-        return {**settings, **single, **rules, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        bounds: dict[str, object] = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        if self.limit is not None:
+            bounds["limit"] = self.limit
+        return {**settings, **single, **rules, **bounds}
 
 
 @dataclass
@@ -180,6 +184,7 @@ async def evaluate(
         evaluation.data,
         min_pixels=evaluation.min_pixels,
         max_pixels=evaluation.max_pixels,
+        limit=evaluation.limit,
         open_vocabulary=evaluation.judge is not None,
     )
     keys = sorted(rows.keys)

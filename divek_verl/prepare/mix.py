@@ -9,10 +9,10 @@ from typing import Annotated
 
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE, image_root, read_set_file
+from divek_verl.console import terminal
 from divek_verl.errors import SetupError
 from divek_verl.files import parse_json
 from divek_verl.prepare.folder import SPLITS, new_folder, recorded_root, versions, write_json
@@ -50,7 +50,7 @@ def main(
     table = Table("file", *classes, "images")
     for name, counts in written.items():
         table.add_row(name, *(str(counts.get(dataset, 0)) for dataset in classes), str(sum(counts.values())))
-    Console(soft_wrap=True).print(table)
+    terminal().print(table)
 
 
 def _class_lists(folder: Path) -> dict[str, object]:

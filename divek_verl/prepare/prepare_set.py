@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from divek_verl.console import terminal
 from divek_verl.errors import SetupError
 from divek_verl.prepare.folder import IMAGES_FOLDER, new_folder
 from divek_verl.prepare.rows import Example
@@ -62,7 +62,7 @@ def prepare_set(read: Callable[[Path], Source], wording: Wording, options: Optio
             kinds = ", ".join(f"{count} {kind}" for kind, count in planned.unused.items())
             total = sum(map(len, source.parts.values()))
             lines.append(f"in no file: {planned.unused.total()} of {total} images ({kinds})")
-        Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
+        terminal().print("\n".join(lines), markup=False, highlight=False)
         if "val" in source.parts and options.val_fraction != VAL_FRACTION:
             print(f"--val-fraction has no effect: {dataset} has a validation part of its own")
         facts: dict[str, object] = {

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
 
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from divek_verl.answers import parse_option
 from divek_verl.class_lists import CLASSES_FILE, SET_FILE
+from divek_verl.console import terminal
 from divek_verl.errors import SetupError
 from divek_verl.prepare.folder import printable, recorded_root, versions, write_json
 from divek_verl.prepare.pictures import Picture, check_picture, hash_file, in_threads
@@ -180,7 +180,7 @@ class _SetWriter:
 
     def report(self, files: Sequence[Written]) -> None:
         """Show the counts of each file, the duplicates, and what was compared to keep held-out images out."""
-        console = Console(soft_wrap=True)
+        console = terminal()
         table = Table("file", "images", "classes", "duplicates", "left out")
         for file in files:
             left_out = ", ".join(f"{count} {reason}" for reason, count in file.left_out.items()) or "0"

@@ -42,9 +42,18 @@ def test_this_machine_is_ready_for_the_cpu_platform(monkeypatch: pytest.MonkeyPa
     assert not [line for line in lines if line.state is State.RED]
 
 
-def test_without_a_gpu_and_without_the_cpu_platform_the_lines_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_cpu_build_of_vllm_the_one_cure_is_to_choose_the_cpu_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERL_PLATFORM")
+    lines = list(examine(model=None, ray=False))
+    assert [(line.subject, line.fix) for line in lines if line.state is State.RED] == [
+        ("platform", "export VERL_PLATFORM=cpu")
+    ]
+
+
+def test_without_a_gpu_and_with_a_build_for_gpus_the_lines_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERL_PLATFORM")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(doctor, "has_cpu_engine", lambda: False)
     found = fixes(list(examine(model=None, ray=False)))
     assert "VERL_PLATFORM=cpu" in found["platform"]
     # flash-attn is no failure: its fallback is named.
@@ -61,7 +70,12 @@ def test_the_fallback_for_flash_attention_composes_as_it_is_printed(compose: Any
 
 def test_a_full_disk_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2**30})())
-    assert {line.subject for line in doctor.check_disk("gpu") if line.state is State.RED} >= {"disk"}
+    assert {line.subject for line in doctor.check_disk("gpu", Path()) if line.state is State.RED} >= {"disk"}
+
+
+def test_the_disk_is_that_of_the_folder_that_is_asked_about(tmp_path: Path) -> None:
+    (line, *_) = doctor.check_disk("cpu", tmp_path / "not" / "there")
+    assert f"free in {tmp_path / 'not' / 'there'} (wanted" in line.found
 
 
 def test_a_check_that_breaks_is_a_red_line_and_the_others_still_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,14 +93,15 @@ def test_red_is_status_1_and_its_fix_is_shown(
 ) -> None:
     fix = "pip install 'b' " + 90 * "x"
     lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", fix)]
-    monkeypatch.setattr(doctor, "examine", lambda model, ray: iter(lines))
+    monkeypatch.setattr(doctor, "examine", lambda *given: iter(lines))
     assert cli.run(["doctor"]) == 1
     shown = capsys.readouterr().out
+    assert shown.startswith("not ready: b (1 of 2 lines without a failure)\n")
     assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and f"-> {fix}" in shown
 
 
 def test_green_and_yellow_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda model, ray: iter([Line(State.YELLOW, "a", "missing", "do b")]))
+    monkeypatch.setattr(doctor, "examine", lambda *given: iter([Line(State.YELLOW, "a", "missing", "do b")]))
     assert cli.run(["doctor"]) == 0
 
 

@@ -8,9 +8,10 @@ import pytest
 from evaluation.fabricated_set import write_set
 
 from divek_verl import cli
-from divek_verl.commands.options import AnsweringModel, JudgeOptions, TwoStepOptions
+from divek_verl.commands.options import JudgeOptions, TwoStepOptions
 from divek_verl.engines.base import Sampling
-from divek_verl.engines.options import Backend
+from divek_verl.engines.options import Backend, EngineOptions
+from divek_verl.engines.rows import files_of
 from divek_verl.engines.two_step import TwoStepSettings
 from divek_verl.errors import SetupError
 from divek_verl.question import QuestionRules
@@ -19,7 +20,6 @@ from divek_verl.question import QuestionRules
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "nothing to evaluate: give --data"),
         (["--data", "x.parquet", "--mode", "three-step"], "--mode 'three-step' is not one of one-step, two-step, both"),
         (["--data", "x.parquet", "--other-seed", "runs/b"], "name the other side with --compare"),
         (["--data", "x.parquet", "--protocol", "ours"], "--protocol 'ours' is not one of strict, paper"),
@@ -31,18 +31,18 @@ from divek_verl.question import QuestionRules
         (["--data", "x.parquet", "--top-p", "0"], "--top-p 0.0 does not work"),
         (["--data", "x.parquet", "--judge", "coin"], "--judge 'coin' is no judge"),
         (["--data", "x.parquet", "--judge", "openai"], "needs --judge-model"),
-        (["--data", "x.parquet", "--resamples", "0"], "at least 1 resample"),
         (["--data", "x.parquet", "--min-pixels", "999999"], "--min-pixels 999999 is above --max-pixels 401408"),
         (["--data", "x.parquet", "--min-options", "6"], "--min-options 6 is above --options 5: lower the first"),
         (["--data", "x.parquet", "--auto-share", "2"], "--auto-share 2.0 does not work: it must be a number above 0"),
         (["--data", "x.parquet", "--choice-temperature", "-1"], "--choice-temperature -1.0 does not work"),
         (["--data", "x.parquet"], "x.parquet does not exist"),
+        (["--data", "x.parquet", "--model", "runs/none/model"], "There is no folder runs/none/model"),
     ],
 )
 def test_wrong_input_ends_with_a_sentence(
     arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["eval", "--model", "m", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert cli.run(["eval", "--model", "org/m", "--out", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -70,9 +70,17 @@ def test_the_defaults_are_those_of_training() -> None:
     assert TwoStepOptions(options="auto").settings().rules.num_options == "auto"
 
 
+def test_a_folder_stands_for_its_validation_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert cli.run(["eval", "--model", "org/m", "--data", str(tmp_path / "empty")]) == 2
+    assert "empty holds no val*.parquet: give --data the folder" in capsys.readouterr().err
+    paths = write_set(tmp_path / "data", {"base": 2, "new": 2})
+    assert files_of([tmp_path / "data"], "val*.parquet") == paths
+
+
 def test_an_address_is_enough_to_ask_a_server() -> None:
-    assert AnsweringModel("m", base_url="http://localhost/v1").backend is Backend.OPENAI
-    assert AnsweringModel("m").backend is Backend.VLLM
+    assert EngineOptions("m", base_url="http://localhost/v1").backend is Backend.OPENAI
+    assert EngineOptions("m").backend is Backend.VLLM
 
 
 def test_the_judge_is_at_its_own_address_or_at_that_of_the_model() -> None:

@@ -64,6 +64,33 @@ def test_a_prepared_set_gives_the_class_list_and_the_wording(
     assert "Chad" in capsys.readouterr().out
 
 
+def test_a_folder_stands_for_its_pictures(flag: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (path,) = write_set(tmp_path / "data", {"base": 1})
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    for name in ("b.png", "more/a.png", "c.PNG"):
+        (folder / name).write_bytes(flag.read_bytes())
+    (folder / "notes.txt").write_text("seen in spring")
+    with serving(script) as address:
+        assert predict(address, str(folder), "--data", str(path), "--json", "--limit", "2") == 0
+    shown = capfd.readouterr()
+    sources = [json.loads(line)["source"] for line in shown.out.splitlines()]
+    assert sources == [str(folder / "b.png"), str(folder / "c.PNG")]
+    assert "1 files are no pictures by their suffix, left out" in shown.err
+    assert predict(address, str(tmp_path / "none"), "--data", str(path)) == 2
+
+
+def test_no_engine_is_started_where_no_picture_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_set(tmp_path / "data", {"base": 1})
+    (tmp_path / "text.png").write_text("text")
+    # Nothing answers at this address, and nobody asks.
+    given = [str(tmp_path / "text.png"), str(tmp_path / "none.png")]
+    assert predict("http://127.0.0.1:9/v1", *given, "--data", str(tmp_path / "data")) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count("no answer, unreadable_image") == 2
+    assert "None of 2 pictures can be read: give picture files, or folders of them" in shown.err
+
+
 def test_a_picture_without_an_answer_is_status_1(
     flag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

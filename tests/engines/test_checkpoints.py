@@ -44,6 +44,13 @@ def test_a_model_folder_and_a_name_that_is_no_folder_are_taken_as_they_are(tmp_p
     assert model_folder("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
+@pytest.mark.parametrize("name", ["/models/qwen", "./qwen", "qwen", "runs/mine/global_step_5", "~/qwen", "{tmp}/mdoel"])
+def test_a_path_that_is_not_there_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    """Taken for a name on the hub, it would be asked for again and again."""
+    with pytest.raises(SetupError, match="There is no folder .* or a name on the hub, such as Qwen"):
+        model_folder(name.format(tmp=tmp_path))
+
+
 def test_a_folder_with_neither_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="holds neither a model .* nor a verl checkpoint"):
         model_folder(str(tmp_path))

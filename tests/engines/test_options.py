@@ -89,7 +89,7 @@ def test_an_engine_is_told_the_same_sampling() -> None:
         ({"max_model_len": 1}, "--max-model-len"),
         ({"gpu_memory_utilization": 1.5}, "--gpu-memory-utilization"),
         ({"backend": Backend.OPENAI}, "give --base-url"),
-        ({"base_url": "http://x"}, "--backend openai"),
+        ({"base_url": "http://x", "backend": Backend.VLLM}, "give one of them"),
     ],
 )
 def test_engine_options_that_cannot_work_are_refused(changed: dict[str, Any], sentence: str) -> None:

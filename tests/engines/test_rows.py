@@ -164,7 +164,8 @@ def test_a_file_that_is_not_there_or_no_parquet(data: Path) -> None:
     (data / "text.parquet").write_text("text")
     wrong("cannot be read as parquet", data / "text.parquet")
     wrong("no column 'data_source'", write(data, {"a": 1}))
-    wrong("is a folder: give --data its parquet files", data)
+    (data / "empty").mkdir()
+    wrong("holds no [*].parquet", data / "empty")
     os.mkfifo(data / "pipe.parquet")
     wrong("is no regular file", data / "pipe.parquet")
 

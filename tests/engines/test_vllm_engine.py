@@ -1,6 +1,8 @@
 """The engine in this process: real vLLM on the CPU with a small untrained model, and a run of it that is killed."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,11 +38,6 @@ SAMPLES = 4
 SECONDS_TO_START = 280.0
 SECONDS_TO_END = 20.0
 SAMPLING = Sampling(max_new_tokens=6, repetition_penalty=1.0, seed=1)
-
-
-def test_a_folder_without_a_model_stops_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="holds no config.json"):
-        asyncio.run(VllmEngine.start(EngineOptions(str(tmp_path))))
 
 
 @pytest.mark.parametrize("wrong", ["name", "length"])
@@ -183,6 +180,34 @@ def engine(home: Path, killed: Killed) -> Iterator[Running]:
 
 
 slow = pytest.mark.slow
+
+
+@slow
+@pytest.mark.parametrize("command", ["mine", "predict"])
+def test_ctrl_c_while_the_engine_starts_ends_everything(command: str, home: Path, tmp_path: Path) -> None:
+    arguments = {
+        "mine": ["--data", str(home / "train.parquet"), "--out", str(tmp_path / "votes.jsonl")],
+        "predict": [str(home / "images" / "train-0.png"), "--data", str(home)],
+    }[command]
+    call = [sys.executable, "-m", "divek_verl.cli", command, *arguments, "--model", str(home / "model")]
+    with subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("starting vLLM, 1 to 2 minutes the first time; its messages: "):
+                break
+        started: list[psutil.Process] = []
+        while not any("spawn_main" in " ".join(child.cmdline()) for child in started):
+            assert process.poll() is None
+            time.sleep(0.1)
+            started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        shown, errors = process.communicate(timeout=SECONDS_TO_END)
+    _, left = psutil.wait_procs(started, timeout=SECONDS_TO_END)
+    assert left == []
+    assert process.returncode == 130
+    assert "stopped" in shown + errors and "Traceback" not in shown + errors
 
 
 @slow

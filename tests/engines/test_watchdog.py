@@ -1,13 +1,16 @@
 """What an engine started ends with the process that started it, even with SIGKILL."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from divek_verl.engines.watchdog import end, running_children, start_watchdog
+from divek_verl.engines.watchdog import end, redirected, running_children, start_watchdog, starting
 
 STARTS_A_CHILD = """
 import subprocess, sys, time
@@ -34,6 +37,26 @@ def test_a_killed_process_takes_its_children_with_it() -> None:
         process.kill()
         process.wait()
         wait_until_gone(pids)
+
+
+def test_what_was_begun_ends_when_the_start_is_stopped() -> None:
+    with pytest.raises(KeyboardInterrupt), starting():
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    assert child.wait(timeout=30) == -signal.SIGKILL
+
+
+def test_messages_of_this_process_and_of_those_it_starts_go_elsewhere(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    print("before", flush=True)
+    with open(tmp_path / "log", "w") as file, redirected(file.fileno(), 1, 2):
+        subprocess.run([sys.executable, "-c", "print('of a child')"], check=True)
+        os.write(2, b"own\n")
+    print("after", flush=True)
+    assert capfd.readouterr() == ("before\nafter\n", "")
+    assert (tmp_path / "log").read_text() == "of a child\nown\n"
 
 
 def test_what_another_engine_has_started_is_let_alone() -> None:
