@@ -57,9 +57,11 @@ class QuestionRules:
         skip_easy: whether an easy image gets ``Skip("easy")`` instead of a question; needs a truth.
         easy_share: an image is easy if the truth has at least this share, in (0, 1], of the votes that name a class
             of the list; there must be at least one such vote.
+        few_class_fillers: with a truth, this many fillers join a question if at most one wrong class was named, as far
+            as the list and ``num_options`` allow. The paper's code adds 2.
 
     Raises:
-        SetupError: an option count is outside 2 to 26, or a share outside (0, 1].
+        SetupError: an option count is outside 2 to 26, a share outside (0, 1], or ``few_class_fillers`` below 0.
     """
 
     num_options: int | Literal["auto"] = 5
@@ -68,6 +70,7 @@ class QuestionRules:
     auto_max_options: int = 10
     skip_easy: bool = True
     easy_share: float = 1.0
+    few_class_fillers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_options", "min_options", "auto_max_options"):
@@ -81,6 +84,9 @@ class QuestionRules:
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
                 raise SetupError(f"{name} is {share!r}; set a share of the votes above 0 and at most 1.")
+
+        if self.few_class_fillers < 0:
+            raise SetupError(f"few_class_fillers is {self.few_class_fillers}; set a whole number of at least 0.")
 
     @property
     def most_options(self) -> int:
@@ -137,7 +143,10 @@ class QuestionRules:
         injected = truth is not None and truth not in options
         if truth is not None and injected:
             options = [*options[: most - 1], truth]
-        missing = min(self.min_options, most, len(classes)) - len(options)
+        wanted = self.min_options
+        if truth is not None and len(set(preferred) - {truth}) <= 1:
+            wanted = max(wanted, len(options) + self.few_class_fillers)
+        missing = min(wanted, most, len(classes)) - len(options)
         if missing > 0:
             others = [name for name in classes.names if name not in options]
             # A generator of its own keeps the order the same whether or not anything was filled up.
@@ -167,10 +176,13 @@ def build_question(
     auto_share: float = 0.9,
     auto_max_options: int = 10,
     easy_share: float = 1.0,
+    few_class_fillers: int = 0,
     ranking: Sequence[str] | None = None,
 ) -> Question | Skip:
     """``QuestionRules(...).build(...)`` in one call."""
-    rules = QuestionRules(num_options, min_options, auto_share, auto_max_options, skip_easy, easy_share)
+    rules = QuestionRules(
+        num_options, min_options, auto_share, auto_max_options, skip_easy, easy_share, few_class_fillers
+    )
     return rules.build(votes, classes, truth=truth, seed=seed, ranking=ranking)
 
 

@@ -113,6 +113,12 @@ class Settings(BaseModel):
         description="With skip_easy: an image is easy if the truth has at least this share of the votes that name a "
         "class of the list.",
     )
+    few_class_fillers: int = Field(
+        default=0,
+        ge=0,
+        description="Classes of the list that join a training question for which at most one wrong class was named. "
+        "The paper's code adds 2, so that guessing is right in a third or a quarter of the cases, not in half.",
+    )
     revisit_easy: Count = Field(
         default=1,
         description="With skip_easy: an image that was easy is asked again at every N-th visit and rests in between, "

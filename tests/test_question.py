@@ -179,6 +179,24 @@ def test_without_votes_an_automatic_set_is_fillers_and_the_truth() -> None:
 
 
 @pytest.mark.parametrize(
+    ("counts", "shown"),
+    [
+        ({}, 3),  # the truth and two fillers
+        ({"Bee": 20}, 4),  # the truth, the wrong class and two fillers
+        ({"Ant": 10, "Bee": 10}, 4),
+        ({"Bee": 10, "Cat": 10}, 3),  # two wrong classes were named
+    ],
+)
+def test_few_class_fillers_join_a_question_with_at_most_one_wrong_class(counts: dict[str, int], shown: int) -> None:
+    votes = Votes(counts, unanswered=20 - sum(counts.values()))
+    question = _question(votes, truth="Ant", few_class_fillers=2)
+    assert len(question.options) == shown
+    assert {"Ant", *counts} <= set(question.options)
+    # Without a truth there is no wrong class.
+    assert len(_question(votes, few_class_fillers=2).options) == max(2, len(counts))
+
+
+@pytest.mark.parametrize(
     ("arguments", "shown"),
     [
         ({"min_options": 4}, 4),

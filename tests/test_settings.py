@@ -60,6 +60,7 @@ BAD: dict[str, list[Any]] = {
     "allow_custom": [1, None],
     "skip_easy": [1, 0, "yes", None],
     "easy_share": [0, 1.1, None, NAN, True],
+    "few_class_fillers": [-1, 0.5, None],
     "revisit_easy": [0, None, 1.5],
     "val_num_samples": [0, 1.5],
     "val_max_images": [0, "all"],

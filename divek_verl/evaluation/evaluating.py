@@ -85,8 +85,8 @@ class Evaluation:
         """The settings that decide the answers, besides model and data."""
         settings = asdict(self.two_step)
         rules = settings.pop("rules")
-        # These two need a truth, which an evaluation does not show.
-        del rules["skip_easy"], rules["easy_share"]
+        # These need a truth, which an evaluation does not show.
+        del rules["skip_easy"], rules["easy_share"], rules["few_class_fillers"]
         single = {"protocol": self.protocol, "single_sampling": asdict(self.single_sampling)}
         bounds: dict[str, object] = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         if self.limit is not None:
