@@ -15,6 +15,8 @@ from divek_verl.prompts import is_divek
 
 # Key of a row's extra_info: the folder of the class list that grades an answer to its open question.
 CLASS_FOLDER = "class_folder"
+# The measures of an open question that is asked once; there are no options to recall the truth.
+_OF_ONE_ANSWER = ("one_step_greedy", "one_step", "consistency", "pass_at_k")
 
 
 def compute_score(
@@ -34,7 +36,7 @@ def compute_score(
     ``score`` is ``format_weight * format + answer_weight * acc``. ``acc`` is 1.0 where the answer is right,
     ``format`` where the completion keeps the format (``has_format``) with at least ``min_think_characters`` visible
     characters of reasoning, ``answered`` where it names an option or, for an open
-    question, anything at all. A row with ``extra_info["failure"]`` scores 0. Rows of other data sources go to
+    question, anything at all. An open answer is a vote of K = 1 for the other measures. A row with ``extra_info["failure"]`` scores 0. Rows of other data sources go to
     verl's own reward.
 
     ``open_questions`` allows training rows without options, as ``reward=virft`` has them. Without it such a row
@@ -64,7 +66,11 @@ def compute_score(
     acc = float(right and not failed)
     well_formed = float(has_format(completion, int(min_think_characters)))
     score = 0.0 if failed else format_weight * well_formed + answer_weight * acc
-    return _result(score, acc, info.get("measures"), well_formed=well_formed, answered=float(answered))
+    measures = info.get("measures")
+    if measures is None and not _as_list(info.get("options")):
+        # One open answer is the whole vote, and verl's validation is greedy unless it is told otherwise.
+        measures = dict.fromkeys(_OF_ONE_ANSWER, acc)
+    return _result(score, acc, measures, well_formed=well_formed, answered=float(answered))
 
 
 def _grade(data_source: str, completion: str, ground_truth: object, info: Mapping[str, object]) -> tuple[bool, bool]:

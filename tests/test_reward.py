@@ -136,6 +136,16 @@ def test_missing_measures_are_zero(measures: Any) -> None:
     assert all(result[key] == 0.0 for key in ("one_step", "consistency", "recall", "pass_at_k"))
 
 
+@pytest.mark.parametrize(("answer", "right"), [("Brandt's Cormorant", 1.0), ("Laysan Albatross", 0.0)])
+def test_an_open_answer_is_a_vote_of_its_own(answer: str, right: float) -> None:
+    """So that `reward=virft` shows what it has, and not zero, beside the measures of DiVE-k."""
+    result = _score(_completion(answer), "Brandt's Cormorant", {"split": "val"})
+    assert {name: result[name] for name in ("one_step_greedy", "one_step", "consistency", "pass_at_k", "recall")} == {
+        **dict.fromkeys(("one_step_greedy", "one_step", "consistency", "pass_at_k"), right),
+        "recall": 0.0,
+    }
+
+
 _FRAGMENTS = ["<think>", "</think>", "<answer>", "</answer>", "B", "(", ". ", "\ud800", "\x00"]
 _COMPLETIONS = st.text() | st.lists(st.sampled_from(_FRAGMENTS) | st.text(max_size=3)).map("".join)
 
