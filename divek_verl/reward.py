@@ -35,9 +35,9 @@ def compute_score(
 
     ``score`` is ``format_weight * format + answer_weight * acc``. ``acc`` is 1.0 where the answer is right,
     ``format`` where the completion keeps the format (``has_format``) with at least ``min_think_characters`` visible
-    characters of reasoning, ``answered`` where it names an option or, for an open
-    question, anything at all. An open answer is a vote of K = 1 for the other measures. A row with ``extra_info["failure"]`` scores 0. Rows of other data sources go to
-    verl's own reward.
+    characters of reasoning, ``answered`` where it names an option or, for an open question, anything at all. An open
+    answer is a vote of K = 1 for the other measures. A row with ``extra_info["failure"]`` scores 0. Rows of other data
+    sources go to verl's own reward.
 
     ``open_questions`` allows training rows without options, as ``reward=virft`` has them. Without it such a row
     means that the run does not use DiVE-k's agent loop: it would train the open question, paid like a choice.
