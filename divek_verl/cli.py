@@ -4,6 +4,7 @@ Listing them imports none of them, so that ``divek --help`` answers at once and 
 """
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ EXAMPLES = {
     ),
 }
 WRONG_INPUT = 2
+STOPPED = 130
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -122,7 +124,16 @@ def main() -> None:
     """Entry point of the ``divek`` script."""
     # A `kill` unwinds as Ctrl-C does, so that half a prepared set or an engine is not left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    raise SystemExit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if status == STOPPED:
+        # All is put away by now, except an engine whose start was stopped: its sockets would be waited for without end.
+        from divek_verl.engines.watchdog import end_children
+
+        end_children()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(STOPPED)
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -43,20 +43,44 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
+def end_children(others: Collection[psutil.Process] = ()) -> None:
+    """Kill all descendants of this process except ``others``."""
+    end(_names(others))
+
+
+class _Stopped(BaseException):
+    """Ctrl-C while an engine starts: vLLM 0.28 swallows a KeyboardInterrupt there (zmq_socket_ctx), and waits on."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
 @contextmanager
 def starting() -> Iterator[None]:
-    """Ctrl-C raises at once, where asyncio would wait for the next ``await``; the processes begun so far end."""
+    """Ctrl-C or `kill` raises KeyboardInterrupt at once, where asyncio would wait for the next ``await``.
+
+    After any exception, the processes begun so far end.
+    """
     others = running_children()
-    handled = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler) if handled else None
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Only the main thread may set handlers; a program's own way of ending by SIGTERM stays.
+    main = threading.current_thread() is threading.main_thread()
+    ours = [
+        number for number in before if main and before[number] in (before[signal.SIGINT], signal.default_int_handler)
+    ]
+    for number in ours:
+        signal.signal(number, _stop)
     try:
         yield
-    except BaseException:
-        end(_names(others))
+    except BaseException as error:
+        end_children(others)
+        if isinstance(error, _Stopped):
+            raise KeyboardInterrupt from None
         raise
     finally:
-        if handled:
-            signal.signal(signal.SIGINT, before)
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 def start_watchdog(others: Collection[psutil.Process] = ()) -> subprocess.Popen[bytes]:

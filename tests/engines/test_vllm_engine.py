@@ -203,7 +203,10 @@ def test_ctrl_c_while_the_engine_starts_ends_everything(command: str, home: Path
             time.sleep(0.1)
             started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        shown, errors = process.communicate(timeout=SECONDS_TO_END)
+        try:
+            shown, errors = process.communicate(timeout=SECONDS_TO_END)
+        finally:
+            process.kill()
     _, left = psutil.wait_procs(started, timeout=SECONDS_TO_END)
     assert left == []
     assert process.returncode == 130
