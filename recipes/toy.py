@@ -149,6 +149,7 @@ def run_toy(overrides: Sequence[str], home: Path) -> Path:
     path = os.pathsep.join(filter(None, [str(RECIPES.parent), os.environ.get("PYTHONPATH")]))
     variables = {**environment(), "PYTHONPATH": path, "VERL_FILE_LOGGER_PATH": str(metrics)}
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(RECIPES), "--config-name", "recipe"]
+    print(f"{STEPS} steps of verl with a small untrained model, some minutes; its log: {log}", flush=True)
     with running([*command, *given], log, variables) as process:
         status = process.wait(timeout=TIMEOUT_S)
     lines = metrics.read_text().splitlines() if metrics.is_file() else []
