@@ -5,7 +5,7 @@ Four kinds of lessons, from cheap to real:
     telling   text only: a sentence names a class, the response repeats it with its letter
     caption   a picture and its name, without a question
     question  the two questions of DiVE-k as `divek_verl.prompts` words them, with their responses
-All pictures are training drawings of base classes. Names of the new classes appear in texts only.
+The pictures are of all classes and from a split that GRPO never reads: the stand-in for pretraining.
 """
 
 import random
@@ -102,17 +102,19 @@ def tokenizer_texts(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Writes lessons about `names`, of which `base` have pictures; everything random comes from the caller's `rng`."""
+    """Writes lessons about the names of both `sides`; everything random comes from the caller's `rng`."""
 
     tokenizer: Qwen2Tokenizer
     image_tokens: int
-    base: tuple[str, ...]
-    names: tuple[str, ...]
+    sides: tuple[tuple[str, ...], tuple[str, ...]]
 
     @property
-    def new(self) -> tuple[str, ...]:
-        """The classes without pictures."""
-        return tuple(name for name in self.names if name not in self.base)
+    def names(self) -> tuple[str, ...]:
+        return self.sides[0] + self.sides[1]
+
+    def side_of(self, name: str) -> tuple[str, ...]:
+        """The class list that a picture of `name` is asked with."""
+        return self.sides[name in self.sides[1]]
 
     def look_up(self, rng: random.Random, options: int, queries: int) -> Lesson:
         """A list of `options` names with letters, then `queries` of these names, each followed by its letter."""

@@ -5,8 +5,8 @@
 GRPO only sharpens a policy that is already right sometimes and wrong sometimes. The stages:
     look-up    texts: the letter that stands beside a name
     telling    texts: repeat a name that the text tells
-    captions   training drawings of base classes with their names; the model's guesses are recorded while it still
-               confuses look-alikes
+    captions   drawings of all classes with their names; the model's guesses are recorded while it still confuses
+               look-alikes
     questions  the two questions, answered with the recorded guesses instead of the truth
 The model learns the form and keeps answering with doubt, although it has come to see more than it says.
 """
@@ -34,8 +34,6 @@ from divek_verl.progress import progress
 
 SETTINGS_FILE = "warm_start.json"
 _MOST_OPTIONS = 5
-# Share of question batches about names that the picture cannot show: then any listed name is equally good.
-_STRANGE_SHARE = 0.2
 _REPEATED_SHARE = 0.2
 # Keeps every name possible, and makes impossible names equally likely.
 _LEAST_SHARE = 0.002
@@ -77,16 +75,17 @@ class Guesses:
     """The model's guesses for the training pictures.
 
     Attributes:
-        names: base classes.
+        names: all classes.
         shares: probability of each name, for each picture.
     """
 
     names: tuple[str, ...]
     shares: list[list[float]]
 
-    def several(self, picture: int, count: int, rng: random.Random) -> list[str]:
-        """`count` different names, likely ones most often: the options that votes would give."""
-        rest = dict(zip(self.names, self.shares[picture], strict=True))
+    def several(self, listed: Sequence[str], picture: int, count: int, rng: random.Random) -> list[str]:
+        """`count` different names of `listed`, likely ones most often: the options that votes would give."""
+        shares = dict(zip(self.names, self.shares[picture], strict=True))
+        rest = {name: shares[name] for name in listed}
         drawn: list[str] = []
         for _ in range(count):
             drawn.append(_draw(rest, rng))
@@ -144,21 +143,21 @@ class Course:
         return draw(rng, guesses)
 
     def _choices(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
-        strange = rng.random() < _STRANGE_SHARE
-        count = _count(rng, 2, _MOST_OPTIONS, self.teacher.new if strange else self.teacher.base)
+        count = _count(rng, 2, _MOST_OPTIONS, min(self.teacher.sides, key=len))
         batch = []
         for number in self._pictures(rng, self.settings.question_batch):
-            options = rng.sample(self.teacher.new, count) if strange else guesses.several(number, count, rng)
+            options = guesses.several(self.teacher.side_of(self.shown[number]), number, count, rng)
             rng.shuffle(options)
             batch.append(self.teacher.choice(guesses.one_of(options, number, rng), options, number))
         return batch
 
     def _open_questions(self, rng: random.Random, guesses: Guesses) -> list[Lesson]:
-        """Half of the batches list all classes, the others a part of them, so that the model heeds the list."""
-        names = self.teacher.new if rng.random() < _STRANGE_SHARE else self.teacher.base
-        count = len(names) if rng.random() < 0.5 else _count(rng, 5, len(names), names)
+        """Half of the batches list a whole side, the others a part of it, so that the model heeds the list."""
+        shorter = min(self.teacher.sides, key=len)
+        count = len(shorter) if rng.random() < 0.5 else _count(rng, 5, len(shorter), shorter)
         batch = []
         for number in self._pictures(rng, self.settings.question_batch):
+            names = self.teacher.side_of(self.shown[number])
             kept = set(rng.sample(names, count))
             listed = [name for name in names if name in kept]
             batch.append(self.teacher.open_question(guesses.one_of(listed, number, rng), listed, number))
@@ -216,7 +215,7 @@ class Trainer:
     def guesses(self, course: Course) -> Guesses:
         """The model's guesses for all training pictures."""
         teacher, size = course.teacher, course.settings.caption_batch
-        columns = teacher.tokenizer.convert_tokens_to_ids([f" {name}" for name in teacher.base])
+        columns = teacher.tokenizer.convert_tokens_to_ids([f" {name}" for name in teacher.names])
         rows = []
         for start in range(0, len(course.shown), size):
             names = course.shown[start : start + size]
@@ -224,7 +223,7 @@ class Trainer:
             tokens = torch.tensor([lesson.tokens for lesson in batch])
             # The last token is the name itself; the one before it predicts the name.
             rows.append(self.network.lm_head(self._hidden(batch, tokens)[:, -2])[:, columns].softmax(dim=-1))
-        return Guesses(teacher.base, torch.cat(rows).tolist())
+        return Guesses(teacher.names, torch.cat(rows).tolist())
 
     def _hidden(self, batch: Sequence[Lesson], tokens: torch.Tensor) -> torch.Tensor:
         numbers = [lesson.picture for lesson in batch if lesson.picture is not None]
@@ -244,14 +243,14 @@ def learning_rate(settings: Settings, step: int, question_step: int = 0) -> floa
 
 def build_teacher(data: Path, processor: model.Qwen2_5_VLProcessor, images: Pictures) -> Teacher:
     """A teacher for the classes of a prepared set."""
-    base, names = (load_classes(str(data), side).names for side in ("base", "all"))
-    return Teacher(processor.tokenizer, model.image_tokens(processor, images.pixels[0]), base, names)
+    base, new = (load_classes(str(data), side).names for side in ("base", "new"))
+    return Teacher(processor.tokenizer, model.image_tokens(processor, images.pixels[0]), (base, new))
 
 
 def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
     """A warm-started model and its processor."""
     names = load_classes(str(data), "all").names
-    images = Pictures.load(data / "train.parquet")
+    images = Pictures.load(data / "pretrain.parquet")
     processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(names), names))
     network = model.build_model(processor.tokenizer, settings.seed)
     trainer = Trainer(network, processor, images, settings)
@@ -286,8 +285,8 @@ def warm_start(data: Path, out: Path, settings: Settings) -> bool:
     load_classes(str(data), "all")
     digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     code = [Path(part.__file__ or "") for part in (lessons, model)] + [Path(__file__)]
-    pictures = sorted((data / "images" / "train").rglob("*"))
-    for file in (*code, data / CLASSES_FILE, data / "train.parquet", *pictures):
+    pictures = sorted((data / "images" / "pretrain").rglob("*"))
+    for file in (*code, data / CLASSES_FILE, data / "pretrain.parquet", *pictures):
         if file.is_file():
             digest.update(file.read_bytes())
     wanted = {"fingerprint": digest.hexdigest(), "settings": asdict(settings)}

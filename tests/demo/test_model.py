@@ -56,14 +56,14 @@ def network(processor: Processor) -> Network:
 
 @pytest.fixture(scope="module")
 def teacher(processor: Processor) -> Teacher:
-    return Teacher(processor.tokenizer, 12, BASE, NAMES)
+    return Teacher(processor.tokenizer, 12, (BASE, NEW))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set of plain coloured pictures, two of each class."""
     out = tmp_path_factory.mktemp("prepared") / "set"
-    plan = (("train", "base", BASE), ("val_base", "base", BASE), ("val_new", "new", NEW))
+    plan = (("pretrain", "all", NAMES), ("train", "base", BASE), ("val_base", "base", BASE), ("val_new", "new", NEW))
     with new_folder(out) as folder:
         splits = [
             Split(split, side, [_draw(folder, split, name, i) for name in names for i in range(2)])
@@ -79,7 +79,7 @@ def _draw(folder: Path, split: str, name: str, index: int) -> Example:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A different dot in each, since no two pictures of a set may be equal.
     picture = Image.new("RGB", (112, 84), COLOURS[name])
-    picture.putpixel((len(split), index), (1, 2, 3))
+    picture.putpixel((("pretrain", "train", "val_base", "val_new").index(split), index), (1, 2, 3))
     picture.save(path)
     return Example(f"images/{image_id}.png", name, image_id)
 
@@ -199,7 +199,7 @@ class TestLessons:
 
 
 class TestCourse:
-    GUESSES = Guesses(BASE, [[0.7, 0.3, 0.0, 0.0]] * 8)
+    GUESSES = Guesses(NAMES, [[0.7, 0.3, *[0.0] * 6]] * 8)
 
     def course(self, teacher: Teacher) -> Course:
         return Course(teacher, BASE * 2, QUICK)
@@ -236,7 +236,7 @@ class TestCourse:
         assert {self.GUESSES.one_of(NEW, 0, rng) for _ in range(100)} == set(NEW)
 
     def test_several_guesses_are_different_names(self) -> None:
-        assert sorted(self.GUESSES.several(0, 4, random.Random(0))) == sorted(BASE)
+        assert sorted(self.GUESSES.several(BASE, 0, 4, random.Random(0))) == sorted(BASE)
 
     def test_learning_rate_rises_and_falls_to_a_tenth(self) -> None:
         settings = Settings()

@@ -227,14 +227,15 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_training_sees_base_classes_in_training_styles_only(tmp_path: Path) -> None:
-    main(tmp_path / "out", seed=0, cache=tmp_path, train_per_class=5, val_per_class=2)
+    main(tmp_path / "out", seed=0, cache=tmp_path, train_per_class=5, val_per_class=2, pretrain_per_class=3)
     classes = json.loads((tmp_path / "out/classes.json").read_text())
     held_out = {style.name for style in flags.VALIDATION_STYLES}
-    for split, side, per_class in (("train", "base", 5), ("val_base", "base", 2), ("val_new", "new", 2)):
+    plan = (("pretrain", "all", 3), ("train", "base", 5), ("val_base", "base", 2), ("val_new", "new", 2))
+    for split, side, per_class in plan:
         assert truths(tmp_path / "out", split) == [name for name in classes[side] for _ in range(per_class)]
         ids = [row["extra_info"]["image_id"] for row in rows(tmp_path / "out", split)]
         validation_style = [any(style in image_id for style in held_out) for image_id in ids]
-        assert set(validation_style) == {split != "train"}
+        assert set(validation_style) == {split.startswith("val")}
 
 
 @pytest.fixture(scope="session")

@@ -54,12 +54,17 @@ def main(
     cache: Annotated[Path, typer.Option(help="Folder of fetched packages.")] = flags.DEFAULT_CACHE,
     train_per_class: Annotated[int, typer.Option(min=1, help="Training images of each base class.")] = 40,
     val_per_class: Annotated[int, typer.Option(min=1, help="Validation images of each class.")] = 8,
+    pretrain_per_class: Annotated[int, typer.Option(min=1, help="Images of every class for the warm start.")] = 24,
+    swap: Annotated[bool, typer.Option("--swap", help="Exchange base and new classes.")] = False,
 ) -> None:
     """Prepare the flags of the demo."""
-    classes = Classes(tuple(flags.COUNTRIES.values()))
+    half = len(flags.COUNTRIES) // 2
+    names = tuple(flags.COUNTRIES.values())
+    classes = Classes(names[half:] + names[:half] if swap else names)
     training = flags.load_drawings(cache, flags.TRAIN_STYLES)
     validation = flags.load_drawings(cache, flags.VALIDATION_STYLES)
     plan = (
+        ("pretrain", "all", [training[name] for name in classes.all], pretrain_per_class),
         ("train", "base", [training[name] for name in classes.base], train_per_class),
         ("val_base", "base", [validation[name] for name in classes.base], val_per_class),
         ("val_new", "new", [validation[name] for name in classes.new], val_per_class),
