@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl import __version__
-from divek_verl.console import terminal
+from divek_verl.console import STOPPED, terminal
 from divek_verl.errors import SetupError
 
 # name -> (module:function or module:typer app, what it does)
@@ -46,7 +46,6 @@ EXAMPLES = {
     ),
 }
 WRONG_INPUT = 2
-STOPPED = 130
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -101,12 +100,13 @@ def show_help(console: Console) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Exit status of ``divek *arguments``; wrong input ends with one sentence and status 2."""
-    name, *rest = arguments or ["--help"]
+    arguments = list(arguments) or ["--help"]
+    name = arguments[0]
     if name not in COMMANDS and not name.startswith("-"):
         print(f"error: {name!r} is no command of divek: use one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return WRONG_INPUT
     try:
-        typer.main.get_command(app)(args=[name, *rest], prog_name="divek")
+        typer.main.get_command(app)(args=arguments, prog_name="divek")
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT

@@ -1,13 +1,15 @@
-"""Where tables and sentences for people are printed."""
+"""The console that commands print on, and their exit status after Ctrl-C."""
 
 import sys
 
 from rich.console import Console
 
-# Wider than any table of ours: a pipe or a file gets one line for each row, and no word is cut.
+STOPPED = 130
+# Wider than our tables, so that a row stays on one line and no word is cut.
 _WIDE = 1000
 
 
 def terminal() -> Console:
-    """Standard output: as wide as the terminal, or so wide that nothing is broken where it is none."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, soft_wrap=not sys.stdout.isatty())
+    """Standard output, with the width of its terminal; ``_WIDE`` for a pipe or a file."""
+    on_terminal = sys.stdout.isatty()
+    return Console(width=None if on_terminal else _WIDE, soft_wrap=not on_terminal)

@@ -112,7 +112,7 @@ class AsyncTwoStepClassifier:
     max_pixels: int = DEFAULTS.max_pixels
 
     def __post_init__(self) -> None:
-        self._names = _two_or_more(self.classes)
+        self._names = two_or_more(self.classes)
 
     async def classify(self, picture: PictureSource, *, name: str | None = None) -> Prediction:
         """The two-step answer for a path, encoded bytes, a data URL or a Pillow image.
@@ -233,7 +233,7 @@ class TwoStepClassifier:
         from divek_verl.engines import open_engine
 
         # Check the list before loading the model, which may take minutes.
-        names = _two_or_more(classes)
+        names = two_or_more(classes)
         loop = _LoopThread()
         try:
             opened = loop.run(loop.closing.enter_async_context(open_engine(engine)))
@@ -268,7 +268,8 @@ def _instead(votes: Votes) -> str:
     return f"none of {votes.total} samples names a class of the list{said}"
 
 
-def _two_or_more(classes: ClassNames | Iterable[str]) -> ClassNames:
+def two_or_more(classes: ClassNames | Iterable[str]) -> ClassNames:
+    """The class list; a SetupError if it has fewer than two classes."""
     names = classes if isinstance(classes, ClassNames) else ClassNames(classes)
     if len(names) < 2:
         raise SetupError("A question needs two classes: add classes to the list.")

@@ -84,7 +84,6 @@ class QuestionRules:
             share = getattr(self, name)
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
                 raise SetupError(f"{name} is {share!r}; set a share of the votes above 0 and at most 1.")
-
         if self.few_class_fillers < 0:
             raise SetupError(f"few_class_fillers is {self.few_class_fillers}; set a whole number of at least 0.")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from divek_verl.commands.options import JudgeOptions, TwoStepOptions
-from divek_verl.console import terminal
+from divek_verl.console import STOPPED, terminal
 from divek_verl.engines.client import address
 from divek_verl.engines.options import Backend, EngineOptions, with_options
 from divek_verl.engines.rows import files_of
@@ -19,7 +19,6 @@ from divek_verl.errors import SetupError
 if TYPE_CHECKING:
     from divek_verl.evaluation.evaluating import CallCounts
 
-STOPPED = 130
 OUTPUT = "Output"
 # The bound of Qwen2.5-VL's own processor.
 MOST_PIXELS = 12_845_056
@@ -108,14 +107,13 @@ def evaluate_model(
         model = replace(model, base_url=None, backend=Backend.VLLM)
 
     from divek_verl.engines import open_engine
-    from divek_verl.engines.checkpoints import generation_sampling, model_folder
+    from divek_verl.engines.checkpoints import generation_sampling, with_model_folder
     from divek_verl.engines.two_step import GREEDY
     from divek_verl.evaluation.display import show
     from divek_verl.evaluation.evaluating import Evaluation, Mode, Protocol, evaluate
     from divek_verl.report import write_report
 
-    if not model.base_url:
-        model = replace(model, model=model_folder(model.model))
+    model = with_model_folder(model)
     two_step = asked.settings(ask_choice=mode != "one-step")
     single = replace(GREEDY, max_new_tokens=asked.max_new_tokens, seed=asked.seed)
     if protocol == "paper":

@@ -4,15 +4,16 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from divek_verl.console import STOPPED
 from divek_verl.engines import open_engine
 from divek_verl.engines.base import Engine, Reply, Request, for_each
-from divek_verl.engines.checkpoints import model_folder
+from divek_verl.engines.checkpoints import with_model_folder
 from divek_verl.engines.options import EngineOptions, SamplingOptions, with_options
 from divek_verl.engines.rows import Key, PreparedRows, files_of, read_rows
 from divek_verl.errors import SetupError
@@ -127,7 +128,7 @@ def main(
     # All input before the engine's packages, which take many seconds to import.
     files = files_of(data, "train.parquet")
     rows = read_rows(files, min_pixels=sampling.min_pixels, max_pixels=sampling.max_pixels, limit=limit)
-    loaded = engine if engine.base_url else replace(engine, model=model_folder(engine.model))
+    loaded = with_model_folder(engine)
     sampled = {**sampling.as_training().sampling(sampling.max_new_tokens), "seed": sampling.seed}
     log = VotesLog(out, origin_of(model_name(engine.model), sampled, sorted(rows.classes.items())))
     done = sum(key in log.done for key in rows.keys)
@@ -145,7 +146,7 @@ def main(
         log.close(rows.keys)
     except KeyboardInterrupt:
         print("stopped; the same command continues where this one stopped")
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None
     finally:
         log.close()
     failures = out.with_name(f"{out.name}.failures.jsonl")

@@ -5,7 +5,6 @@ import json
 import sys
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Annotated
@@ -16,23 +15,22 @@ from rich.table import Table
 
 from divek_verl.class_lists import load_classes, load_wording
 from divek_verl.commands.options import TwoStepOptions
-from divek_verl.console import terminal
+from divek_verl.console import STOPPED, terminal
 from divek_verl.engines import open_engine
-from divek_verl.engines.checkpoints import model_folder
+from divek_verl.engines.checkpoints import with_model_folder
 from divek_verl.engines.options import EngineOptions, with_options
 from divek_verl.engines.watchdog import redirected
 from divek_verl.errors import SetupError
 from divek_verl.files import parse_json
 from divek_verl.images import PictureLimits, UnreadableImage, load_picture
 from divek_verl.labels import ClassNames
-from divek_verl.predict import AsyncTwoStepClassifier, ClassifierOptions, Prediction
+from divek_verl.predict import AsyncTwoStepClassifier, ClassifierOptions, Prediction, two_or_more
 from divek_verl.prepare.sets.image_folder import find_images
 from divek_verl.prompts import Wording
 from divek_verl.records import FailureReason
 from divek_verl.templates import plain
 
 FAILED = 1
-STOPPED = 130
 
 
 def predict(
@@ -67,10 +65,8 @@ def predict(
         found = (data or Path()).expanduser()
         folder = str(found.parent if found.is_file() else found)
         names, wording = load_classes(folder, side, dataset), load_wording(folder, dataset)
-    if not model.base_url:
-        model = replace(model, model=model_folder(model.model))
-    if len(names) < 2:
-        raise SetupError("A question needs two classes: add classes to the list.")
+    model = with_model_folder(model)
+    names = two_or_more(names)
     limits = PictureLimits(max_bytes)
     options: ClassifierOptions = {
         "wording": Wording(thing or wording.thing, kind or wording.kind),

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from divek_verl.answers import has_format, parse_option
 from divek_verl.class_lists import load_classes
+from divek_verl.console import terminal
 from divek_verl.demo import lessons, model
 from divek_verl.demo.lessons import Pictures, Teacher
 from divek_verl.demo.warm_start import build_teacher
@@ -232,7 +232,7 @@ def main(
         "val base": probe.side(val_base, base, training=False),
         "val new": probe.side(val_new, new, training=False),
     }
-    console, table = Console(), Table("", title="The model before GRPO (%)")
+    console, table = terminal(), Table("", title="The model before GRPO (%)")
     for name in sides:
         table.add_column(name, justify="right")
     for title in sides["train"].shares:

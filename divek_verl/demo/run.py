@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.class_lists import CLASSES_FILE
+from divek_verl.console import STOPPED, terminal
 from divek_verl.cpu.machine import CPU_PLATFORM
 from divek_verl.demo.processes import running
 from divek_verl.errors import SetupError
@@ -232,7 +233,7 @@ def main(
     override: Annotated[list[str] | None, typer.Option(help="A Hydra override for verl; repeatable.")] = None,
 ) -> None:
     """Watch a small Qwen2.5-VL learn to tell look-alike flags apart."""
-    console = Console()
+    console = terminal()
     run_dir = out.resolve()
     plan = Plan(run_dir=run_dir, home=run_dir, seed=seed, steps=steps, overrides=tuple(override or ()))
     try:
@@ -246,4 +247,4 @@ def main(
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("stopped; run the same command to continue")
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None

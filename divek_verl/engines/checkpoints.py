@@ -4,10 +4,12 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from divek_verl.cpu.machine import prepare_machine
 from divek_verl.engines.base import Sampling
+from divek_verl.engines.options import EngineOptions
 from divek_verl.errors import SetupError
 from divek_verl.files import folder_aside, parse_json
 
@@ -49,6 +51,11 @@ def model_folder(model: str) -> str:
         f"{model} holds neither a model (config.json) nor a verl checkpoint ({SHARDED}): give a Hugging Face "
         "folder, a run folder, or its global_step_N."
     )
+
+
+def with_model_folder(options: EngineOptions) -> EngineOptions:
+    """``options`` with the ``model_folder`` that is loaded here; a server's model keeps its name."""
+    return options if options.base_url else replace(options, model=model_folder(options.model))
 
 
 def generation_sampling(model: str, *, max_new_tokens: int, seed: int | None) -> Sampling:

@@ -14,7 +14,7 @@ from divek_verl.engines.base import Reply, Request, Sampling, Slots, says_overlo
 from divek_verl.engines.client import said
 from divek_verl.engines.options import EngineOptions
 from divek_verl.engines.pictures import PromptBuilder
-from divek_verl.engines.watchdog import redirected, running_children, start_watchdog, starting
+from divek_verl.engines.watchdog import redirected, start_watchdog, starting
 from divek_verl.errors import SetupError
 from divek_verl.records import FailureReason
 
@@ -67,9 +67,8 @@ class VllmEngine:
         on_cpu = prepare_machine()
         if on_cpu:
             share_cores(options.data_parallel)
-        others = running_children()
         silent = "stat_loggers" not in llm_options
-        with starting(), _messages(options.verbose) as messages:
+        with starting() as others, _messages(options.verbose) as messages:
             try:
                 register_vllm_hooks()
                 from transformers import AutoProcessor
@@ -141,7 +140,7 @@ class VllmEngine:
 
 @contextmanager
 def _messages(shown: bool) -> Iterator[str]:
-    """Where the engine's messages go, in words: to a new file unless they are shown."""
+    """Send the engine's messages to a new file unless they are ``shown``; yields how an error names the place."""
     if shown:
         yield "its messages above"
         return

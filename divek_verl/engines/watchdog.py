@@ -57,30 +57,28 @@ def _stop(*_: object) -> None:
 
 
 @contextmanager
-def starting() -> Iterator[None]:
+def starting() -> Iterator[set[psutil.Process]]:
     """Ctrl-C or `kill` raises KeyboardInterrupt at once, where asyncio would wait for the next ``await``.
 
-    After any exception, the processes begun so far end.
+    Yields the descendants of this process that were there before; after any exception, those begun since then end.
     """
     others = running_children()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # Only the main thread may set handlers; a program's own way of ending by SIGTERM stays.
+    numbers = [signal.SIGINT]
+    if signal.getsignal(signal.SIGTERM) is signal.default_int_handler:  # as ``divek`` sets it
+        numbers.append(signal.SIGTERM)
+    # Only the main thread may set handlers.
     main = threading.current_thread() is threading.main_thread()
-    ours = [
-        number for number in before if main and before[number] in (before[signal.SIGINT], signal.default_int_handler)
-    ]
-    for number in ours:
-        signal.signal(number, _stop)
+    before = {number: signal.signal(number, _stop) for number in numbers} if main else {}
     try:
-        yield
+        yield others
     except BaseException as error:
         end_children(others)
         if isinstance(error, _Stopped):
             raise KeyboardInterrupt from None
         raise
     finally:
-        for number in ours:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_watchdog(others: Collection[psutil.Process] = ()) -> subprocess.Popen[bytes]:
