@@ -74,7 +74,8 @@ def test_wrong_paths_are_found_before_the_engines_packages_are_imported(argument
     write_set(tmp_path / "data", {"base": 1})
     script = (
         "import sys; from divek_verl import cli; status = cli.run(sys.argv[1:]); "
-        "print('LOADED', status, *({'torch', 'verl', 'vllm', 'ray', 'transformers', 'datasets'} & set(sys.modules)))"
+        "print('LOADED', status, *"
+        "({'torch', 'verl', 'vllm', 'ray', 'transformers', 'datasets', 'statsmodels'} & set(sys.modules)))"
     )
     given = [word.format(data=tmp_path / "data" / "val_base.parquet") for word in arguments]
     command = [sys.executable, "-c", script, *given]

@@ -109,9 +109,6 @@ def evaluate_model(
     from divek_verl.engines import open_engine
     from divek_verl.engines.checkpoints import generation_sampling, with_model_folder
     from divek_verl.engines.two_step import GREEDY
-    from divek_verl.evaluation.display import show
-    from divek_verl.evaluation.evaluating import Evaluation, Mode, Protocol, evaluate
-    from divek_verl.report import write_report
 
     model = with_model_folder(model)
     two_step = asked.settings(ask_choice=mode != "one-step")
@@ -122,6 +119,11 @@ def evaluate_model(
         single = generation_sampling(model.model, max_new_tokens=asked.max_new_tokens, seed=asked.seed)
         two_step = replace(two_step, choice_sampling=single)
     files = files_of(data, "val*.parquet")
+    # After all input: scipy and statsmodels take a second to import.
+    from divek_verl.evaluation.display import show
+    from divek_verl.evaluation.evaluating import Evaluation, Mode, Protocol, evaluate
+    from divek_verl.report import write_report
+
     evaluation = Evaluation(
         model=model.model,
         base_url=model.base_url,
