@@ -51,6 +51,10 @@ def test_what_vllm_refuses_before_it_starts_is_one_sentence(
     with pytest.raises(SetupError, match="vLLM did not start with") as stopped:
         asyncio.run(VllmEngine.start(options))
     assert "\n" not in str(stopped.value) and len(str(stopped.value)) < 600
+    log = Path(str(stopped.value).partition("): see ")[2].partition(", or give")[0])
+    assert log.name.startswith("divek-engine-") and log.is_file()
+    with pytest.raises(SetupError, match="see its messages above"):
+        asyncio.run(VllmEngine.start(replace(options, verbose=True)))
 
 
 def test_our_options_become_vllms() -> None:
