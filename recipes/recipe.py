@@ -1,27 +1,32 @@
-"""Composes a recipe as verl's entry point does, checks it, counts its steps and estimates its memory.
+"""Composes a recipe as verl's entry point does, prepares its launch, shows it and checks this machine for it.
 
-python recipes/recipe.py check|steps|memory [vlm=...] [task=...] [method=...] [variant=...] [HYDRA OVERRIDES...]
+python recipes/recipe.py launch|show|check [vlm=...] [task=...] [method=...] [variant=...] [HYDRA OVERRIDES...]
 """
 
+import copy
+import functools
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import typer
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from divek_verl.errors import SetupError
+from divek_verl.estimate import checkpoint_gb, checkpoints, counted_steps, data_files, planned_gb, summary
+from divek_verl.provenance import as_yaml, changed, flatten, sources
+from divek_verl.settings import read_settings
+from divek_verl.trainer.configure import fill_in
 
 RECIPES = Path(__file__).resolve().parent
 # Environment variable -> the option that it sets.
@@ -47,48 +52,55 @@ def package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def folders() -> dict[Path, str]:
+    """The folders with Hydra's files, in the order in which it searches them, and what to call each."""
+    verl, ours = package_folder("verl") / "trainer" / "config", package_folder("divek_verl") / "config"
+    return {RECIPES: "recipes/", verl: "verl: ", ours: "divek_verl: "}
+
+
+def search_path() -> str:
+    """The override that lets Hydra find verl's and DiVE-k's files."""
+    return f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders() if folder != RECIPES)}]"
+
+
 def compose_recipe(*overrides: str) -> DictConfig:
     """The configuration of ``--config-dir recipes --config-name recipe OVERRIDES``; SetupError if they do not fit."""
-    folders = (package_folder("verl") / "trainer" / "config", package_folder("divek_verl") / "config")
-    search = ",".join(f"file://{folder}" for folder in folders)
     with initialize_config_dir(str(RECIPES), version_base=None):
         try:
-            return compose("recipe", overrides=[f"hydra.searchpath=[{search}]", *overrides])
+            return compose("recipe", overrides=[search_path(), *overrides])
         except HydraException as error:
             reason = " ".join(str(error).partition("Config search path")[0].split())
             if named := re.search(r"Could not override '([^']+)'", reason):
-                plain = OmegaConf.to_container(compose("recipe", overrides=[f"hydra.searchpath=[{search}]"]))
-                near = get_close_matches(named[1], leaves(plain), n=1)
+                plain: Any = OmegaConf.to_container(compose("recipe", overrides=[search_path()]))
+                near = get_close_matches(named[1], dict(flatten(plain)), n=1)
                 reason += f" Did you mean {near[0]}?" if near else ""
             raise SetupError(f"The recipe does not compose with {shlex.join(overrides)}: {reason}") from error
 
 
-def leaves(node: Any, prefix: str = "") -> list[str]:
-    """The full names of all options in a plain configuration."""
-    if not isinstance(node, dict) or not node:
-        return [prefix.rstrip(".")]
-    return [name for key, value in node.items() for name in leaves(value, f"{prefix}{key}.")]
+def compose_launch(given: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration of run_*.sh with the overrides ``given``, and the overrides that come before them.
 
-
-def compose_launch(given: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """The configuration of run_*.sh with the overrides ``given``, and the environment's overrides, which come first."""
-    settings = []
+    These are what the environment and the number of nodes set, with what to call the source of each.
+    """
+    settings = {}
     for name, option in ENVIRONMENT.items():
         if value := os.environ.get(name, ""):
             # Numbers stay numbers; a path may hold characters that Hydra's grammar reads.
             escaped = value.replace("'", "\\'")
-            settings.append(f"{option}={value}" if value.isdecimal() else f"{option}='{escaped}'")
+            settings[f"{option}={value}" if value.isdecimal() else f"{option}='{escaped}'"] = f"{name} of environment"
     config = compose_recipe(*settings, *given)
     if config.recipe.prompts_per_node is not None:
-        settings.append(f"data.train_batch_size={config.recipe.prompts_per_node * config.trainer.nnodes}")
+        batch = config.recipe.prompts_per_node * config.trainer.nnodes
+        settings[f"data.train_batch_size={batch}"] = "run_*.sh: recipe.prompts_per_node x trainer.nnodes"
         config = compose_recipe(*settings, *given)
     return config, settings
 
 
-def files(config: DictConfig, option: str) -> list[Path]:
-    """The parquet files of ``data.train_files`` or ``data.val_files``."""
-    named = config.data[option]
-    return [Path(file) for file in ([named] if isinstance(named, str) else named)]
+def compose_counted(given: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """``compose_launch`` with the counted number of steps, which an override of ``given`` replaces."""
+    config, settings = compose_launch(given)
+    steps = f"trainer.total_training_steps={counted_steps(config)}"
+    return compose_recipe(*settings, steps, *given), {**settings, steps: "run_*.sh: counted"}
 
 
 def votes_file(config: DictConfig) -> Path | None:
@@ -99,7 +111,7 @@ def votes_file(config: DictConfig) -> Path | None:
 
 def mining_command(config: DictConfig, *options: str) -> tuple[str, ...]:
     """The command that makes the votes file of a recipe that has one."""
-    data = [part for file in files(config, "train_files") for part in ("--data", str(file))]
+    data = [part for file in data_files(config, "train_files") for part in ("--data", str(file))]
     model = config.actor_rollout_ref.model.path
     return ("divek", "mine", *data, "--model", model, *options, "--out", str(config.divek.votes_file))
 
@@ -110,7 +122,7 @@ def missing(config: DictConfig, *, votes: bool = True) -> Iterator[tuple[str, st
     if not (Path(model) / "config.json").is_file():
         yield f"the model in {model}", shlex.join(("hf", "download", config.recipe.hub_name, "--local-dir", model))
     setting, prepared = "few-shot" if config.recipe.few_shot else "base-to-novel", set()
-    for file in [*files(config, "train_files"), *files(config, "val_files")]:
+    for file in [*data_files(config, "train_files"), *data_files(config, "val_files")]:
         # One command makes all files of a folder.
         if not file.is_file() and file.parent not in prepared:
             prepared.add(file.parent)
@@ -151,89 +163,75 @@ def check_division(config: DictConfig) -> None:
         )
 
 
-def counted_steps(config: DictConfig) -> int:
-    """The steps of a run: as many images as ``recipe.steps`` of ``recipe.prompts`` are, or ``recipe.epochs``.
-
-    An epoch has the rows of the prepared files, or of the reference's split where they are not prepared yet.
-    """
-    images = config.recipe.steps * config.recipe.prompts
-    if config.recipe.epochs is not None:
-        trained = files(config, "train_files")
-        prepared = all(file.is_file() for file in trained)
-        rows = sum(pq.read_metadata(file).num_rows for file in trained) if prepared else config.recipe.train_images
-        images = config.recipe.epochs * rows
-    return max(1, round(images / config.data.train_batch_size))
-
-
-GPU_GB = 80.0
-VOCABULARY = 152064
-LAYERS = 28
-# fp32 weights and gradients, and the two moments of AdamW.
-TRAINED_BYTES = 16
-FROZEN_BYTES = 4
-# Copies of a sequence's logits that exist at the same time: the logits, their softmax and their gradient.
-LOGITS_COPIES = 3
-LORA_SHARE = 0.02
-
-
-def memory(config: DictConfig, gpu_gb: float = GPU_GB) -> dict[str, float]:
-    """Estimated gigabytes on each GPU, for GPUs of ``gpu_gb``."""
-    gpus, size = config.trainer.nnodes * config.trainer.n_gpus_per_node, config.recipe.billion_parameters
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    lora = config.actor_rollout_ref.model.lora_rank > 0
-    tokens = actor.ppo_max_token_len_per_gpu
-    if not actor.use_dynamic_bsz:
-        tokens = (config.data.max_prompt_length + config.data.max_response_length) * actor.ppo_micro_batch_size_per_gpu
-    offloaded = bool(OmegaConf.select(actor, "fsdp_config.optimizer_offload"))
-    # Sharded weights, gradients and optimizer of the policy.
-    state = (size * LORA_SHARE if lora else size) * (TRAINED_BYTES // 2 if offloaded else TRAINED_BYTES) / gpus
-    # The sharded reference policy; with LoRA it is the policy without its adapter.
-    reference = (size if lora or actor.use_kl_loss else 0) * FROZEN_BYTES / gpus
-    # One layer's weights, gathered in bf16, and the fp32 logits of a micro-batch.
-    layer, logits = size * 2 / LAYERS, tokens * VOCABULARY * 4 * LOGITS_COPIES / 1e9
-    # The rollout engine's share while it generates; its bf16 weights are a part of it.
-    engine, weights = gpu_gb * rollout.gpu_memory_utilization, size * 2 / rollout.tensor_model_parallel_size
-    parts = {"state": state, "reference": reference, "layer": layer, "logits": logits}
-    sums = {"generating": state + reference + engine, "training": sum(parts.values())}
-    return {**parts, "engine": engine, "engine weights": weights, **sums}
-
-
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Overrides = Annotated[list[str] | None, typer.Argument(help="vlm=, task=, method=, variant= and Hydra overrides.")]
 
 
-@app.command("check")
-def check_command(overrides: Overrides = None) -> None:
+@app.command()
+def launch(overrides: Overrides = None) -> None:
     """Say what is missing, with the command that makes it; or print the overrides of the environment and the data."""
-    config, settings = compose_launch(overrides or [])
+    config, settings = compose_counted(overrides or [])
     check_division(config)
     if found := list(missing(config)):
         print_missing(found)
         raise typer.Exit(2)
-    print(*settings, f"trainer.total_training_steps={counted_steps(config)}", sep="\n")
+    print(*settings, sep="\n")
 
 
-@app.command("steps")
-def steps_command(overrides: Overrides = None) -> None:
-    """Print the number of steps of a run."""
-    print(counted_steps(compose_launch(overrides or [])[0]))
+@app.command()
+def show(overrides: Overrides = None) -> None:
+    """Print the composed configuration as YAML with the source of each value, and what the run takes."""
+    given = overrides or []
+    config, settings = compose_counted(given)
+    labels = {**settings, **dict.fromkeys(given, "command line")}
+    with initialize_config_dir(str(RECIPES), version_base=None):
+        found = sources("recipe", labels, folders(), [search_path()])
+    started = copy.deepcopy(config)
+    if "divek" in config:
+        # It prints what it fills in, which the YAML says too.
+        with redirect_stdout(StringIO()):
+            fill_in(started, read_settings(config.divek))
+        # A copy of the whole node.
+        started.trainer.v1.sampler.sampler_kwargs.divek = "${divek}"
+        found |= dict.fromkeys(changed(config, started), "divek at start")
+    print(*as_yaml(started, found), sep="\n")
+    print(*(f"# {line}" for line in summary(config)), sep="\n")
 
 
-@app.command("memory")
-def memory_command(overrides: Overrides = None) -> None:
-    """Print the estimated memory of each GPU while it generates and while it trains."""
-    config, _ = compose_launch(overrides or [])
-    table = Table("GB on each GPU", "", title=f"{config.trainer.experiment_name}: arithmetic, not measured")
-    for name, value in memory(config).items():
-        table.add_row(name, f"{value:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(
-        f"Assumed: cards of {GPU_GB:g} GB; {TRAINED_BYTES} bytes for a trained parameter and {FROZEN_BYTES} for a "
-        f"frozen one, sharded over all GPUs; {LOGITS_COPIES} copies of the logits in fp32. Left out, so keep a margin: "
-        "activations, fragmentation, communication buffers.",
-        highlight=False,
+@app.command()
+def check(overrides: Overrides = None) -> None:
+    """Print doctor's checks of this machine for the run; status 1 if a line is red."""
+    # Imported here because no other command needs it.
+    from divek_verl.commands import doctor
+
+    config, _ = compose_counted(overrides or [])
+
+    def batch() -> doctor.Line:
+        try:
+            check_division(config)
+        except SetupError as error:
+            return doctor.Line(doctor.State.RED, "batch", str(error))
+        return doctor.Line(doctor.State.GREEN, "batch", "spreads evenly over the GPUs")
+
+    def inputs() -> Iterator[doctor.Line]:
+        found = list(missing(config))
+        for what, command in found:
+            yield doctor.Line(doctor.State.RED, "model and data", f"missing: {what}", command)
+        if not found:
+            yield doctor.Line(doctor.State.GREEN, "model and data", "all there")
+
+    def gpus() -> doctor.Line:
+        return doctor.check_gpus(config.trainer.n_gpus_per_node, functools.partial(planned_gb, config))
+
+    lines = doctor.examine(
+        None,
+        ray=False,
+        folder=Path(config.trainer.default_local_dir),
+        gpus=None if config.trainer.device == "cpu" else gpus,
+        disk_gib=checkpoint_gb(config) * checkpoints(config) * 1e9 / doctor.GIB,
+        also=[batch, inputs],
     )
+    doctor.print_lines(list(lines))
 
 
 def run_app(command: typer.Typer) -> None:

@@ -14,19 +14,20 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
 import recipe
 import typer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from divek_verl.errors import SetupError
+from divek_verl.estimate import ASSUMED, Assumptions, counted_steps, data_files, run_hours, sampling_hours
 from divek_verl.measures import MEASURES
 
 RESULTS = Path("results")
@@ -56,54 +57,17 @@ PAPERS_MEASURE = {"base": "one_step_greedy", "virft": "one_step_greedy", "paper"
 SHOWN = ("one_step_greedy", "one_step", "consistency", "two_step")
 # What compared methods share.
 EQUAL = ("recipe.prompts=6", "recipe.steps=400", "algorithm.rollout_correction.rollout_is=null")
-# The assumptions behind the GPU-hours, for an 80 GB card of the H100 class.
-ASSUMED = {
-    # Mean tokens of a completion, and of a prompt with its picture.
-    "answer_tokens": 250.0,
-    "prompt_tokens": 1200.0,
-    # Tokens a second that one GPU generates for a 7B model with many sequences at once, and for a single sequence.
-    "decode_rate": 2500.0,
-    "sequence_rate": 60.0,
-    # Peak of a GPU in bf16, and the share of it that training reaches.
-    "teraflops": 989.0,
-    "utilisation": 0.3,
-    # For a trained token: forward, backward and recomputation, old and reference log-probabilities.
-    "flops_per_parameter": 12.0,
-    # Seconds of a step in which all GPUs wait: weight sync, loading and unloading, logging.
-    "overhead": 20.0,
-}
 
 
-def parse_assumed(given: Sequence[str]) -> dict[str, float]:
+def parse_assumed(given: Sequence[str]) -> Assumptions:
     """The assumptions, changed by ``NAME=VALUE``."""
-    changed = dict(ASSUMED)
+    known, changed = [each.name for each in fields(Assumptions)], {}
     for each in given:
         name, _, value = each.partition("=")
-        if name not in ASSUMED or not re.fullmatch(r"\d*\.?\d+(e[+-]?\d+)?", value) or not float(value):
-            raise SetupError(f"--assume {each} is not NAME=VALUE with a value above 0 and one of {', '.join(ASSUMED)}.")
+        if name not in known or not re.fullmatch(r"\d*\.?\d+(e[+-]?\d+)?", value) or not float(value):
+            raise SetupError(f"--assume {each} is not NAME=VALUE with a value above 0 and one of {', '.join(known)}.")
         changed[name] = float(value)
-    return changed
-
-
-def sampling_hours(samples: int, config: DictConfig, assumed: Mapping[str, float]) -> float:
-    """GPU-hours of ``samples`` completions, many of them at the same time."""
-    rate = assumed["decode_rate"] * 7 / config.recipe.billion_parameters
-    return samples * assumed["answer_tokens"] / rate / 3600
-
-
-def training_hours(config: DictConfig, steps: int, assumed: Mapping[str, float]) -> float:
-    """GPU-hours of ``steps`` GRPO steps, without the validation at the end."""
-    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    rollouts = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
-    live = OmegaConf.select(config, "divek.max_vote_age") == 0
-    stages = [rollouts, config.data.train_batch_size * config.divek.num_samples] if live else [rollouts]
-    # A stage takes at least as long as its longest answer.
-    longest = config.data.max_response_length / assumed["sequence_rate"]
-    generation = sum(max(sampling_hours(count, config, assumed) * 3600 / gpus, longest) for count in stages)
-    tokens = rollouts * (assumed["prompt_tokens"] + assumed["answer_tokens"])
-    flops = tokens * assumed["flops_per_parameter"] * config.recipe.billion_parameters * 1e9
-    training = flops / (gpus * assumed["teraflops"] * 1e12 * assumed["utilisation"])
-    return steps * (generation + training + assumed["overhead"]) * gpus / 3600
+    return replace(ASSUMED, **changed)
 
 
 @dataclass(frozen=True)
@@ -139,7 +103,7 @@ def cells_of(table: str, given: Sequence[str], tasks: Sequence[str], methods: Se
             yield method, config, [*settings, *overrides]
 
 
-def jobs(cell: Cell, results: Path, assumed: Mapping[str, float]) -> Iterator[Job]:
+def jobs(cell: Cell, results: Path, assumed: Assumptions) -> Iterator[Job]:
     """The jobs of one cell: mining where the votes come from a file, training, evaluation."""
     method, config, overrides = cell
     name, model, variant = config.recipe.task, config.actor_rollout_ref.model.path, ""
@@ -151,11 +115,13 @@ def jobs(cell: Cell, results: Path, assumed: Mapping[str, float]) -> Iterator[Jo
         model, variant = config.trainer.default_local_dir, config.recipe.variant
         # An override of the steps comes after the number that run_*.sh count.
         fixed = any(each.lstrip("+").startswith("trainer.total_training_steps=") for each in overrides)
-        steps = int(config.trainer.total_training_steps) if fixed else recipe.counted_steps(config)
+        if not fixed:
+            config.trainer.total_training_steps = counted_steps(config)
+        steps = int(config.trainer.total_training_steps)
         script = recipe.RECIPES / f"run_{PAPERS_MODEL}_{name.removesuffix('_4shot')}.sh"
-        done, hours = Path(model) / "latest_checkpointed_iteration.txt", training_hours(config, steps, assumed)
+        done, hours = Path(model) / "latest_checkpointed_iteration.txt", run_hours(config, assumed)
         yield Job(f"train {Path(model).name}", ("bash", str(script), *overrides), hours, done, str(steps))
-    data = [part for file in recipe.files(config, "val_files") for part in ("--data", str(file))]
+    data = [part for file in data_files(config, "val_files") for part in ("--data", str(file))]
     out = results / f"{config.recipe.vlm}_{name}{variant}_{method}"
     options = ("--options", str(config.divek.num_options)) if "divek" in config else ()
     command = ("divek", "eval", "--model", model, *data, "--mode", "both", *options, *gpus, "--out", str(out))
@@ -164,7 +130,7 @@ def jobs(cell: Cell, results: Path, assumed: Mapping[str, float]) -> Iterator[Jo
     yield Job(f"eval {out.name}", command, hours, out / "results.json")
 
 
-def show(planned: Sequence[Job], assumed: Mapping[str, float], console: Console) -> None:
+def show(planned: Sequence[Job], assumed: Assumptions, console: Console) -> None:
     """Print the jobs, their cost and its assumptions, and the commands, ready to be pasted."""
     table = Table("", "job", "GPU-hours")
     for job in planned:
@@ -175,8 +141,8 @@ def show(planned: Sequence[Job], assumed: Mapping[str, float], console: Console)
     left = sum(job.gpu_hours for job in planned if not job.is_done)
     console.print(f"\n{left:.0f} GPU-hours to go of {sum(job.gpu_hours for job in planned):.0f}.")
     console.print("Arithmetic, not measured; assumed for one GPU of the H100 class (--assume NAME=VALUE changes them):")
-    for name, value in assumed.items():
-        console.print(f"  {name}={value:g}", markup=False)
+    for line in assumed.lines():
+        console.print(f"  {line}", markup=False, highlight=False)
 
 
 def run(planned: Sequence[Job], console: Console) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from recipe import RECIPES, compose_recipe, files, package_folder, votes_file
+from recipe import RECIPES, compose_recipe, package_folder, votes_file
 
 from divek_verl.demo.processes import running
 from divek_verl.demo.run import environment
 from divek_verl.errors import SetupError
+from divek_verl.estimate import data_files
 from divek_verl.prepare.sets import WORDINGS
 from divek_verl.prompts import multiple_choice, open_question, user_prompt
+from divek_verl.provenance import flatten
 from divek_verl.votes import MinedVotes, Votes
 from divek_verl.votes_file import Origin, model_name, write_votes_file
 
@@ -36,15 +38,6 @@ NAMES = {
 IMAGES = 48
 STEPS = 2
 TIMEOUT_S = 900  # a run that takes longer hangs
-
-
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``a.b.c`` and the value of each leaf of a mapping."""
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def toy_settings(config: DictConfig, home: Path, run_dir: Path) -> dict[str, Any]:
@@ -82,12 +75,14 @@ def as_override(name: str, value: Any) -> str:
 
 def write_data(config: DictConfig) -> None:
     """Write every prepared set that the recipe names, and made-up votes if it reads a votes file."""
-    for folder in sorted({file.parent for file in [*files(config, "train_files"), *files(config, "val_files")]}):
+    for folder in sorted(
+        {file.parent for file in [*data_files(config, "train_files"), *data_files(config, "val_files")]}
+    ):
         write_set(folder, folder.name.removesuffix("_4shot"), config.recipe.few_shot)
     if (votes := votes_file(config)) is None:
         return
     mined = []
-    for file in files(config, "train_files"):
+    for file in data_files(config, "train_files"):
         for row in pq.read_table(file).to_pylist():
             source, truth = row["data_source"], row["reward_model"]["ground_truth"]
             # The truth and another class of the same side; the first two classes are on it in every setting.

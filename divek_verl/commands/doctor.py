@@ -4,13 +4,14 @@ The supported versions are read from the package's own metadata (setup.py).
 """
 
 import asyncio
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -68,6 +69,10 @@ def failed(subject: str, error: Exception, fix: str = "fix what the error names"
     """A red line for an error."""
     said = str(error).strip().splitlines() or [""]
     return Line(State.RED, subject, f"{type(error).__name__}: {said[0]}", fix)
+
+
+# Checks of one thing, or of several.
+Check = Callable[[], Line | Iterator[Line]]
 
 
 def requirements(extra: str) -> list[Requirement]:
@@ -141,6 +146,33 @@ def check_platform() -> Line:
     return passed("platform", found, count > 0, fix)
 
 
+def check_gpus(count: int, gb_needed: Callable[[float], float]) -> Line:
+    """Whether this machine has ``count`` GPUs, the smallest of which holds what a run needs on GPUs of its size.
+
+    Args:
+        count: the GPUs that the run takes on each node.
+        gb_needed: gigabytes of a GPU -> gigabytes that have to be on it.
+    """
+    import torch
+
+    if is_chosen():
+        return Line(State.RED, "GPUs", "VERL_PLATFORM=cpu is set, and this run is for GPUs", "unset VERL_PLATFORM")
+    sizes = [torch.cuda.get_device_properties(index).total_memory / 1e9 for index in range(torch.cuda.device_count())]
+    wanted = f"wanted: {count} on each node"
+    if len(sizes) < count:
+        found = f"torch {torch.__version__} sees {len(sizes) or 'no'} GPU{'s' * (len(sizes) > 1)} ({wanted})"
+        fix = f"run it where {count} GPUs are, with {PACKAGE}[gpu] installed, or lower the number of GPUs"
+        return Line(State.RED, "GPUs", found, fix)
+    smallest = min(sizes)
+    needed = gb_needed(smallest)
+    found = f"{len(sizes)} of {smallest:.0f} GB ({wanted}; {needed:.0f} GB on each by arithmetic, with a margin)"
+    fix = (
+        "take larger or more GPUs, variant=lora, a lower actor_rollout_ref.rollout.gpu_memory_utilization, or "
+        "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true"
+    )
+    return passed("GPUs", found, needed <= smallest, fix)
+
+
 def check_flash_attention() -> Line:
     """Whether flash attention is installed; verl's default settings need it."""
     if is_chosen():
@@ -151,13 +183,16 @@ def check_flash_attention() -> Line:
     return passed("flash-attn", version or "missing", usable, fix, otherwise=State.YELLOW)
 
 
-def check_disk(extra: str, folder: Path) -> Iterator[Line]:
-    """Free space for checkpoints in a folder, which need not be there yet, and for Ray's shared memory."""
+def check_disk(extra: str, folder: Path, disk_gib: float | None = None) -> Iterator[Line]:
+    """Free space for checkpoints in a folder, which need not be there yet, and for Ray's shared memory.
+
+    ``disk_gib`` is what the checkpoints of a known run take.
+    """
     folder, shared = folder.expanduser().absolute(), Path("/dev/shm")
     found = next(above for above in (folder, *folder.parents) if above.is_dir())
-    free, wanted = shutil.disk_usage(found).free / GIB, DISK_GIB[extra]
-    fix = "free space, or set trainer.default_local_dir to a folder on a larger disk"
-    yield passed("disk", f"{free:.0f} GiB free in {folder} (wanted: {wanted})", free >= wanted, fix)
+    free, wanted = shutil.disk_usage(found).free / GIB, DISK_GIB[extra] if disk_gib is None else disk_gib
+    fix = "free space, or set trainer.default_local_dir (CKPT_DIR of a recipe) to a folder on a larger disk"
+    yield passed("disk", f"{free:.0f} GiB free in {folder} (wanted: {wanted:.0f})", free >= wanted, fix)
     if shared.is_dir():
         free, wanted = shutil.disk_usage(shared).free / GIB, SHARED_MEMORY_GIB[extra]
         fix = "docker run --shm-size, or remount /dev/shm"
@@ -215,11 +250,31 @@ def check_generation(model: str) -> Line:
         return failed("generation", error, fix)
 
 
-def examine(model: str | None, ray: bool = True, folder: Path = Path()) -> Iterator[Line]:
-    """The lines of all checks, those that decide on others first; a check that breaks is a red line of its own."""
-    extra = "cpu" if is_chosen() or is_cpu_only() else "gpu"
-    checks: list[Callable[[], Line | Iterator[Line]]] = [check_python, check_platform, lambda: check_versions(extra)]
-    checks += [check_plugin, check_flash_attention, lambda: check_disk(extra, folder)]
+def examine(
+    model: str | None,
+    ray: bool = True,
+    folder: Path = Path(),
+    *,
+    gpus: Check | None = None,
+    disk_gib: float | None = None,
+    also: Iterable[Check] = (),
+) -> Iterator[Line]:
+    """The lines of all checks, those that decide on others first; a check that breaks is a red line of its own.
+
+    Args:
+        model: a model that also generates.
+        ray: whether Ray is started.
+        folder: where checkpoints go.
+        gpus: the check of the GPUs of a run that needs some; it takes the place of the check of the platform.
+        disk_gib: what the checkpoints take, where that is known.
+        also: more checks.
+    """
+    on_cpu = is_cpu_only()
+    kind = "cpu" if gpus is None and (is_chosen() or on_cpu) else "gpu"
+    # A CPU build without a GPU is one failure, not one of each package that a GPU would need.
+    versions = functools.partial(check_versions, "cpu" if on_cpu else kind)
+    checks: list[Check] = [check_python, gpus or check_platform, versions, check_plugin, check_flash_attention]
+    checks += [lambda: check_disk(kind, folder, disk_gib), *also]
     if ray:
         checks.append(check_ray)
     if model is not None:
@@ -232,16 +287,11 @@ def examine(model: str | None, ray: bool = True, folder: Path = Path()) -> Itera
             yield failed("doctor", error)
 
 
-def main(
-    model: Annotated[str | None, typer.Option(help="Also let this model generate for about ten seconds.")] = None,
-    ray: Annotated[bool, typer.Option(help="Start Ray, or join RAY_ADDRESS.")] = True,
-    folder: Annotated[Path, typer.Option(help="Folder for checkpoints, whose disk is checked.")] = Path(),
-) -> None:
-    """Check versions, plugin, platform, disk, Ray and, with --model, generation; status 1 if a line is red."""
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print a summary and the lines with their fixes; typer.Exit with status 1 if a line is red."""
     console = terminal()
-    lines = list(examine(model, ray, folder))
     red = [line.subject for line in lines if line.state is State.RED]
-    verdict = f"not ready: {', '.join(red)}" if red else "ready"
+    verdict = f"not ready: {', '.join(dict.fromkeys(red))}" if red else "ready"
     console.print(f"{verdict} ({len(lines) - len(red)} of {len(lines)} lines without a failure)", highlight=False)
     for line in lines:
         console.print(line.state.value, end=" ")
@@ -251,3 +301,12 @@ def main(
             console.print(f"     -> {line.fix}", markup=False, highlight=False, soft_wrap=True)
     if red:
         raise typer.Exit(1)
+
+
+def main(
+    model: Annotated[str | None, typer.Option(help="Also let this model generate for about ten seconds.")] = None,
+    ray: Annotated[bool, typer.Option(help="Start Ray, or join RAY_ADDRESS.")] = True,
+    folder: Annotated[Path, typer.Option(help="Folder for checkpoints, whose disk is checked.")] = Path(),
+) -> None:
+    """Check versions, plugin, platform, disk, Ray and, with --model, generation; status 1 if a line is red."""
+    print_lines(list(examine(model, ray, folder)))

@@ -61,7 +61,7 @@ def prepare_config(config: DictConfig) -> None:
     _check_files(config)
     _check_votes_file(config, settings)
     _claim_run_dir(config, settings)
-    _fill_in(config, settings)
+    fill_in(config, settings)
     _say_what_validation_costs(config, settings)
 
 
@@ -128,11 +128,7 @@ def _check_trainer(config: DictConfig) -> None:
             "verl.experimental's trainers do not work with DiVE-k's agent loop: start verl.trainer.main_ppo, for "
             "asynchronous rollouts with trainer.v1.trainer_mode=colocate_async."
         )
-    if config.trainer.v1.trainer_mode not in SAMPLERS:
-        raise SetupError(
-            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is not supported with reward=divek: "
-            f"use one of {', '.join(SAMPLERS)}."
-        )
+    _sampler_of(config)
     if need_critic(config):
         raise SetupError(
             f"algorithm.adv_estimator={config.algorithm.adv_estimator} trains a critic, and DiVE-k has none: "
@@ -164,6 +160,16 @@ def _check_trainer(config: DictConfig) -> None:
             "with LoRA (actor_rollout_ref.model.lora_rank) and leave the tower out with "
             "actor_rollout_ref.model.exclude_modules='.*visual.*'."
         )
+
+
+def _sampler_of(config: DictConfig) -> str:
+    """DiVE-k's replay buffer for the mode of the run; SetupError where it has none."""
+    mode = config.trainer.v1.trainer_mode
+    if mode not in SAMPLERS:
+        raise SetupError(
+            f"trainer.v1.trainer_mode={mode} is not supported with reward=divek: use one of {', '.join(SAMPLERS)}."
+        )
+    return SAMPLERS[mode]
 
 
 def _named_files(files: str | Sequence[str] | None) -> list[str]:
@@ -283,15 +289,16 @@ def _claim_run_dir(config: DictConfig, settings: Settings) -> None:
             time.sleep(1.0)
 
 
-def _fill_in(config: DictConfig, settings: Settings) -> None:
-    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
+def fill_in(config: DictConfig, settings: Settings) -> None:
+    """Set what the user left open and DiVE-k needs, and print a line for each value."""
+    sampler, buffer = config.trainer.v1.sampler, _sampler_of(config)
     with open_dict(config):
         if not sampler.sync_refill_failed_groups:
             sampler.sync_refill_failed_groups = True
             print("divek_verl: set trainer.v1.sampler.sync_refill_failed_groups=True (skipped images are replaced)")
-        if sampler.custom_sampler.path in (None, "", SAMPLER_FILE) and sampler.custom_sampler.name != SAMPLERS[mode]:
-            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER_FILE, SAMPLERS[mode]
-            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {SAMPLERS[mode]} (metrics, cap, watchdog)")
+        if sampler.custom_sampler.path in (None, "", SAMPLER_FILE) and sampler.custom_sampler.name != buffer:
+            sampler.custom_sampler.path, sampler.custom_sampler.name = SAMPLER_FILE, buffer
+            print(f"divek_verl: set trainer.v1.sampler.custom_sampler to {buffer} (metrics, cap, watchdog)")
         if settings.reuses_votes and not config.trainer.checkpoint_callback_class:
             config.trainer.checkpoint_callback_class = CHECKPOINT_CALLBACK
             print("divek_verl: set trainer.checkpoint_callback_class to SaveVotes (votes are saved with checkpoints)")
