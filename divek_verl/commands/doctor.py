@@ -7,11 +7,14 @@ import asyncio
 import functools
 import importlib.metadata
 import importlib.util
+import multiprocessing
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -269,22 +272,28 @@ def examine(
         disk_gib: what the checkpoints take, where that is known.
         also: more checks.
     """
-    on_cpu = is_cpu_only()
-    kind = "cpu" if gpus is None and (is_chosen() or on_cpu) else "gpu"
-    # A CPU build without a GPU is one failure, not one of each package that a GPU would need.
-    versions = functools.partial(check_versions, "cpu" if on_cpu else kind)
-    checks: list[Check] = [check_python, gpus or check_platform, versions, check_plugin, check_flash_attention]
-    checks += [lambda: check_disk(kind, folder, disk_gib), *also]
-    if ray:
-        checks.append(check_ray)
-    if model is not None:
-        checks.append(lambda: check_generation(model))
-    for check in checks:
-        try:
-            outcome = check()
-            yield from [outcome] if isinstance(outcome, Line) else outcome
-        except Exception as error:
-            yield failed("doctor", error)
+    with ExitStack() as stack:
+        started = None
+        if ray:
+            # In a process beside the other checks, as Ray's start mostly waits and the imports of verl do not.
+            beside = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+            started = beside.submit(check_ray)
+        on_cpu = is_cpu_only()
+        kind = "cpu" if gpus is None and (is_chosen() or on_cpu) else "gpu"
+        # A CPU build without a GPU is one failure, not one of each package that a GPU would need.
+        versions = functools.partial(check_versions, "cpu" if on_cpu else kind)
+        checks: list[Check] = [check_python, gpus or check_platform, versions, check_plugin, check_flash_attention]
+        checks += [lambda: check_disk(kind, folder, disk_gib), *also]
+        if started is not None:
+            checks.append(started.result)
+        if model is not None:
+            checks.append(lambda: check_generation(model))
+        for check in checks:
+            try:
+                outcome = check()
+                yield from [outcome] if isinstance(outcome, Line) else outcome
+            except Exception as error:
+                yield failed("doctor", error)
 
 
 def print_lines(lines: Sequence[Line]) -> None:

@@ -1,7 +1,9 @@
 """``divek doctor``: each line is right, and each red line says how to fix it."""
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,6 +70,60 @@ def test_the_fallback_for_flash_attention_composes_as_it_is_printed(compose: Any
     assert config.actor_rollout_ref.model.use_remove_padding is False
 
 
+# ------------------------------------------------------------------------------------------------- a run on GPUs
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes torch see GPUs of these sizes in gigabytes."""
+    monkeypatch.delenv("VERL_PLATFORM")
+
+    def seen(*sizes: float) -> None:
+        monkeypatch.setattr("torch.cuda.device_count", lambda: len(sizes))
+        properties = [SimpleNamespace(total_memory=size * 1e9) for size in sizes]
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties[index])
+
+    return seen
+
+
+def test_gpus_have_to_be_enough_and_large_enough(cards: Callable[..., None]) -> None:
+    def share_of(gb: float) -> float:
+        return 20 + 0.6 * gb
+
+    cards(80, 80, 48)
+    # The smallest card decides, with what the run would take of it.
+    assert doctor.check_gpus(3, share_of).state is State.RED
+    line = doctor.check_gpus(3, lambda gb: 0.5 * gb)
+    assert line.state is State.GREEN
+    assert line.found == "3 of 48 GB (wanted: 3 on each node; 24 GB on each by arithmetic, with a margin)"
+    line = doctor.check_gpus(4, lambda gb: 0.0)
+    assert line.state is State.RED and "sees 3 GPUs (wanted: 4 on each node)" in line.found
+    cards()
+    line = doctor.check_gpus(8, share_of)
+    assert "sees no GPU (wanted: 8 on each node)" in line.found and "where 8 GPUs are" in line.fix
+
+
+def test_a_run_on_gpus_is_not_sent_to_the_cpu_platform(cards: Callable[..., None]) -> None:
+    cards()
+    lines = list(examine(None, ray=False, gpus=lambda: doctor.check_gpus(8, lambda gb: gb)))
+    assert not [line for line in lines if "VERL_PLATFORM" in line.fix or line.subject == "platform"]
+    # One failure, not one for each package that a machine with GPUs would have.
+    assert [line.subject for line in lines if line.state is State.RED and line.subject != "disk"] == ["GPUs"]
+
+
+def test_where_the_cpu_platform_is_chosen_a_run_on_gpus_says_how_to_leave_it() -> None:
+    line = doctor.check_gpus(8, lambda gb: gb)
+    assert (line.state, line.fix) == (State.RED, "unset VERL_PLATFORM")
+
+
+def test_a_run_has_its_own_need_of_disk_and_checks_of_its_own(tmp_path: Path) -> None:
+    line = Line(State.YELLOW, "mine", "found", "fix")
+    lines = list(examine(None, ray=False, folder=tmp_path, disk_gib=1e9, also=[lambda: line, lambda: iter([line])]))
+    assert lines.count(line) == 2
+    (disk,) = (line for line in lines if line.subject == "disk")
+    assert disk.state is State.RED and "(wanted: 1000000000)" in disk.found
+
+
 def test_a_full_disk_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2**30})())
     assert {line.subject for line in doctor.check_disk("gpu", Path()) if line.state is State.RED} >= {"disk"}
@@ -92,11 +148,12 @@ def test_red_is_status_1_and_its_fix_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fix = "pip install 'b' " + 90 * "x"
-    lines = [Line(State.GREEN, "a", "fine"), Line(State.RED, "b", "broken [x]", fix)]
+    # A subject of several lines is named once in the summary.
+    lines = [Line(State.GREEN, "a", "fine"), *2 * [Line(State.RED, "b", "broken [x]", fix)]]
     monkeypatch.setattr(doctor, "examine", lambda *given: iter(lines))
     assert cli.run(["doctor"]) == 1
     shown = capsys.readouterr().out
-    assert shown.startswith("not ready: b (1 of 2 lines without a failure)\n")
+    assert shown.startswith("not ready: b (1 of 3 lines without a failure)\n")
     assert "ok   a: fine" in shown and "FAIL b: broken [x]" in shown and f"-> {fix}" in shown
 
 

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from recipe import RECIPES, check_division, compose_recipe, counted_steps, missing
+from recipe import RECIPES, check_division, compose_recipe, missing
 from toy import write_data, write_set
 
 from divek_verl.errors import SetupError
+from divek_verl.estimate import counted_steps
 
 SCRIPTS = sorted(RECIPES.glob("run_*.sh"))
 CUB = RECIPES / "run_qwen25vl_7b_cub.sh"

@@ -8,7 +8,6 @@ import pytest
 from recipe import RECIPES, choices
 from rich.console import Console
 from tables import (
-    ASSUMED,
     PAPER,
     SHOWN,
     TABLES,
@@ -26,13 +25,14 @@ from tables import (
 )
 
 from divek_verl.errors import SetupError
+from divek_verl.estimate import ASSUMED, Assumptions
 
 
 def planned(
     table: str,
     tmp_path: Path,
     *settings: str,
-    assumed: dict[str, float] = ASSUMED,
+    assumed: Assumptions = ASSUMED,
     tasks: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
 ) -> list[Job]:
@@ -74,7 +74,7 @@ def test_an_evaluation_shows_as_many_options_as_the_training_did(tmp_path: Path)
 
 def test_the_cost_is_the_arithmetic_of_what_is_assumed(tmp_path: Path) -> None:
     """400 steps on 8 GPUs of nothing but 10 s of overhead."""
-    free = {**ASSUMED, "answer_tokens": 1e-9, "prompt_tokens": 1e-9, "sequence_rate": 1e9, "overhead": 10.0}
+    free = Assumptions(answer_tokens=1e-9, prompt_tokens=1e-9, sequence_rate=1e9, overhead=10.0)
     trained = planned("table2", tmp_path, assumed=free, methods=("online",))[0]
     assert trained.gpu_hours == pytest.approx(400 * 10 * 8 / 3600, rel=1e-3)
     # Evaluation: 9010 images x 21 answers of 250 tokens, at 2500 tokens a second for 7B.
@@ -85,7 +85,9 @@ def test_the_cost_is_the_arithmetic_of_what_is_assumed(tmp_path: Path) -> None:
 
 def test_live_questions_cost_more_than_votes_mined_once(tmp_path: Path) -> None:
     hours = {job.name.rpartition("_")[2]: job.gpu_hours for job in planned("table2", tmp_path) if "train" in job.name}
-    assert hours["online"] > hours["paper"] == hours["virft"]
+    assert hours["online"] > hours["paper"] + 10
+    # The paper's validation at the end asks each image 21 times, ViRFT's once.
+    assert 0 < hours["paper"] - hours["virft"] < 7
 
 
 def test_what_is_done_is_skipped_and_a_failure_stops_with_its_name(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_what_is_done_is_skipped_and_a_failure_stops_with_its_name(tmp_path: Pat
 def test_the_plan_prints_its_assumptions_and_commands_that_can_be_pasted(tmp_path: Path) -> None:
     console = Console(record=True, width=80)
     command = ("bash", "x.sh", "--data", "a folder/" + 90 * "x")
-    show([Job("train x", command, 12.0, tmp_path / "none")], {**ASSUMED, "overhead": 7.0}, console)
+    show([Job("train x", command, 12.0, tmp_path / "none")], Assumptions(overhead=7.0), console)
     text = console.export_text()
     assert shlex.join(command) in text.splitlines()
     assert "12 GPU-hours to go of 12" in text and "not measured" in text and "overhead=7" in text
@@ -157,7 +159,7 @@ def test_an_assumption_that_does_not_exist_or_is_no_number_is_refused(given: str
 
 
 def test_an_assumption_is_changed() -> None:
-    assert parse_assumed(["overhead=2.5", "decode_rate=3e3"]) == {**ASSUMED, "overhead": 2.5, "decode_rate": 3000.0}
+    assert parse_assumed(["overhead=2.5", "decode_rate=3e3"]) == Assumptions(overhead=2.5, decode_rate=3000.0)
 
 
 def test_a_plan_for_nothing_is_refused_with_one_sentence() -> None:

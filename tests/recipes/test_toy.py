@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from recipe import compose_recipe, files
-from toy import NAMES, STEPS, as_override, flatten, run_toy, toy_settings, write_data
+from recipe import compose_recipe
+from toy import NAMES, STEPS, as_override, run_toy, toy_settings, write_data
 
+from divek_verl.estimate import data_files
 from divek_verl.labels import ClassNames
+from divek_verl.provenance import flatten
 from divek_verl.votes_file import read_votes_file
 
 from .cases import COMBINATIONS, KINDS, overrides
@@ -68,7 +70,7 @@ def test_toy_data_is_what_the_recipe_asks_for(tmp_path: Path) -> None:
                 assert ClassNames(lists[side]).match(row["reward_model"]["ground_truth"])
                 assert (file.parent / row["images"][0]["image"]).is_file()
         votes = read_votes_file(Path(config.divek.votes_file))
-        rows = sum(pq.read_metadata(file).num_rows for file in files(config, "train_files"))
+        rows = sum(pq.read_metadata(file).num_rows for file in data_files(config, "train_files"))
         assert votes.complete and len(votes.votes) == rows
 
 
