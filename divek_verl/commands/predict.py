@@ -76,8 +76,13 @@ def predict(
         "max_pixels": asked.max_pixels,
     }
     pictures = [picture for given in images for picture in pictures_of(given)][:limit]
-    failed = {picture: unreadable(picture, limits) for picture in pictures}
-    usable = [picture for picture in pictures if failed[picture] is None]
+    # The engine takes minutes to start, so one picture has to be readable; those after it are read when they are asked.
+    predictions: list[Prediction] = []
+    for picture in pictures:
+        if (failed := unreadable(picture, limits)) is None:
+            break
+        predictions.append(failed)
+    usable = pictures[len(predictions) :]
 
     async def classify() -> list[Prediction]:
         async with open_engine(model) as engine:
@@ -86,11 +91,10 @@ def predict(
     # What libraries and the engine's processes print goes to stderr, so that stdout holds JSON lines only.
     with redirected(2, 1) if as_json else nullcontext():
         try:
-            answers = iter(asyncio.run(classify()) if usable else ())
+            predictions += asyncio.run(classify()) if usable else []
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             raise typer.Exit(STOPPED) from None
-    predictions = [failed[picture] or next(answers) for picture in pictures]
     for prediction in predictions:
         if as_json:
             # Escaped, so that a model's text can neither break the line nor control the terminal.

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scripted_engine import says
 from divek_verl import cli
 from divek_verl.commands.predict import read_class_file, show
 from divek_verl.errors import SetupError
+from divek_verl.images import PictureLimits, load_picture
 from divek_verl.predict import Prediction
 from divek_verl.prompts import Wording, open_question
 
@@ -99,6 +101,28 @@ def test_a_picture_without_an_answer_is_status_1(
         assert predict(address, str(flag), str(tmp_path / "none.png"), "--data", str(tmp_path / "data")) == 1
     shown = capsys.readouterr().out
     assert "no answer, unreadable_image" in shown
+
+
+def test_only_the_first_picture_that_can_be_read_is_decoded_twice(
+    flag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path / "data", {"base": 1})
+    decoded: Counter[str] = Counter()
+
+    def counted(picture: Any, limits: PictureLimits) -> Image.Image:
+        decoded[Path(picture).name] += 1
+        return load_picture(picture, limits)
+
+    monkeypatch.setattr("divek_verl.commands.predict.load_picture", counted)
+    monkeypatch.setattr("divek_verl.predict.load_picture", counted)
+    given = [str(tmp_path / name) for name in ("none.png", "flag.png", "missing.png", "second.png")]
+    flag.with_name("second.png").write_bytes(flag.read_bytes())
+    with serving(script) as address:
+        assert predict(address, *given, "--data", str(tmp_path / "data"), "--json") == 1
+    assert decoded == {"none.png": 1, "flag.png": 2, "missing.png": 1, "second.png": 1}
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["source"] for line in lines] == given
+    assert [line["failure"] for line in lines] == ["unreadable_image", None, "unreadable_image", None]
 
 
 @pytest.mark.parametrize("content", ["\ufeffChad\nRomania\n", '["Chad", "Romania"]', "Chad\r\n\r\n  Romania"])
