@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 import yaml
@@ -38,7 +39,8 @@ def sources(
     found: dict[str, str] = {}
     # Hydra merges in this order, and the last one wins.
     for default in composed.defaults:
-        file = f"{default.config_path}.yaml"
+        # verl writes some as ../optim/fsdp.
+        file = normpath(f"{default.config_path}.yaml")
         folder = next((each for each in folders if (each / file).is_file()), None)
         if folder is not None:
             body = OmegaConf.to_container(OmegaConf.load(folder / file))

@@ -87,7 +87,8 @@ def compose_launch(given: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
         if value := os.environ.get(name, ""):
             # Numbers stay numbers; a path may hold characters that Hydra's grammar reads.
             escaped = value.replace("'", "\\'")
-            settings[f"{option}={value}" if value.isdecimal() else f"{option}='{escaped}'"] = f"{name} of environment"
+            override = f"{option}={value}" if value.isdecimal() else f"{option}='{escaped}'"
+            settings[override] = f"{name} in the environment"
     config = compose_recipe(*settings, *given)
     if config.recipe.prompts_per_node is not None:
         batch = config.recipe.prompts_per_node * config.trainer.nnodes

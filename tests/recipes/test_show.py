@@ -57,8 +57,8 @@ def test_each_kind_of_source_is_named(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("DATA_DIR", "/a folder")
     found = comments(shown(capsys, "method=paper", "variant=nnodes", "trainer.save_freq=7"))
     assert found["trainer.save_freq"] == "command line"
-    assert found["trainer.n_gpus_per_node"] == "N_GPUS_PER_NODE of environment"
-    assert found["recipe.data_dir"] == "DATA_DIR of environment"
+    assert found["trainer.n_gpus_per_node"] == "N_GPUS_PER_NODE in the environment"
+    assert found["recipe.data_dir"] == "DATA_DIR in the environment"
     assert found["trainer.total_training_steps"] == "run_*.sh: counted"
     assert found["data.train_batch_size"] == "run_*.sh: recipe.prompts_per_node x trainer.nnodes"
     assert found["divek.few_class_fillers"] == "recipes/method/paper.yaml"
