@@ -163,14 +163,10 @@ def test_green_and_yellow_are_status_0(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_ray_is_started_and_asked(run_python: Any) -> None:
-    script = (
-        "from divek_verl.commands.doctor import check_ray; line = check_ray(); print(line); "
-        "assert line.state.name == 'GREEN'"
-    )
-    done = run_python("-c", script, VERL_PLATFORM="cpu", RAY_ADDRESS=None)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "node(s)" in done.stdout
+def test_ray_is_started_and_asked_beside_the_other_checks(run_python: Any) -> None:
+    done = run_python("-m", "divek_verl.cli", "doctor", VERL_PLATFORM="cpu", RAY_ADDRESS=None)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "ok   Ray: " in done.stdout and "node(s)" in done.stdout
 
 
 @pytest.mark.slow
