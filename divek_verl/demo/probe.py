@@ -3,6 +3,7 @@
 python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
 """
 
+import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from divek_verl.demo import lessons, model
 from divek_verl.demo.lessons import Pictures, Teacher
 from divek_verl.demo.warm_start import build_teacher
 from divek_verl.errors import SetupError
+from divek_verl.files import write_aside
 from divek_verl.labels import ClassNames
 from divek_verl.measures import MEASURES, measure_votes
 from divek_verl.prompts import multiple_choice, open_question
@@ -167,6 +169,22 @@ class Probe:
         completions = self.sampler.sample([Prompt(self.teacher.prompt(text)) for text in texts], 1, f"{self.seed}-told")
         return fmean(parse_option(c[0], 5) == q.answer for c, q in zip(completions, questions, strict=True))
 
+    @torch.inference_mode()
+    def captions(self, images: Pictures, names: Sequence[str]) -> float:
+        """Share of pictures whose likeliest caption among `names` is right: what the model sees, however it answers."""
+        network = self.sampler.network
+        columns = self.teacher.tokenizer.convert_tokens_to_ids([f" {name}" for name in names])
+        right = 0
+        for start in range(0, len(images.names), _BATCH):
+            shown, pixels = images.names[start : start + _BATCH], images.pixels[start : start + _BATCH]
+            tokens = torch.tensor([self.teacher.caption(name, 0).tokens for name in shown])
+            inputs = model.picture_inputs(network, self.sampler.processor, list(pixels), tokens)
+            hidden = network.model(input_ids=tokens, use_cache=False, **inputs).last_hidden_state
+            # The last token is the name itself; the one before it predicts the name.
+            best = network.lm_head(hidden[:, -2])[:, columns].argmax(dim=-1).tolist()
+            right += sum(names[column] == name for column, name in zip(best, shown, strict=True))
+        return right / len(images.names)
+
     def side(self, images: Pictures, names: Sequence[str], *, training: bool) -> SideReport:
         """Both steps for every picture; in `training` the truth is injected and easy images are skipped."""
         classes, rules = ClassNames(names), QuestionRules(skip_easy=training)
@@ -212,6 +230,9 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the prepared set.")],
     model_path: Annotated[Path, typer.Option("--model", help="Folder of the model.")],
     seed: Annotated[int, typer.Option(help="Seed of questions and sampling.")] = 0,
+    knowledge: Annotated[
+        Path | None, typer.Option(help="Only write what the model tells and captions rightly to this JSON file.")
+    ] = None,
 ) -> None:
     """Print what the model can do, and whether that is enough for GRPO to start from."""
     model.use_one_thread()
@@ -227,6 +248,10 @@ def main(
     some = Pictures(train.pixels[numbers], tuple(train.names[number] for number in numbers))
     probe = Probe(Sampler(network, processor), build_teacher(data, processor, train), seed)
     told = probe.told()
+    if knowledge is not None:
+        captions = {"base": probe.captions(val_base, base), "new": probe.captions(val_new, new)}
+        write_aside(knowledge, json.dumps({"told": told, "captions": captions}) + "\n")
+        return
     sides = {
         "train": probe.side(some, base, training=True),
         "val base": probe.side(val_base, base, training=False),

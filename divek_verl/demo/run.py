@@ -49,6 +49,7 @@ class Plan:
     """One demo run, which writes into ``run_dir``; several can share the data and the warm-started model in ``home``.
 
     ``seed`` is that of data order, question shuffles and sampling engine. ``overrides`` are Hydra's, last of all.
+    ``validates``: whether verl validates before and after.
     """
 
     run_dir: Path
@@ -56,6 +57,7 @@ class Plan:
     seed: int = 0
     steps: int = 40
     overrides: tuple[str, ...] = ()
+    validates: bool = True
 
     @property
     def data(self) -> Path:
@@ -88,13 +90,14 @@ def training_command(plan: Plan) -> list[str]:
         f"data.train_files={plan.data / 'train.parquet'}",
         f"data.val_files=[{files}]",
         f"data.seed={plan.seed}",
-        f"divek.seed={plan.seed}",
+        f"++divek.seed={plan.seed}",
         f"actor_rollout_ref.rollout.seed={plan.seed}",
         f"actor_rollout_ref.model.path={plan.model}",
         f"trainer.default_local_dir={plan.run_dir}",
         f"trainer.experiment_name={plan.run_dir.name}",
         f"trainer.total_training_steps={plan.steps}",
-        f"trainer.test_freq={plan.steps}",
+        f"trainer.val_before_train={plan.validates}",
+        f"trainer.test_freq={plan.steps if plan.validates else -1}",
         f"hydra.run.dir={plan.run_dir / 'hydra'}",
         *plan.overrides,
     ]
@@ -143,6 +146,8 @@ def _show_progress(plan: Plan, process: subprocess.Popen[bytes]) -> None:
     """One bar for each part of the run, until the process ends."""
     images = sum(pq.read_metadata(plan.data / f"val_{side}.parquet").num_rows for side in SIDES)
     stages = {"validation before": images, "GRPO steps": plan.steps, "validation after": images}
+    if not plan.validates:
+        stages = {"GRPO steps": plan.steps}
     for stage, total in stages.items():
         with progress(total=total, desc=stage, unit="step" if stage == "GRPO steps" else "image") as bar:
             while bar.n < total and process.poll() is None:

@@ -1,0 +1,254 @@
+"""One arm with one seed: trained on base classes, evaluated on both sides, its numbers by class in one file."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from divek_verl.class_lists import CLASSES_FILE, load_classes
+from divek_verl.demo.run import REPOSITORY, SIDES, Plan, check_correlation, environment, train
+from divek_verl.errors import SetupError
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.files import read_lines, write_aside
+from divek_verl.labels import ClassNames
+from divek_verl.measures import MEASURES
+from divek_verl.records import QUESTIONS_FILE, QuestionRecord, without_repeated
+from divek_verl.reward import compute_score
+
+STEPS = 40
+VAL_PER_CLASS = 32
+SAMPLES = 20
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train the start model, or to sample from it without training.
+
+    Attributes:
+        title: for the table.
+        overrides: Hydra's, on top of the demo's; None where nothing is trained.
+        asked: options of ``divek eval``.
+    """
+
+    title: str
+    overrides: tuple[str, ...] | None = None
+    asked: tuple[str, ...] = ()
+
+
+def _virft(listed: bool) -> tuple[str, ...]:
+    sampler = "trainer.v1.sampler"
+    return (
+        "reward=virft",
+        f"data.divek.list_classes={str(listed).lower()}",
+        # As in recipes/method/virft.yaml: nothing is skipped, so nothing is refilled.
+        f"{sampler}.sync_refill_failed_groups=false",
+        f"{sampler}.custom_sampler.path=null",
+        f"{sampler}.custom_sampler.name=null",
+    )
+
+
+_REWARD = "reward.custom_reward_function"
+# In the order in which they run: a session that is cut short leaves the most telling ones.
+ARMS = {
+    "start": Arm("start model"),
+    "sharpened": Arm("start model at temperature 0.5", asked=("--temperature", "0.5")),
+    "online": Arm("DiVE-k, online", ()),
+    "virft": Arm("ViRFT", _virft(listed=False)),
+    "random": Arm("random options", ("divek.option_source=random",)),
+    "offline": Arm("DiVE-k, offline", ("divek.votes_file={votes}", "divek.max_vote_age=null")),
+    "coin": Arm(
+        "coin as answer reward",
+        (
+            "divek.allow_custom=true",
+            f"{_REWARD}.path={Path(__file__).resolve()}",
+            f"{_REWARD}.name=coin_score",
+            f"+{_REWARD}.reward_kwargs.coin_seed={{seed}}",
+        ),
+    ),
+    "virft_list": Arm("ViRFT with the class list", _virft(listed=True)),
+    "text": Arm("options with similar names", ("divek.option_source=text_embedding",)),
+}
+
+
+def coin_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    coin_seed: int,
+    answer_weight: float = 1.0,
+    **kwargs: Any,
+) -> dict[str, float]:
+    """DiVE-k's reward with a fair coin in place of the right answer in ``score``: nothing can be learned but the form.
+
+    The coin depends only on the seed, the row and the completion. Everything else is reported as it is.
+    """
+    graded = compute_score(data_source, solution_str, ground_truth, extra_info, answer_weight=answer_weight, **kwargs)
+    info = extra_info or {}
+    if not info.get("failure"):
+        # ascii, because lone surrogates cannot be a seed.
+        seed = ascii((coin_seed, *(str(info.get(key)) for key in ("uid", "index", "step")), solution_str))
+        coin = float(random.Random(seed).random() < 0.5)
+        graded["score"] += answer_weight * (coin - graded["acc"])
+    return graded
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The data, the start model and the runs of one seed; odd seeds exchange base and new classes."""
+
+    number: int
+    home: Path
+    steps: int = STEPS
+    val_per_class: int = VAL_PER_CLASS
+
+    @property
+    def folder(self) -> Path:
+        return self.home / f"seed-{self.number}"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def plan(self, name: str) -> Plan:
+        """The training run of an arm."""
+        given = {"seed": self.number, "votes": self.folder / "votes.jsonl"}
+        overrides = [each.format(**given) for each in ARMS[name].overrides or ()]
+        return Plan(self.folder / name, self.folder, self.number, self.steps, tuple(overrides), validates=False)
+
+    def prepare(self) -> None:
+        """Draw the data and warm-start the model, as far as they are not there."""
+        if not (self.data / CLASSES_FILE).is_file():
+            _run(
+                str(REPOSITORY / "data_prep" / "flags.py"),
+                *("--out", self.data, "--seed", self.number, "--val-per-class", self.val_per_class),
+                *(["--swap"] if self.number % 2 else []),
+            )
+        model = self.folder / "model"
+        _run("-m", "divek_verl.demo.warm_start", "--data", self.data, "--out", model, "--seed", self.number)
+
+    def knowledge(self) -> dict[str, Any]:
+        """What the start model can do without a question about it, for the gates; kept in a file."""
+        file = self.folder / "knowledge.json"
+        if not file.is_file():
+            _run(
+                "-m",
+                "divek_verl.demo.probe",
+                "--data",
+                self.data,
+                "--model",
+                self.folder / "model",
+                "--knowledge",
+                file,
+            )
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The numbers of an arm that has ended; None before."""
+        file = self.folder / name / RESULT
+        found: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return found
+
+    def run(self, name: str, console: Console) -> dict[str, Any]:
+        """Train and evaluate an arm, or go on where an earlier call stopped; its numbers.
+
+        Raises:
+            SetupError: a stage failed, or the run saw something else than base classes.
+        """
+        if (found := self.result(name)) is not None:
+            return found
+        started = time.monotonic()
+        arm, folder, facts = ARMS[name], self.folder / name, {}
+        folder.mkdir(parents=True, exist_ok=True)
+        if arm.overrides is not None:
+            plan = self.plan(name)
+            votes = self.folder / "votes.jsonl"
+            if name == "offline" and not votes.is_file():
+                self._mine(votes)
+            train(plan, console)
+            facts = {"lowest_correlation": check_correlation(plan.run_dir), **seen_in_training(plan)}
+        model = folder if arm.overrides is not None else self.folder / "model"
+        _run(
+            *("-m", "divek_verl.cli", "eval", "--model", model, "--out", folder / "eval", "--samples", SAMPLES),
+            *(word for side in SIDES for word in ("--data", self.data / f"val_{side}.parquet")),
+            *_SAMPLED,
+            *arm.asked,
+        )
+        numbers = by_class(folder / "eval" / QUESTIONS_FILE, ClassNames(load_classes(str(self.data), "base").names))
+        result = {**numbers, **facts, "seconds": round(time.monotonic() - started)}
+        write_aside(folder / RESULT, json.dumps(result, indent=1) + "\n")
+        return result
+
+    def _mine(self, votes: Path) -> None:
+        """The start model's votes, as many for an image as online training samples."""
+        unfinished = votes.with_suffix(".unfinished.jsonl")
+        _run(
+            *("-m", "divek_verl.cli", "mine", "--model", self.folder / "model", "--out", unfinished, "--samples", 12),
+            *("--data", self.data / "train.parquet"),
+            *_SAMPLED,
+        )
+        unfinished.replace(votes)
+
+
+# As the demo samples: its answers are one token long, and a penalty would forbid to repeat a name of the list.
+_SAMPLED = ("--repetition-penalty", "1.0", "--max-new-tokens", "16")
+
+
+def _run(*arguments: object) -> None:
+    """A stage in its own process, so that its memory is free before the next one starts."""
+    command = [sys.executable, *map(str, arguments)]
+    status = subprocess.run(command, check=False, cwd=REPOSITORY, env={**os.environ, **environment()}).returncode
+    if status:
+        raise SetupError(f"{' '.join(command[1:4])} ended with status {status}: see its message above.")
+
+
+def seen_in_training(plan: Plan) -> dict[str, Any]:
+    """What the run was trained on, from its data and its records; completions are those of mining and rollouts.
+
+    Raises:
+        SetupError: it saw a picture of another split, or a class that is not a base class.
+    """
+    base = set(load_classes(str(plan.data), "base").names)
+    rows = pq.read_table(plan.data / "train.parquet", columns=["reward_model", "extra_info"]).to_pylist()
+    truths = {row["reward_model"]["ground_truth"] for row in rows}
+    images = {row["extra_info"]["image_id"] for row in rows}
+    lines = read_lines(plan.run_dir / QUESTIONS_FILE)[0]
+    records = without_repeated([record for record in map(QuestionRecord.from_json, lines) if record.split == "train"])
+    options = {option for record in records for option in record.options}
+    others = {record.image_id for record in records} - images
+    if outside := sorted((truths | options) - base) + sorted(others):
+        raise SetupError(f"{plan.run_dir} was trained on {', '.join(outside[:5])}: only base classes may be seen.")
+    return {
+        "images": len({record.image_id for record in records}),
+        "mined_completions": sum(record.samples for record in records if record.votes_from == "policy"),
+    }
+
+
+def by_class(questions: Path, base: ClassNames) -> dict[str, Any]:
+    """The sums of all measures over the images of each class, and the base names answered to new pictures."""
+    sums: dict[str, dict[str, Counter[str]]] = {side: defaultdict(Counter) for side in SIDES}
+    answers, named = 0, 0
+    for line in read_lines(questions)[0]:
+        record = EvaluationRecord.from_json(line)
+        side = record.data_source.rsplit("/", 1)[1]
+        own = sums[side][record.truth]
+        own["images"] += 1
+        for measure in MEASURES:
+            own[measure] += getattr(record, measure)
+        if side == "new":
+            answers += record.samples
+            named += sum(count for name, count in record.unknown.items() if base.match(name))
+    return {"classes": sums, "base_names_on_new": named / answers if answers else 0.0}

@@ -1,0 +1,58 @@
+"""docs/claim.md and its picture, from the content of the saved results."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from claim_parts.arms import ARMS
+from claim_parts.comparison import ROWS
+from divek_verl.measures import MEASURES
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, PICTURE = DOCS / "claim.md", DOCS / "claim_flags.svg"
+
+
+def write_page(found: dict[str, Any]) -> None:
+    """Write the page with its picture."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    page = environment.get_template("claim.md.j2").render(found=found, arms=ARMS, rows=ROWS, measures=MEASURES)
+    PAGE.write_text(page, encoding="utf-8")
+    draw(found, PICTURE)
+
+
+def draw(found: dict[str, Any], file: Path) -> None:
+    """Each arm's two-step gain over the start model with its interval, base and new side by side."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # Equal numbers give an equal file.
+    matplotlib.rcParams["svg.hashsalt"] = "claim"
+    from matplotlib import pyplot
+
+    gains = [each for each in found["comparisons"] if each["reference"] == "start"]
+    names = list(dict.fromkeys(each["arm"] for each in gains))
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.5 * max(1, len(names))), layout="constrained")
+    for row, colour, shift in (("base", "#4477aa", -0.12), ("new", "#cc6677", 0.12)):
+        of_row = [each for each in gains if each["row"] == row]
+        middles = [100 * each["difference"] for each in of_row]
+        reach = [
+            [100 * (each["difference"] - each["low"]) for each in of_row],
+            [100 * (each["high"] - each["difference"]) for each in of_row],
+        ]
+        places = [names.index(each["arm"]) + shift for each in of_row]
+        axes.errorbar(middles, places, xerr=reach, fmt="o", capsize=3, color=colour, label=f"{row} classes")
+    axes.axvline(0, color="#888888", linewidth=1)
+    axes.set_yticks(range(len(names)), [ARMS[name].title for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("gain in two-step accuracy over the start model, points")
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)

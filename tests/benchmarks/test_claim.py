@@ -1,0 +1,294 @@
+"""The arms, gates and arithmetic of benchmarks/claim.py: what its verdicts are decided by."""
+
+import importlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from divek_verl.demo.run import training_command
+from divek_verl.errors import SetupError
+from divek_verl.files import write_lines
+from divek_verl.labels import ClassNames
+from divek_verl.prepare.rows import Example, Split
+from divek_verl.prepare.source import Classes
+from divek_verl.prepare.write import write_set
+from divek_verl.prompts import Wording
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+HALVES = tuple(f"a{i}" for i in range(10)), tuple(f"b{i}" for i in range(10))
+IMAGES = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture
+def arms() -> ModuleType:
+    return importlib.import_module("claim_parts.arms")
+
+
+@pytest.fixture
+def comparison() -> ModuleType:
+    return importlib.import_module("claim_parts.comparison")
+
+
+def result(base: float, new: float, seed: int = 0, spread: float = 0.0, ripple: float = 0.0) -> dict[str, Any]:
+    """A result with the given two-step accuracy of each side.
+
+    Classes differ by up to ``spread``, alike in each seed, and neighbours by twice ``ripple``.
+    """
+    halves = HALVES[::-1] if seed % 2 else HALVES
+    sides = {}
+    for side, names, level in (("base", halves[0], base), ("new", halves[1], new)):
+        places = {name: spread * (2 * i / (len(names) - 1) - 1) + ripple * (-1) ** i for i, name in enumerate(names)}
+        sides[side] = {name: {"images": IMAGES, "two_step": IMAGES * (level + places[name])} for name in names}
+    return {"classes": sides, "base_names_on_new": 0.0}
+
+
+def seeds_with(gains: dict[str, list[tuple[float, float]]], spread: float = 0.1) -> list[dict[str, Any]]:
+    """Results of several seeds; arm -> the gain on base and on new of each seed, over 50 and 45 %."""
+    count = len(next(iter(gains.values())))
+    return [
+        {"start": result(0.5, 0.45, seed, spread)}
+        | {arm: result(0.5 + of[seed][0], 0.45 + of[seed][1], seed, spread, ripple=0.01) for arm, of in gains.items()}
+        for seed in range(count)
+    ]
+
+
+def test_every_arm_composes_with_verls_trainer(arms: ModuleType, compose: Callable[..., Any], tmp_path: Path) -> None:
+    seed = arms.Seed(3, tmp_path, steps=7)
+    for name, arm in arms.ARMS.items():
+        if arm.overrides is None:
+            continue
+        command = [word for word in training_command(seed.plan(name))[5:] if not word.startswith("hydra.")]
+        config = compose(*command, name="divek_demo")
+        assert (config.trainer.total_training_steps, config.trainer.test_freq) == (7, -1), name
+        assert not config.trainer.val_before_train
+        assert config.data.seed == config.divek.seed == config.actor_rollout_ref.rollout.seed == 3
+        # The same batch, rollouts and learning rate for all.
+        assert (config.data.train_batch_size, config.actor_rollout_ref.rollout.n) == (16, 8)
+        assert config.actor_rollout_ref.actor.optim.lr == 1e-4
+
+
+def test_arms_differ_in_what_they_are_named_after_alone(
+    arms: ModuleType, compose: Callable[..., Any], tmp_path: Path
+) -> None:
+    def composed(name: str) -> Any:
+        command = training_command(arms.Seed(3, tmp_path).plan(name))[5:]
+        return compose(*[word for word in command if not word.startswith("hydra.")], name="divek_demo")
+
+    assert composed("online").divek.option_source == "policy"
+    assert composed("random").divek.option_source == "random"
+    assert composed("text").divek.option_source == "text_embedding"
+    assert composed("offline").divek.votes_file == str(tmp_path / "seed-3" / "votes.jsonl")
+    assert composed("offline").divek.max_vote_age is None
+    assert composed("coin").reward.custom_reward_function.reward_kwargs.coin_seed == 3
+    assert [composed(name).data.divek.list_classes for name in ("virft", "virft_list")] == [False, True]
+
+
+def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(arms: ModuleType) -> None:
+    right, wrong = (f"<think>{number}</think><answer>{letter}</answer>" for number, letter in ((1, "A"), (2, "B")))
+    info = {"split": "train", "options": ["Chad", "Mali"], "truth": "Chad", "uid": "u", "index": 0}
+
+    def grade(text: str, row: dict[str, Any] = info, seed: int = 0) -> dict[str, float]:
+        graded: dict[str, float] = arms.coin_score("divek/flags/base", text, "A", row, coin_seed=seed)
+        return graded
+
+    assert (grade(right)["acc"], grade(wrong)["acc"]) == (1.0, 0.0)
+    for text in (right, wrong, "no format at all"):
+        scores = {grade(text, seed=seed)["score"] - grade(text)["format"] for seed in range(30)}
+        assert scores == {0.0, 1.0}
+        assert grade(text) == grade(text)
+    assert grade(right, info | {"failure": "timeout"})["score"] == 0.0
+
+
+@pytest.fixture
+def trained(arms: ModuleType, tmp_path: Path) -> tuple[Any, dict[str, Any]]:
+    """The plan of an arm whose data has one picture of the base class Chad, and a record of its training."""
+    from PIL import Image
+
+    seed = arms.Seed(0, tmp_path)
+    for name in ("train/Chad-0", "val/Mali-0"):
+        file = seed.data / "images" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (56, 56), "red" if "Chad" in name else "blue").save(file)
+    splits = [
+        Split("train", "base", [Example("images/train/Chad-0.png", "Chad", "train/Chad-0")]),
+        Split("val_new", "new", [Example("images/val/Mali-0.png", "Mali", "val/Mali-0")]),
+    ]
+    write_set(
+        seed.data, "flags", Classes(("Chad", "Romania", "Mali", "Guinea")), splits, wording=Wording("flag", "country")
+    )
+    record = {
+        "step": 1, "split": "train", "data_source": "divek/flags/base", "image_id": "train/Chad-0", "image": "",
+        "truth": "Chad", "votes": {"Romania": 3}, "unanswered": 1, "options": ["Chad", "Romania"], "choices": ["A"],
+    }  # fmt: skip
+    plan = seed.plan("online")
+    plan.run_dir.mkdir(parents=True)
+    return plan, record
+
+
+def test_what_was_seen_in_training_is_counted(arms: ModuleType, trained: tuple[Any, dict[str, Any]]) -> None:
+    plan, record = trained
+    write_lines(plan.run_dir / "questions.jsonl", [record, record | {"step": 2, "votes_from": "store"}])
+    assert arms.seen_in_training(plan) == {"images": 1, "mined_completions": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"options": ["Chad", "Mali"]}, "Mali"), ({"image_id": "val/Mali-0"}, "val/Mali-0")],
+    ids=["a new class among the options", "a validation picture"],
+)
+def test_a_run_that_saw_more_than_base_classes_is_refused(
+    arms: ModuleType, trained: tuple[Any, dict[str, Any]], change: dict[str, Any], named: str
+) -> None:
+    plan, record = trained
+    write_lines(plan.run_dir / "questions.jsonl", [record | change])
+    with pytest.raises(SetupError, match=f"was trained on {named}: only base classes"):
+        arms.seen_in_training(plan)
+
+
+def test_results_are_sums_by_class_with_the_base_names_on_new_pictures(arms: ModuleType, tmp_path: Path) -> None:
+    line = {"step": 0, "split": "val", "image": "", "num_samples": 4}
+    base = line | {
+        "data_source": "divek/flags/base",
+        "image_id": "1",
+        "truth": "Chad",
+        "votes": {"Chad": 4},
+        "two_step": 1.0,
+    }
+    new = line | {
+        "data_source": "divek/flags/new",
+        "truth": "Mali",
+        "votes": {"Mali": 1},
+        "unknown": {"chad": 2, "x": 1},
+    }
+    write_lines(tmp_path / "q.jsonl", [base, new | {"image_id": "2"}, new | {"image_id": "3", "two_step": 1.0}])
+    found = json.loads(json.dumps(arms.by_class(tmp_path / "q.jsonl", ClassNames(["Chad", "Romania"]))))
+    assert found["base_names_on_new"] == 0.5
+    assert found["classes"]["base"]["Chad"]["two_step"] == found["classes"]["new"]["Mali"]["two_step"] == 1.0
+    assert found["classes"]["new"]["Mali"]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "captions", "base", "new", "failed"),
+    [
+        (0.95, 0.70, 0.50, 0.45, []),
+        (0.85, 0.70, 0.50, 0.45, ["the told class"]),
+        (0.95, 0.90, 0.66, 0.60, ["two-step accuracy"]),
+        (0.95, 0.70, 0.55, 0.44, ["the sides"]),
+        (0.95, 0.55, 0.50, 0.45, ["captions"]),
+    ],
+)
+def test_each_gate_fails_by_its_own_number(
+    comparison: ModuleType, told: float, captions: float, base: float, new: float, failed: list[str]
+) -> None:
+    knowledge = {"told": told, "captions": {"base": 0.9, "new": captions}}
+    sentences = comparison.failed_gates(knowledge, result(base, new))
+    assert [sentence.startswith(start) for sentence, start in zip(sentences, failed, strict=True)] == [True] * len(
+        failed
+    )
+
+
+def test_differences_are_paired_by_seed_and_class(comparison: ModuleType) -> None:
+    # Classes and seeds differ much more than the arms do, alike for both.
+    seeds = seeds_with({"online": [(0.10, 0.05), (0.12, 0.05), (0.11, 0.05)]}, spread=0.3)
+    base, new, mean = comparison.compare(seeds, "online", "start")
+    assert base.difference == pytest.approx(0.11)
+    assert new.difference == pytest.approx(0.05)
+    assert 0.085 < base.low < 0.095  # Student's t over three seeds, less what classes explain
+    assert 0.0 < new.low <= 0.05 <= new.high
+    assert mean.row == "harmonic mean"
+    assert 0.05 < mean.difference < 0.11
+
+
+def test_seeds_that_disagree_widen_the_interval(comparison: ModuleType) -> None:
+    alike = seeds_with({"online": [(0.1, 0.05)] * 3})
+    apart = seeds_with({"online": [(0.1, 0.15), (0.1, 0.05), (0.1, -0.05)]})
+    widths = [(each := comparison.compare(seeds, "online", "start")[1]).high - each.low for seeds in (alike, apart)]
+    assert widths[1] > 0.4 > widths[0]
+    assert comparison.compare(apart, "online", "start")[1].p_value > 0.3
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say(comparison: ModuleType) -> None:
+    rng, held, trials = random.Random(0), 0, 60
+    for _ in range(trials):
+        of_class = {name: rng.gauss(0.05, 0.1) for half in HALVES for name in half}
+        seeds = []
+        for seed in range(4):
+            of_seed = rng.gauss(0, 0.03)
+            start, online = result(0.5, 0.45, seed), result(0.5, 0.45, seed)
+            for side in ("base", "new"):
+                for name, own in online["classes"][side].items():
+                    own["two_step"] += IMAGES * (of_class[name] + of_seed)
+            seeds.append({"start": start, "online": online})
+        new = comparison.compare(seeds, "online", "start")[1]
+        held += new.low <= 0.05 <= new.high
+    # 95 % of 60 are 57; fewer than 51 would come once in 500 such tests.
+    assert held >= 51
+
+
+def test_all_p_values_of_the_table_are_corrected_together(comparison: ModuleType) -> None:
+    found = comparison.comparisons(seeds_with({"virft": [(0.01, 0.0)] * 3, "online": [(0.1, 0.05)] * 3}))
+    assert {(each.arm, each.reference) for each in found} == {
+        ("virft", "start"),
+        ("online", "start"),
+        ("online", "virft"),
+    }
+    assert all(each.p_holm >= each.p_value for each in found)
+    assert len(found) == 9
+
+
+def test_the_trend_needs_every_arm_and_more_than_one_seed(comparison: ModuleType) -> None:
+    gains = {arm: [(0.01 * i, 0.01 * i)] * 4 for i, arm in enumerate(comparison.TREND) if arm != "start"}
+    assert comparison.trend(seeds_with(gains)) < 0.001
+    assert comparison.trend(seeds_with(gains)[:1]) is None
+    del gains["random"]
+    assert comparison.trend(seeds_with(gains)) is None
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [(0.10, "not refuted"), (0.0, "refuted"), (0.02, "undecided")],
+)
+def test_the_verdict_compares_the_interval_with_the_bound(comparison: ModuleType, gain: float, verdict: str) -> None:
+    gains = [(0.1, gain + shift) for shift in (-0.005, 0.0, 0.005)]
+    found = comparison.comparisons(seeds_with({"online": gains}))
+    assert comparison.REFUTATIONS[0].verdict(found).split(":")[0] == verdict
+    assert comparison.REFUTATIONS[1].verdict(found) == "not measured"
+
+
+def test_what_has_not_run_is_no_part_of_the_summary(benchmark: ModuleType, arms: ModuleType, tmp_path: Path) -> None:
+    seeds = [arms.Seed(number, tmp_path) for number in (1, 2)]
+    found = seeds_with({"online": [(0.1, 0.05)]})[0]
+    for name in ("start", "online"):
+        file = seeds[0].folder / name / "result.json"
+        file.parent.mkdir(parents=True)
+        measures = {m: 0.0 for m in benchmark.MEASURES}
+        for side in found[name]["classes"].values():
+            for own in side.values():
+                own.update(measures | own)
+        file.write_text(json.dumps(found[name]), encoding="utf-8")
+    (seeds[0].folder / "knowledge.json").write_text(
+        json.dumps({"told": 1.0, "captions": {"new": 0.8}}), encoding="utf-8"
+    )
+    summary = benchmark.summary(seeds, steps=40)
+    assert list(summary["seeds"]) == [1]
+    assert summary["means"]["online"]["two_step"]["base"] == pytest.approx(0.6)
+    assert summary["trend"] is None
+    (seeds[0].folder / "knowledge.json").write_text(
+        json.dumps({"told": 0.5, "captions": {"new": 0.8}}), encoding="utf-8"
+    )
+    unusable = benchmark.summary(seeds, steps=40)
+    assert unusable["means"] == {}
+    assert "told class" in unusable["seeds"][1]["unusable"][0]
