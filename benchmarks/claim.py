@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +55,11 @@ def measured(seeds: Sequence[Results]) -> dict[str, dict[str, dict[str, float]]]
     }
 
 
+def base_names(seeds: Sequence[Results], arm: str) -> float:
+    """The share of the K answers about new pictures that name a base class: what RL made the model memorise."""
+    return fmean(results[arm]["base_names_on_new"] for results in seeds)
+
+
 def accuracies(seeds: Sequence[Results]) -> Table:
     """Every measure of every arm: base / new (harmonic mean)."""
     table = Table(title=f"accuracy in %, mean of {len(seeds)} seeds: base / new (harmonic mean)")
@@ -66,8 +72,7 @@ def accuracies(seeds: Sequence[Results]) -> Table:
             f"{100 * rows['base']:.1f} / {100 * rows['new']:.1f} ({100 * rows[ROWS[2]]:.1f})"
             for rows in of_arm.values()
         ]
-        named = sum(results[name]["base_names_on_new"] for results in seeds) / len(seeds)
-        table.add_row(ARMS[name].title, *cells, f"{100 * named:.1f}")
+        table.add_row(ARMS[name].title, *cells, f"{100 * base_names(seeds, name):.1f}")
     return table
 
 
@@ -95,11 +100,13 @@ def summary(seeds: Sequence[Seed], steps: int) -> dict[str, Any]:
             gates = failed_gates(seed.knowledge(), found["start"]) if "start" in found else ["not measured"]
             of_seeds[seed.number] = {"unusable": gates, "arms": found}
     usable = [each["arms"] for each in of_seeds.values() if not each["unusable"]]
+    means = measured(usable) if usable else {}
     found = comparisons(usable) if usable else []
     return {
         "steps": steps,
         "seeds": of_seeds,
-        "means": measured(usable) if usable else {},
+        "means": means,
+        "base_names": {name: base_names(usable, name) for name in means},
         "comparisons": [vars(each) for each in found],
         "trend": trend(usable),
         "refutations": {each.sentence: each.verdict(found) for each in REFUTATIONS},

@@ -6,15 +6,15 @@ from typing import Any
 import jinja2
 
 from claim_parts.arms import ARMS
-from claim_parts.comparison import ROWS
+from claim_parts.comparison import ROWS, TREND
 from divek_verl.measures import MEASURES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGE, PICTURE = DOCS / "claim.md", DOCS / "claim_flags.svg"
+PICTURE = "claim_flags.svg"
 
 
-def write_page(found: dict[str, Any]) -> None:
-    """Write the page with its picture."""
+def write_page(found: dict[str, Any], folder: Path = DOCS) -> None:
+    """Write claim.md and its picture into ``folder``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -23,9 +23,11 @@ def write_page(found: dict[str, Any]) -> None:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    page = environment.get_template("claim.md.j2").render(found=found, arms=ARMS, rows=ROWS, measures=MEASURES)
-    PAGE.write_text(page, encoding="utf-8")
-    draw(found, PICTURE)
+    page = environment.get_template("claim.md.j2").render(
+        found=found, arms=ARMS, rows=ROWS, measures=MEASURES, trend=TREND, picture=PICTURE
+    )
+    (folder / "claim.md").write_text(page, encoding="utf-8")
+    draw(found, folder / PICTURE)
 
 
 def draw(found: dict[str, Any], file: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from divek_verl.demo.run import training_command
 from divek_verl.errors import SetupError
-from divek_verl.files import write_lines
+from divek_verl.files import write_aside, write_lines
 from divek_verl.labels import ClassNames
+from divek_verl.measures import MEASURES
 from divek_verl.prepare.rows import Example, Split
 from divek_verl.prepare.source import Classes
 from divek_verl.prepare.write import write_set
@@ -268,27 +269,51 @@ def test_the_verdict_compares_the_interval_with_the_bound(comparison: ModuleType
     assert comparison.REFUTATIONS[1].verdict(found) == "not measured"
 
 
-def test_what_has_not_run_is_no_part_of_the_summary(benchmark: ModuleType, arms: ModuleType, tmp_path: Path) -> None:
-    seeds = [arms.Seed(number, tmp_path) for number in (1, 2)]
-    found = seeds_with({"online": [(0.1, 0.05)]})[0]
-    for name in ("start", "online"):
-        file = seeds[0].folder / name / "result.json"
-        file.parent.mkdir(parents=True)
-        measures = {m: 0.0 for m in benchmark.MEASURES}
-        for side in found[name]["classes"].values():
-            for own in side.values():
-                own.update(measures | own)
-        file.write_text(json.dumps(found[name]), encoding="utf-8")
-    (seeds[0].folder / "knowledge.json").write_text(
-        json.dumps({"told": 1.0, "captions": {"new": 0.8}}), encoding="utf-8"
-    )
-    summary = benchmark.summary(seeds, steps=40)
-    assert list(summary["seeds"]) == [1]
-    assert summary["means"]["online"]["two_step"]["base"] == pytest.approx(0.6)
-    assert summary["trend"] is None
-    (seeds[0].folder / "knowledge.json").write_text(
-        json.dumps({"told": 0.5, "captions": {"new": 0.8}}), encoding="utf-8"
-    )
-    unusable = benchmark.summary(seeds, steps=40)
-    assert unusable["means"] == {}
-    assert "told class" in unusable["seeds"][1]["unusable"][0]
+@pytest.fixture
+def ran(arms: ModuleType, tmp_path: Path) -> Callable[..., list[Any]]:
+    """Writes the results of two arms for each of the given seeds, as the runs leave them."""
+
+    def write(*numbers: int, told: float = 1.0) -> list[Any]:
+        seeds = [arms.Seed(number, tmp_path) for number in numbers]
+        for seed, results in zip(seeds, seeds_with({"online": [(0.1, 0.05)] * len(seeds)}), strict=True):
+            for name, found in results.items():
+                for own in (own for side in found["classes"].values() for own in side.values()):
+                    own.update(dict.fromkeys(MEASURES, 0.25 * IMAGES) | own)
+                write_aside(seed.folder / name / "result.json", json.dumps(found))
+            knowledge = json.dumps({"told": told, "captions": {"new": 0.8}})
+            write_aside(seed.folder / "knowledge.json", knowledge)
+        return seeds
+
+    return write
+
+
+def test_what_has_not_run_is_no_part_of_the_summary(
+    benchmark: ModuleType, arms: ModuleType, ran: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    found = benchmark.summary([*ran(2), arms.Seed(4, tmp_path)], steps=40)
+    assert list(found["seeds"]) == [2]
+    assert list(found["means"]) == ["start", "online"]
+    assert found["means"]["online"]["two_step"]["base"] == pytest.approx(0.6)
+    assert found["trend"] is None
+
+
+def test_a_seed_that_fails_a_gate_counts_nowhere(benchmark: ModuleType, ran: Callable[..., list[Any]]) -> None:
+    found = benchmark.summary(ran(2, told=0.5), steps=40)
+    assert found["means"] == {}
+    assert "told class" in found["seeds"][2]["unusable"][0]
+    assert set(found["refutations"].values()) == {"not measured"}
+
+
+def test_the_page_holds_the_numbers_and_the_picture(
+    benchmark: ModuleType, ran: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    # As the saved file is read: numbers of seeds are texts there.
+    found = json.loads(json.dumps(benchmark.summary(ran(2, 4), steps=40)))
+    importlib.import_module("claim_parts.page").write_page(found, tmp_path)
+    page = (tmp_path / "claim.md").read_text(encoding="utf-8")
+    assert "2 of 2 seeds passed the gates." in page
+    assert "| DiVE-k, online | 60.0 / 50.0 (54.5) | 25.0 / 25.0 (25.0) |" in page
+    assert "| DiVE-k, online | start model | +10.0 (" in page
+    assert "| online gains less than 2 points on classes that RL never saw | not refuted: +5.0" in page
+    assert "](claim_flags.svg)" in page
+    assert "DiVE-k, online" in (tmp_path / "claim_flags.svg").read_text(encoding="utf-8")
