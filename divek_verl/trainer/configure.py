@@ -34,6 +34,7 @@ LOCK_PATIENCE_S = 20.0
 REWARD = ("pkg://divek_verl.reward", "compute_score")
 DATASET = ("pkg://divek_verl.trainer.dataset", "DiveKDataset")
 MANAGER = ("pkg://divek_verl.trainer.rollout", "TwoStageAgentLoopManager")
+REWARD_OPTION = "reward.custom_reward_function"
 MANAGER_OPTION = "actor_rollout_ref.rollout.agent.agent_loop_manager_class"
 
 
@@ -46,6 +47,9 @@ def prepare_config(config: DictConfig) -> None:
         SetupError: a value, a file or an installed version does not fit.
     """
     if OmegaConf.select(config, "divek") is None:
+        return
+    if OmegaConf.select(config, f"{REWARD_OPTION}.reward_kwargs.open_questions"):
+        print("divek_verl: reward=virft trains on the open question alone, so the options divek.* do nothing")
         return
     check_verl_version()
     settings = read_settings(config.divek)
@@ -83,10 +87,15 @@ def _check_parts(config: DictConfig, settings: Settings) -> None:
     from verl.utils.import_utils import load_extern_object
 
     reward, dataset = config.reward.custom_reward_function, config.data.custom_cls
-    manager = str(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
+    manager = OmegaConf.select(config, MANAGER_OPTION)
+    if manager is None:
+        raise SetupError(
+            "The configuration has a divek: node, but its reward is not divek, so the run would not train DiVE-k: add "
+            "reward=divek."
+        )
     module, _, name = manager.rpartition(".")
     for option, value, given, known in (
-        ("reward.custom_reward_function", f"{reward.path} ({reward.name})", (reward.path, reward.name), REWARD),
+        (REWARD_OPTION, f"{reward.path} ({reward.name})", (reward.path, reward.name), REWARD),
         ("data.custom_cls", f"{dataset.path} ({dataset.name})", (dataset.path, dataset.name), DATASET),
         (MANAGER_OPTION, manager, (f"pkg://{module}", name), MANAGER),
     ):

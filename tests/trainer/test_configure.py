@@ -141,7 +141,7 @@ def test_a_run_without_a_divek_node_is_untouched(compose: Any) -> None:
         ("data.custom_cls.path=/mine.py", r"data.custom_cls names /mine.py .DiveKDataset.*allow_custom=true"),
         ("data.custom_cls.name=Mine", r"data.custom_cls names pkg://divek_verl.trainer.dataset .Mine."),
         (f"{MANAGER_OPTION}=mine.Manager", r"agent_loop_manager_class names mine.Manager.*TwoStageAgentLoopManager"),
-        (f"{MANAGER_OPTION}=null", r"agent_loop_manager_class names None in the place of"),
+        (f"{MANAGER_OPTION}=null", r"its reward is not divek.*add reward=divek.$"),
         ("actor_rollout_ref.actor.freeze_vision_tower=true", r"freezes nothing in verl 0.9.*exclude_modules"),
         ("+rollout.n_gpus_per_node=1", r"verl.experimental's trainers do not work.*start verl.trainer.main_ppo"),
         ("reward.reward_model.enable=true", r"starts a model that DiVE-k's reward never asks: set it to false"),
@@ -161,6 +161,16 @@ def test_what_cannot_work_stops_here_in_one_sentence(
     with pytest.raises(SetupError, match=sentence) as error:
         prepare_config(compose(*files, override, name="divek_trainer"))
     assert "\n" not in str(error.value)
+
+
+def test_virft_with_the_demos_options_says_that_they_do_nothing(
+    compose: Any, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose(*files, "reward=virft", name="divek_demo")
+    before = OmegaConf.to_yaml(config)
+    prepare_config(config)
+    assert OmegaConf.to_yaml(config) == before
+    assert "reward=virft trains on the open question alone, so the options divek.* do nothing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["fully_async", "one_step_off"])
