@@ -60,6 +60,7 @@ setup(
             "dashscope>=2,<3",
             "hypothesis>=6.100",
             "import-linter>=2.17,<3",
+            "matplotlib>=3.9,<4",
             "mypy>=1.11",
             "peft>=0.15",
             "pillow-heif>=1,<2",

@@ -3,7 +3,7 @@
 One run in verl's synchronous trainer (two FSDP2 workers, validation, trackers, another task's rows beside DiVE-k's) and
 one in the asynchronous trainer, both with votes that are reused. The model is small and untrained and the pictures are
 plain colours: the tests show that nothing is lost, that sampler and policy are one model, and that the records are
-true. benchmarks/demo_learning.py shows that a model learns.
+true. benchmarks/claim.py shows that a model learns.
 """
 
 import json

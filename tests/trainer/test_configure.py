@@ -170,7 +170,7 @@ def test_virft_with_the_demos_options_says_that_they_do_nothing(
     before = OmegaConf.to_yaml(config)
     prepare_config(config)
     assert OmegaConf.to_yaml(config) == before
-    assert "reward=virft trains on the open question alone, so the options divek.* do nothing" in capsys.readouterr().out
+    assert "reward=virft trains on the open question alone, so the options divek.*" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["fully_async", "one_step_off"])
