@@ -38,6 +38,7 @@ _REPEATED_SHARE = 0.2
 # Keeps every name possible, and makes impossible names equally likely.
 _LEAST_SHARE = 0.002
 _RECENT_BATCHES = 4
+_RECENT_TEXTS = 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Settings:
     """Everything that determines the warm-started model, besides the data and the code.
 
     Attributes:
-        look_up_steps, telling_steps, caption_steps, question_steps: optimiser steps of each stage.
+        look_up_steps, telling_steps: at most so many optimiser steps of a stage, which ends when the right tokens have
+            the probability `learned`: when that happens differs from seed to seed by a factor of four.
+        caption_steps, question_steps: optimiser steps of each stage.
         confidence: guesses are recorded when captions give this probability to the right name, averaged over the
             last few batches; at the latest at the end of the stage.
         text_batch, caption_batch, question_batch: sequences per step; the first for look-up and telling.
@@ -53,8 +56,9 @@ class Settings:
     """
 
     seed: int = 0
-    look_up_steps: int = 100
-    telling_steps: int = 120
+    look_up_steps: int = 600
+    telling_steps: int = 600
+    learned: float = 0.75
     caption_steps: int = 110
     question_steps: int = 360
     confidence: float = 0.35
@@ -257,10 +261,13 @@ def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditiona
     course = Course(build_teacher(data, processor, images), images.names, settings)
     rng = random.Random(f"{settings.seed}-lessons")
     network.train()
-    for step in _steps("look-up", settings.look_up_steps):
-        trainer.step(course.look_ups(rng), learning_rate(settings, step))
-    for step in _steps("telling", settings.telling_steps):
-        trainer.step(course.tellings(rng), learning_rate(settings, settings.look_up_steps + step))
+    taken = 0
+    for stage, most, draw in (
+        ("look-up", settings.look_up_steps, course.look_ups),
+        ("telling", settings.telling_steps, course.tellings),
+    ):
+        losses = (trainer.step(draw(rng), learning_rate(settings, taken + step)) for step in _steps(stage, most))
+        taken += until_learned(losses, settings.learned)
     recent, guesses = deque[float](maxlen=_RECENT_BATCHES), None
     for step in _steps("captions", settings.caption_steps):
         # Texts go on between the pictures: a model learns late and suddenly to repeat a told name.
@@ -272,8 +279,19 @@ def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditiona
             guesses = trainer.guesses(course)
     guesses = guesses or trainer.guesses(course)
     for step in _steps("questions", settings.question_steps):
-        trainer.step(course.questions(rng, guesses), learning_rate(settings, settings.look_up_steps, step))
+        trainer.step(course.questions(rng, guesses), learning_rate(settings, taken, step))
     return network.eval(), processor
+
+
+def until_learned(losses: Iterable[float], learned: float) -> int:
+    """Take losses until the right tokens have the probability `learned`, averaged over the last few; how many."""
+    recent, taken = deque[float](maxlen=_RECENT_TEXTS), 0
+    for loss in losses:
+        taken += 1
+        recent.append(math.exp(-loss))
+        if len(recent) == _RECENT_TEXTS and fmean(recent) >= learned:
+            break
+    return taken
 
 
 def _steps(stage: str, count: int) -> Iterable[int]:

@@ -1,6 +1,7 @@
 """The demo model loads as any Qwen2.5-VL, and its warm start is reproducible."""
 
 import json
+import math
 import random
 import subprocess
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from divek_verl.demo.warm_start import (
     Settings,
     build_teacher,
     learning_rate,
+    until_learned,
     warm_start,
 )
 from divek_verl.errors import SetupError
@@ -331,3 +333,11 @@ class TestWarmStart:
         (tmp_path / "thesis.txt").write_text("mine")
         with pytest.raises(SetupError, match="empty or new folder"):
             warm_start(data, tmp_path, QUICK)
+
+
+def test_a_stage_of_texts_ends_when_it_is_learned() -> None:
+    half, sure = math.log(2), 0.0
+    # Twenty batches in a row have to be right by three quarters on average: ten sure ones are enough.
+    assert until_learned([half] * 30 + [sure] * 100, learned=0.75) == 40
+    assert until_learned([half] * 50, learned=0.75) == 50
+    assert until_learned([sure] * 50, learned=0.75) == 20
