@@ -116,10 +116,8 @@ def cars(folder: Path, trained: int = 10, tested: int = 4, names: Sequence[str] 
     return folder
 
 
-def aircraft(
-    folder: Path, per_part: int = 4, names: Sequence[str] = VARIANTS, makers: Sequence[str] | None = None
-) -> Path:
-    """The folder `data` of fgvc-aircraft-2013b."""
+def aircraft(folder: Path, per_part: int = 4, names: Sequence[str] = VARIANTS, **levels: Sequence[str]) -> Path:
+    """The folder `data` of fgvc-aircraft-2013b; ``family`` and ``manufacturer`` are those of the variants."""
     number = 0
     lists: dict[str, list[str]] = {}
     for part in ("train", "val", "test"):
@@ -129,11 +127,11 @@ def aircraft(
                 paint(folder / "images" / f"{34000 + number:07d}.jpg", number)
                 lists.setdefault(part, []).append(f"{34000 + number:07d} {name}")
     lists["trainval"] = [*lists["train"], *lists["val"]]
-    if makers:
-        of = dict(zip(names, makers, strict=True))
+    for level, values in levels.items():
+        of = dict(zip(names, values, strict=True))
         for part, lines in lists.items():
-            made = [f"{image} {of[name]}" for image, _, name in (line.partition(" ") for line in lines)]
-            _write_lines(folder / f"images_manufacturer_{part}.txt", made)
+            labelled = [f"{image} {of[name]}" for image, _, name in (line.partition(" ") for line in lines)]
+            _write_lines(folder / f"images_{level}_{part}.txt", labelled)
     for part, lines in lists.items():
         _write_lines(folder / f"images_variant_{part}.txt", lines)
     _write_lines(folder / "variants.txt", names)

@@ -1,5 +1,6 @@
 """FGVC-Aircraft: 100 variants of aircraft, with official parts for training, validation and test."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,15 @@ AIRCRAFT = Official(
     folders=("fgvc-aircraft-2013b", "fgvc_aircraft", "data"),
     markers=("variants.txt",),
 )
+# What people call the makers whose official names are longer.
+SHORT_MAKERS = {
+    "Bombardier Aerospace": "Bombardier",
+    "Cirrus Aircraft": "Cirrus",
+    "Dassault Aviation": "Dassault",
+    "Douglas Aircraft Company": "Douglas",
+    "Gulfstream Aerospace": "Gulfstream",
+    "Lockheed Corporation": "Lockheed",
+}
 
 
 def read(data_root: Path, seed: int = 0) -> Source:
@@ -24,7 +34,7 @@ def read(data_root: Path, seed: int = 0) -> Source:
     root = AIRCRAFT.need(folder / "images")
     followed = read_coop_split(AIRCRAFT, folder, root)
     if followed is not None:
-        return _with_makers(followed, folder)
+        return _with_spellings(followed, folder)
     names = [line for _, line in AIRCRAFT.lines(folder / "variants.txt")]
     labels = {name: label for label, name in enumerate(names)}
     if len(labels) < len(names):
@@ -37,20 +47,36 @@ def read(data_root: Path, seed: int = 0) -> Source:
             if variant not in labels:
                 raise AIRCRAFT.damaged(where, f"names the variant {variant!r}, which is not in variants.txt")
             items.append(Item(checked_path(where, f"{image}.jpg"), labels[variant]))
-    return _with_makers(Source(AIRCRAFT.name, root, Classes(tuple(names)), parts, "the official parts"), folder)
+    return _with_spellings(Source(AIRCRAFT.name, root, Classes(tuple(names)), parts, "the official parts"), folder)
 
 
-def _with_makers(source: Source, folder: Path) -> Source:
-    """`Boeing 707-320` names `707-320` too; the makers come from `images_manufacturer_{train,val,test}.txt`."""
-    makers: dict[str, str] = {}
-    for part in PARTS:
-        if (path := folder / f"images_manufacturer_{part}.txt").exists():
-            makers |= dict(line.split(" ", 1) for _, line in AIRCRAFT.lines(path) if " " in line)
-    spellings = {
-        (source.classes.all[item.label], f"{maker} {source.classes.all[item.label]}")
-        for items in source.parts.values()
-        for item in items
-        if (full := makers.get(Path(item.image).stem)) is not None
-        for maker in (full, full.removesuffix(" Corporation"))
-    }
+def _with_spellings(source: Source, folder: Path) -> Source:
+    """`Boeing 707-320` names `707-320` too, and so does its family `Boeing 707`, which holds no other variant."""
+    makers, families = (_variants_to(level, source, folder) for level in ("manufacturer", "family"))
+    variants_in = Counter(families.values())
+    spellings: set[tuple[str, str]] = set()
+    for variant in source.classes.all:
+        maker, family = makers.get(variant, ""), families.get(variant, "")
+        of_maker = {maker, SHORT_MAKERS.get(maker, maker)} - {""}
+        names = {variant}
+        if variants_in[family] == 1:
+            # `707` too, because the set itself writes `707-320`; but not `70`, because it writes `Fokker 70`.
+            without_maker = family.removeprefix(f"{maker} ")
+            names |= {family, without_maker} if variant.startswith(without_maker) else {family}
+        made = {f"{short} {name}" for short in of_maker for name in names if not name.startswith(f"{short} ")}
+        spellings |= {(variant, name) for name in names | made}
     return replace(source, classes=source.classes.with_aliases(*sorted(spellings)))
+
+
+def _variants_to(level: str, source: Source, folder: Path) -> dict[str, str]:
+    """Variant -> its family or manufacturer, from `images_<level>_{train,val,test}.txt`; empty without these files."""
+    of_image: dict[str, str] = {}
+    for part in PARTS:
+        if (path := folder / f"images_{level}_{part}.txt").exists():
+            of_image |= dict(line.split(" ", 1) for _, line in AIRCRAFT.lines(path) if " " in line)
+    items = [item for items in source.parts.values() for item in items]
+    return {
+        source.classes.all[item.label]: of_image[image]
+        for item in items
+        if (image := Path(item.image).stem) in of_image
+    }
