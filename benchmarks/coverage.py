@@ -6,7 +6,8 @@ draws many evaluations from a known law, for the classes and held-out images of 
 intervals hold the mean of the law. In the law, each class has an accuracy of its own (a beta law, standard deviation 20
 points), and training shifts it by a gain of its own (standard deviation 8 points); each image is right with the
 accuracy of its class. A training's seed moves all classes by 2 points. The intervals and tests are the functions of
-divek_verl/evaluation/statistics.py on the sums over each class, which is all that they use of the images.
+divek_verl/intervals.py and evaluation/statistics.py on the sums over each class, which is all that they use of the
+images.
 """
 
 import json
@@ -20,14 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binom, norm
 
-from divek_verl.evaluation.statistics import (
-    BootstrapEstimate,
-    by_class,
-    change,
-    interval,
-    over_both_sides,
-    swapped,
-)
+from divek_verl.evaluation.statistics import BootstrapEstimate, change, over_both_sides, swapped
+from divek_verl.intervals import by_class, interval
 
 RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
 # Set -> classes and images of base and of new, and how unequal the classes are (standard deviation of the logarithm).

@@ -28,6 +28,7 @@ from divek_verl.evaluation.results import (
 )
 from divek_verl.evaluation.statistics import differences, summarize
 from divek_verl.files import append_line, only_writer, parse_json, read_lines, write_aside, write_lines
+from divek_verl.intervals import RESAMPLES
 from divek_verl.measures import MEASURES
 from divek_verl.progress import progress
 from divek_verl.records import QUESTIONS_FILE
@@ -63,7 +64,7 @@ class Evaluation:
     protocol: Protocol = "strict"
     min_pixels: int = DEFAULTS.min_pixels
     max_pixels: int = DEFAULTS.max_pixels
-    resamples: int = 2000
+    resamples: int = RESAMPLES
     in_flight: int = 256
     limit: int | None = None
 

@@ -7,15 +7,13 @@ the training, except in a comparison of several runs. Micro averages weigh every
 class.
 """
 
-import hashlib
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm, t
+from scipy.stats import binomtest, t
 from statsmodels.stats.multitest import multipletests
 
 from divek_verl import prompts
@@ -30,14 +28,11 @@ from divek_verl.evaluation.results import (
     McNemar,
     OverDataSets,
 )
+from divek_verl.intervals import QUANTILES, ROUNDING, by_class, generator, interval, membership
 from divek_verl.records import FailureReason
 
-# The 95 % interval.
-QUANTILES = (0.025, 0.975)
 # Resamples at one time; bounds memory to CHUNK x images numbers.
 CHUNK = 256
-# Differences below this are rounding.
-ROUNDING = 1e-12
 
 Side = tuple[str, str]
 Row = Literal["base", "new", "harmonic mean"]
@@ -86,36 +81,6 @@ class BootstrapEstimate:
         )
 
 
-def interval(value: np.ndarray, draws: np.ndarray, units: int, lowest: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the 95 % interval of ``value``, from ``lowest`` to 1; ``draws`` have one more axis, the second last.
-
-    Draws that are all equal, as at 0 and 100 %, say nothing about the spread. There it is the exact (Clopper-Pearson)
-    bound for ``units`` that all came out alike, which holds for any law of classes or images.
-    """
-    low, high = np.quantile(draws, QUANTILES, axis=-2)
-    distance = 1 - QUANTILES[0] ** (1 / units)
-    alike = high - low < ROUNDING
-    low = np.where(alike, value - distance * (value - lowest), np.minimum(low, value))
-    high = np.where(alike, value + distance * (1 - value), np.maximum(high, value))
-    return np.clip(low, lowest, 1), np.clip(high, lowest, 1)
-
-
-def stretch(units: int) -> float:
-    """How much farther than a percentile bootstrap of ``units`` an interval by Student's t reaches.
-
-    The bootstrap misses the factor sqrt(n / (n - 1)) and the tails of t: 10 % for 19 classes (Hesterberg, "What
-    Teachers Should Know About the Bootstrap", 2015).
-    """
-    freedom = max(1, units - 1)
-    return float(math.sqrt(units / freedom) * t.ppf(QUANTILES[1], freedom) / norm.ppf(QUANTILES[1]))
-
-
-def membership(truths: Sequence[str]) -> np.ndarray:
-    """1.0 where an image is of a class; the shape is (images, classes)."""
-    names, index = np.unique(np.array(truths), return_inverse=True)
-    return np.eye(len(names))[index]
-
-
 def bootstrap(
     values: np.ndarray,
     truths: Sequence[str],
@@ -144,20 +109,6 @@ def bootstrap(
     return BootstrapEstimate(value, most, classes, np.concatenate(images, axis=1), len(images_of), size, size)
 
 
-def by_class(
-    totals: np.ndarray, images_of: np.ndarray, random: np.random.Generator, resamples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Micro and macro averages of ``totals``, shape (classes, measures), of ``images_of`` images, and draws of them.
-
-    A draw has as many classes, each with all of its images. Draws are stretched around the value.
-    """
-    count, means = len(totals), totals / images_of[:, None]
-    value = np.stack([totals.sum(axis=0) / images_of.sum(), means.mean(axis=0)])
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
-    draws = np.stack([drawn @ totals / (drawn @ images_of)[:, None], drawn @ means / count])
-    return value, value[:, None] + stretch(count) * (draws - value[:, None])
-
-
 def swapped(totals: np.ndarray, random: np.random.Generator, resamples: int) -> np.ndarray:
     """Sums over the classes of ``totals``, shape (classes, 2, measures), where random classes change sides.
 
@@ -167,12 +118,6 @@ def swapped(totals: np.ndarray, random: np.random.Generator, resamples: int) -> 
     change = random.integers(0, 2, (1 + resamples, len(totals))).astype(float)
     change[0] = 0
     return np.tensordot(1 - change, totals, 1) + np.tensordot(change, totals[:, ::-1], 1)
-
-
-def generator(seed: int, *names: str) -> np.random.Generator:
-    """A separate generator for each use, so that one more data source changes no other interval."""
-    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def mean(values: Iterable[float]) -> float:

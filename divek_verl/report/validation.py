@@ -1,14 +1,10 @@
 """The validations of a run: curves of the measures, the final table, and each image before and after training."""
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean
 
-from scipy.stats import t
-
+from divek_verl.intervals import class_interval
 from divek_verl.measures import MEASURES
 from divek_verl.records import QuestionRecord
 from divek_verl.report.reading import Points, Run
@@ -25,25 +21,6 @@ Curves = dict[str, Points]
 def is_right(record: QuestionRecord) -> bool:
     """Whether most rollouts chose the true class."""
     return record.accuracy > 0.5
-
-
-def cluster_interval(
-    values: Sequence[float], classes: Sequence[str], least: float = -1.0
-) -> tuple[float, float] | None:
-    """The 95 % interval of the mean of ``values``, ``least`` to 1: how far it would move with other classes.
-
-    Student's t over the classes, whose images are one cluster. If all values are equal, the margin is that of an event
-    that none of the classes showed (Clopper and Pearson). None for fewer than two classes.
-    """
-    mean, sums = fmean(values), defaultdict[str, float](float)
-    for value, name in zip(values, classes, strict=True):
-        sums[name] += value - mean
-    count = len(sums)
-    if count < 2:
-        return None
-    margin = t.ppf(0.975, count - 1) * sqrt(count / (count - 1) * sum(s * s for s in sums.values())) / len(values)
-    margin = margin if margin > 1e-9 else 1 - 0.025 ** (1 / count)
-    return max(mean - margin, least), min(mean + margin, 1.0)
 
 
 @dataclass(frozen=True)
@@ -177,8 +154,8 @@ def final_table(run: Run) -> list[ScoreRow]:
                 after = None if last is None else points.get(last)
                 # The change or, after a single validation, the value itself.
                 values = [recorded(p.latest, name) - (recorded(p.before, name) if p.after else 0.0) for p in own]
-                least = 0.0 if last is None else -1.0
-                interval = cluster_interval(values, [p.before.truth for p in own], least) if own else None
+                lowest = 0.0 if last is None else -1.0
+                interval = class_interval(values, [p.before.truth for p in own], source, lowest) if own else None
                 scores.append(Score(heading(measure.title), points.get(first), after, interval))
             remark = _second_step(source, scores, [pair.latest for pair in own])
             rows.append(ScoreRow(source, first, last, images or None, scores, remark))
@@ -192,7 +169,7 @@ def _second_step(source: str, scores: Sequence[Score], latest: Sequence[Question
     if two_step is None or majority is None or round(cost := 100 * (majority - two_step), 1) <= 0:
         return ""
     changes = [recorded(record, "consistency") - recorded(record, "two_step") for record in latest]
-    interval = cluster_interval(changes, [record.truth for record in latest]) if latest else None
+    interval = class_interval(changes, [record.truth for record in latest], source, -1.0) if latest else None
     low, high = (100 * limit for limit in interval or (0.0, 0.0))
     noise = f"; 95 % interval {low:.1f} to {high:.1f}{', so it may be noise' if low <= 0 else ''}" if interval else ""
     return (

@@ -13,7 +13,8 @@ from scipy.stats import binomtest, ttest_1samp
 from divek_verl.evaluation.measuring import measure
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Average, Difference, Group
-from divek_verl.evaluation.statistics import bootstrap, differences, generator, harmonic, interval, mcnemar, summarize
+from divek_verl.evaluation.statistics import bootstrap, differences, harmonic, mcnemar, summarize
+from divek_verl.intervals import generator
 from divek_verl.measures import MEASURES
 
 from .fabricated_set import record
@@ -207,13 +208,6 @@ def test_where_all_are_alike_the_interval_is_the_exact_one(right: float) -> None
         for units, low, high in ((8, found.low, found.high), (40, found.image_low, found.image_high)):
             exact = binomtest(int(right * units), units).proportion_ci(0.95)
             assert (low, high) == (pytest.approx(exact.low), pytest.approx(exact.high))
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=6), st.integers(1, 60), st.sampled_from([-1.0, 0.0]))
-def test_no_interval_has_no_width_or_leaves_the_range(draws: list[int], units: int, lowest: float) -> None:
-    marks = np.array(draws) / 4
-    low, high = interval(marks[:1], marks[:, None], units, lowest)
-    assert lowest <= low[0] < high[0] <= 1
 
 
 def test_macro_draws_are_the_mean_over_the_classes_that_were_drawn() -> None:

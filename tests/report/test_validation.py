@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.evaluation.statistics import summarize
 from divek_verl.measures import MEASURES
+from divek_verl.records import METRICS_FILE
 from divek_verl.report.reading import read_run
-from divek_verl.report.validation import cluster_interval, final_table
+from divek_verl.report.validation import final_table
 
 from .fabricated import SIDES, make_record, read_logged, read_records, write_logged, write_records
 from .parsing import page_of
@@ -69,16 +72,16 @@ def test_a_first_validation_after_training_began_is_not_called_before(run_dir: P
     assert page_of(run_dir).text.count("step 10 → 30 · 20 images · no validation before training") == 2
 
 
-def test_an_interval_counts_classes_and_not_their_images() -> None:
-    by_class = [0.0] * 50 + [1.0] * 50
-    alike, mixed = ["a"] * 50 + ["b"] * 50, ["a", "b"] * 50
-    low, high = cluster_interval(by_class, alike) or (0.0, 0.0)
-    assert (low, high) == (-1.0, 1.0)  # two classes say nothing about others
-    # By hand: four classes with means 0, 0, 1, 1 and t = 3.182.
-    low, high = cluster_interval([0.0, 0.0, 1.0, 1.0], list("abcd")) or (0.0, 0.0)
-    assert (low, high) == pytest.approx((0.5 - 3.182 * (1 / 3) ** 0.5 / 2, 1.0), abs=1e-3)  # at most 1
-    assert cluster_interval(by_class, mixed) == pytest.approx((0.5 - (1 - 0.025**0.5), 1.0))
-    assert cluster_interval([1.0, 1.0], ["a", "a"]) is None
+def test_the_report_and_divek_eval_give_the_same_interval(run_dir: Path) -> None:
+    records = [r for r in read_records(run_dir) if (r.split, r.step, r.data_source) == ("val", 0, "divek/flags/new")]
+    write_records(run_dir, records)
+    (run_dir / METRICS_FILE).unlink()
+    (row,) = final_table(read_run(run_dir))
+    evaluated = [{**each.to_json(), "two_step": each.accuracy, "num_samples": each.samples} for each in records]
+    asked = [EvaluationRecord.from_json(line) for line in evaluated]
+    (group,) = summarize(asked, list(MEASURES), seed=0, resamples=2000).groups
+    for score, average in zip(row.scores, group.averages.values(), strict=True):
+        assert score.interval == pytest.approx((average.micro.low, average.micro.high))
 
 
 def test_only_a_change_beyond_noise_is_coloured(tmp_path: Path) -> None:
