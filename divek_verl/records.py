@@ -95,6 +95,8 @@ class QuestionRecord:
         injected: whether the truth is an option only because it was given.
         skip, failure, detail: why there is no question (``FailureReason``), and more about it.
         choices: the letter that each rollout chose; None where it names no option.
+        one_step_greedy, ..., pass_at_k: the ``VOTE_MEASURES``; the first is None where no greedy completion was asked
+            for: in training, and in records of releases that did not ask.
         formats: 1.0 for each rollout that keeps the format, else 0.0; empty in older records.
         rollout_failures: reason -> rollouts that brought no completion.
         prompt_tokens, cached_tokens: prompt tokens of the K samples, and how many of them came from the cache.
@@ -132,7 +134,7 @@ class QuestionRecord:
     rewards: list[float] = field(default_factory=list)
     formats: list[float] = field(default_factory=list)
     rollout_failures: dict[str, int] = field(default_factory=dict)
-    one_step_greedy: float = 0.0
+    one_step_greedy: float | None = 0.0
     one_step: float = 0.0
     consistency: float = 0.0
     recall: float = 0.0
@@ -142,6 +144,10 @@ class QuestionRecord:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     attempt: int = 0
+
+    def __post_init__(self) -> None:
+        if self.split == "train":
+            self.one_step_greedy = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -187,9 +193,10 @@ class QuestionRecord:
         self.answer = None if index is None else chr(ord("A") + index)
 
     def set_measures(self, measures: Mapping[str, float]) -> None:
-        """Set the ``VOTE_MEASURES``; a missing one is 0.0."""
+        """Set the ``VOTE_MEASURES``; a missing one is 0.0, and one that was not asked for stays None."""
         for name in VOTE_MEASURES:
-            setattr(self, name, measures.get(name, 0.0))
+            if getattr(self, name) is not None:
+                setattr(self, name, measures.get(name, 0.0))
 
     def to_json(self) -> JsonObject:
         """The line of ``questions.jsonl``; ``cached_share`` is the share of the samples' prompt tokens."""
@@ -208,6 +215,8 @@ class QuestionRecord:
             raise SetupError(f"A record has schema {schema!r}, this release reads up to {SCHEMA}: install a newer one.")
         if line.get("votes_from") == "nowhere":  # schema 1
             line = {**line, "votes_from": "none"}
+        # Releases without it asked for no greedy completion.
+        line = {"one_step_greedy": None, **line}
         try:
             record: Record = _adapter(cls).validate_python(line)  # type: ignore[arg-type]
             record.counted  # noqa: B018  (checks the counts)

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from divek_verl.errors import SetupError
+from divek_verl.measures import VOTE_MEASURES
 from divek_verl.question import Question
 from divek_verl.records import FailureReason, QuestionRecord, sentence_of, without_repeated
 from divek_verl.votes import MinedVotes, Votes
@@ -102,6 +103,17 @@ def test_a_line_of_the_release_before_is_read() -> None:
         del line[name]
     found = QuestionRecord.from_json({**line, "waves": 2, "cached_share": 0.5, "votes_from": "nowhere"})
     assert found == asked(votes_from="none")
+
+
+def test_a_greedy_completion_that_was_not_asked_for_is_not_a_wrong_one() -> None:
+    line = asked(split="val").to_json()
+    assert line["one_step_greedy"] == 0.0  # asked for, as in every validation
+    del line["one_step_greedy"]
+    older = QuestionRecord.from_json(line)
+    assert older.one_step_greedy is None and asked().one_step_greedy is None  # training asks for none
+    older.set_measures(dict.fromkeys(VOTE_MEASURES, 1.0))
+    assert (older.one_step_greedy, older.one_step) == (None, 1.0)
+    assert QuestionRecord.from_json(older.to_json()) == older
 
 
 @pytest.mark.parametrize(

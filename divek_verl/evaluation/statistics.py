@@ -10,6 +10,7 @@ class.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Literal
 
 import numpy as np
@@ -58,14 +59,17 @@ class BootstrapEstimate:
     swaps: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     def averages(self, measures: Sequence[str]) -> dict[str, Average]:
-        """Measure -> its micro and macro average with intervals; ``measures`` names the last axis."""
+        """Measure -> its micro and macro average with intervals; ``measures`` names the last axis.
+
+        A measure that an image lacks is left out.
+        """
         by_class = interval(self.value, self.classes, self.num_classes, 0.0)
         by_image = interval(self.value, self.images, self.num_images, 0.0)
         columns = np.stack([self.value, *by_class, *by_image, self.most - self.value], axis=-1)
         names = ("value", "low", "high", "image_low", "image_high", "unjudged")
         estimates = [[Estimate(**dict(zip(names, row, strict=True))) for row in kind] for kind in columns.tolist()]
         named = zip(measures, *estimates, strict=True)
-        return {name: Average(micro=micro, macro=macro) for name, micro, macro in named}
+        return {name: Average(micro=micro, macro=macro) for name, micro, macro in named if not isnan(micro.value)}
 
     @staticmethod
     def combine(
@@ -127,10 +131,13 @@ def mean(values: Iterable[float]) -> float:
 
 
 def harmonic(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The elementwise harmonic mean of two arrays; 0.0 where either is, or is below because it was stretched."""
+    """The elementwise harmonic mean of two arrays; 0.0 where either is, or is below because it was stretched.
+
+    nan where either is.
+    """
     first, second = (np.maximum(part, 0) for part in parts)
     total = first + second
-    return np.divide(2 * first * second, total, out=np.zeros_like(total), where=total > 0)
+    return np.divide(2 * first * second, total, out=0 * total, where=total > 0)
 
 
 def by_source(records: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationRecord]]:
@@ -179,7 +186,7 @@ def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, s
         truths = [record.truth for record in own]
         estimate = bootstrap(values, truths, generator(seed, source), resamples, unjudged)
         estimates[prompts.parse_data_source(source)] = estimate
-        groups.append(_group(source, own, measures, estimate.averages(measures)))
+        groups.append(_group(source, own, estimate.averages(measures)))
     means, over = over_both_sides(estimates)
     return Summary(
         groups,
@@ -188,17 +195,15 @@ def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, s
     )
 
 
-def _group(
-    source: str, records: list[EvaluationRecord], measures: Sequence[str], averages: dict[str, Average]
-) -> Group:
+def _group(source: str, records: list[EvaluationRecord], averages: dict[str, Average]) -> Group:
     dataset, side = prompts.parse_data_source(source)
     classes: dict[str, list[EvaluationRecord]] = {}
     for record in sorted(records, key=lambda record: record.truth):
         classes.setdefault(record.truth, []).append(record)
     per_class = []
     for name, own in classes.items():
-        means = {measure: mean(getattr(record, measure) for record in own) for measure in measures}
-        unjudged = {measure: mean(record.unjudged.get(measure, 0.0) for record in own) for measure in measures}
+        means = {measure: mean(getattr(record, measure) for record in own) for measure in averages}
+        unjudged = {measure: mean(record.unjudged.get(measure, 0.0) for record in own) for measure in averages}
         undecided = {measure: share for measure, share in unjudged.items() if share}
         per_class.append(ClassScore(name=name, images=len(own), means=means, unjudged=undecided))
     failures = Counter(f"{record.failed_step}: {record.failure}" for record in records if record.failure is not None)
@@ -241,7 +246,8 @@ def differences(
     """Compare each pair of measures (before, after) on the images that all runs have; one table, for Holm's correction.
 
     Each side is one run or several seeds of a run. Pairs of equal names compare runs; pairs of different names compare
-    two measures of one run. Rows are the data sources, the harmonic means, and the averages over data sets.
+    two measures of one run. Rows are the data sources, the harmonic means, and the averages over data sets; there is
+    none where an image lacks the measure.
     """
     if not measures:
         return []
@@ -283,6 +289,8 @@ def differences(
         # Exchanged classes do not show what another seed of the training would change.
         p_values = np.maximum(p_values, of_training)
         for column, (first, second) in enumerate(measures):
+            if np.isnan(value[:, column]).any():  # an image of either side lacks the measure
+                continue
             undecided = most[:, column] - value[:, column]
             differing.append(
                 Difference(

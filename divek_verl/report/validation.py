@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan, nan
+from statistics import fmean
 
 from divek_verl.intervals import class_interval
 from divek_verl.measures import MEASURES
@@ -106,9 +108,9 @@ def source_order(source: str) -> tuple[bool, str, int, str]:
 
 
 def recorded(record: QuestionRecord, measure: str) -> float:
-    """A measure of ``MEASURES`` of one record."""
-    value: float = getattr(record, "accuracy" if measure == "two_step" else measure)
-    return value
+    """A measure of ``MEASURES`` of one record; nan where it was not asked for."""
+    value: float | None = getattr(record, "accuracy" if measure == "two_step" else measure)
+    return nan if value is None else value
 
 
 def validation_curves(run: Run) -> dict[str, Curves]:
@@ -125,8 +127,10 @@ def validation_curves(run: Run) -> dict[str, Curves]:
         curves = averaged.setdefault(source, {})
         for step, by_image in sorted(steps.items()):
             for measure in MEASURES:
-                values = [recorded(record, measure) for record in by_image.values()]
-                curves.setdefault(measure, {})[step] = sum(values) / len(values)
+                average = fmean(recorded(record, measure) for record in by_image.values())
+                # An average over some of the images would not stand beside the others.
+                if not isnan(average):
+                    curves.setdefault(measure, {})[step] = average
     found = averaged | logged
     return {source: found[source] for source in sorted(found, key=source_order)}
 
@@ -154,8 +158,8 @@ def final_table(run: Run) -> list[ScoreRow]:
                 after = None if last is None else points.get(last)
                 # The change or, after a single validation, the value itself.
                 values = [recorded(p.latest, name) - (recorded(p.before, name) if p.after else 0.0) for p in own]
-                lowest = 0.0 if last is None else -1.0
-                interval = class_interval(values, [p.before.truth for p in own], source, lowest) if own else None
+                lowest, known = 0.0 if last is None else -1.0, own and not isnan(sum(values))
+                interval = class_interval(values, [p.before.truth for p in own], source, lowest) if known else None
                 scores.append(Score(heading(measure.title), points.get(first), after, interval))
             remark = _second_step(source, scores, [pair.latest for pair in own])
             rows.append(ScoreRow(source, first, last, images or None, scores, remark))

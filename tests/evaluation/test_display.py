@@ -41,6 +41,25 @@ def test_averages_differences_failures_the_judge_and_the_markup_of_a_name_are_sh
         assert part in text
 
 
+def test_a_measure_without_observations_shows_none() -> None:
+    greedy = MEASURES["one_step_greedy"].title
+    older = results()
+    for each in (*older.groups, *older.harmonic_means, *older.over_data_sets):
+        del each.averages["one_step_greedy"]
+    console = Console(file=io.StringIO(), width=260, color_system=None)
+    show(older, console)
+    assert isinstance(console.file, io.StringIO)
+    text, page = console.file.getvalue(), Page(render(older)).text
+    assert text.count("none") == 8 and text.count(greedy) >= 2  # two averages of four rows
+    assert page.count("none") == results_page().count("none") + 8
+    assert f"not compared, because not all have it: {greedy}" in text
+    assert "Not compared, because not all have it" in page and greedy in page.partition("Not compared")[2]
+
+
+def results_page() -> str:
+    return Page(render(results())).text
+
+
 def test_neither_control_marks_nor_a_judge_that_was_not_asked_are_shown() -> None:
     text = shown(judge=None)
     assert "\u202e" not in text and "judge" not in text

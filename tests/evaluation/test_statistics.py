@@ -150,6 +150,32 @@ def test_the_seed_decides_the_interval_and_nothing_else() -> None:
     assert first != second
 
 
+def without_greedy(records: list[EvaluationRecord]) -> list[EvaluationRecord]:
+    """As they are read from a file that an older release wrote."""
+    lines = [each.to_json() for each in records]
+    return [EvaluationRecord.from_json({k: v for k, v in line.items() if k != "one_step_greedy"}) for line in lines]
+
+
+def test_a_measure_that_records_lack_has_no_average_and_no_difference() -> None:
+    older, newer = without_greedy(rows(TABLE)), rows(NEW_TABLE, NEW)
+    found = summarize([*older, *newer], list(MEASURES), seed=0, resamples=100)
+    base, new = found.groups
+    rest = [name for name in MEASURES if name != "one_step_greedy"]
+    assert list(base.averages) == rest and list(new.averages) == list(MEASURES)
+    assert all(list(each.means) == rest for each in base.per_class)
+    assert [list(mean.averages) for mean in found.harmonic_means] == [rest]
+    assert base.averages == {
+        name: average
+        for name, average in summarize(rows(TABLE), list(MEASURES), seed=0, resamples=100).groups[0].averages.items()
+        if name in rest
+    }
+    for before, after in ((older, rows(TABLE)), (rows(TABLE), older)):
+        pairs = [(name, name) for name in MEASURES]
+        compared = differences([before], [after], pairs, seed=0, resamples=100)
+        assert [each.measure for each in compared] == rest
+    assert differences([older], [older], [("one_step_greedy", "two_step")], seed=0, resamples=100) == []
+
+
 # --------------------------------------------------------------------- intervals
 
 

@@ -1,5 +1,6 @@
 """The final table."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.statistics import summarize
 from divek_verl.measures import MEASURES
-from divek_verl.records import METRICS_FILE
+from divek_verl.records import METRICS_FILE, QUESTIONS_FILE
 from divek_verl.report.reading import read_run
-from divek_verl.report.validation import final_table
+from divek_verl.report.validation import final_table, validation_curves
 
 from .fabricated import SIDES, make_record, read_logged, read_records, write_logged, write_records
 from .parsing import page_of
@@ -52,6 +53,23 @@ def test_a_missing_measure_is_a_dash_and_not_a_zero(run_dir: Path) -> None:
     one_step = f"{100 * (scores['one_step'].after or 0):.1f}%"
     assert f"– → {one_step}" in text and "not recorded" in text
     assert "Not recorded in this run: Validation: recall" in text
+
+
+def test_records_without_a_greedy_completion_have_a_dash_and_not_a_zero(run_dir: Path) -> None:
+    (run_dir / METRICS_FILE).unlink()
+    path = run_dir / QUESTIONS_FILE
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["step"] < 30:  # an older release began the run
+            del line["one_step_greedy"]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    row = final_table(read_run(run_dir))[0]
+    scores = dict(zip(MEASURES, row.scores, strict=True))
+    greedy = scores["one_step_greedy"]
+    assert (greedy.before, greedy.interval, greedy.direction) == (None, None, "same")
+    assert greedy.after is not None and f"– → {100 * greedy.after:.1f}%" in page_of(run_dir).text
+    assert scores["one_step"].before is not None and scores["one_step"].interval is not None
+    assert list(validation_curves(read_run(run_dir))[row.source]["one_step_greedy"]) == [30]
 
 
 def test_one_validation_has_no_after(run_dir: Path) -> None:
