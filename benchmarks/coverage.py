@@ -71,7 +71,7 @@ def evaluation(random: np.random.Generator, truth: np.ndarray, resamples: int) -
     means, over = over_both_sides(parts)
     found = {f"{name}, {side}": part for (name, side), part in parts.items()}
     found |= {f"{name}, harmonic mean": mean for name, mean in means.items()}
-    return found | {f"five sets, {row}": each for row, each in over.items()}
+    return found | {f"five sets, {row}": each for row, (_, each) in over.items()}
 
 
 def count_trial(

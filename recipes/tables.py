@@ -28,7 +28,12 @@ from rich.table import Table
 
 from divek_verl.errors import SetupError
 from divek_verl.estimate import ASSUMED, Assumptions, counted_steps, data_files, run_hours, sampling_hours
+from divek_verl.evaluation.display import difference_table
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.evaluation.results import Difference
+from divek_verl.files import read_lines
 from divek_verl.measures import MEASURES
+from divek_verl.records import QUESTIONS_FILE
 
 RESULTS = Path("results")
 SETS = ("cub", "flowers", "pets", "cars", "aircraft")
@@ -54,7 +59,6 @@ PAPER: dict[str, dict[str, tuple[float | None, float | None, float]]] = {
 PAPERS_MODEL = "qwen25vl_7b"
 # The measure of the paper's numbers; every method is shown with every measure.
 PAPERS_MEASURE = {"base": "one_step_greedy", "virft": "one_step_greedy", "paper": "two_step"}
-SHOWN = ("one_step_greedy", "one_step", "consistency", "two_step")
 # What compared methods share.
 EQUAL = ("recipe.prompts=6", "recipe.steps=400", "algorithm.rollout_correction.rollout_is=null")
 
@@ -162,12 +166,15 @@ def run(planned: Sequence[Job], console: Console) -> None:
             )
 
 
-Scores = dict[str, list[float]]
+# side -> data set -> accuracy in %
+Scores = dict[str, dict[str, float]]
+# model (with its variant), method
+Arm = tuple[str, str]
 
 
 def mean_of(scores: Scores, side: str) -> float | None:
     """The average over the data sets in %, or None where no evaluation has that side."""
-    return fmean(scores[side]) if side in scores else None
+    return fmean(scores[side].values()) if scores.get(side) else None
 
 
 def overall(scores: Scores) -> float | None:
@@ -178,22 +185,39 @@ def overall(scores: Scores) -> float | None:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
-    """The accuracies by model (with its variant), method and measure; SetupError where a folder has no evaluation."""
+def gain_of(scores: Scores, before: Scores) -> float | None:
+    """``scores`` over ``before`` on the data sets that both have; None where there is none."""
+
+    def of_both(one: Scores, other: Scores) -> float | None:
+        return overall(
+            {side: {name: one[side][name] for name in one[side] if name in other.get(side, {})} for side in one}
+        )
+
+    whole, less = of_both(scores, before), of_both(before, scores)
+    return None if whole is None or less is None else whole - less
+
+
+def evaluations(folder: Path) -> Iterator[tuple[Arm, Path]]:
+    """The folders of evaluations of a table."""
     tasks = "|".join(reversed(recipe.choices("task")))
     methods = "|".join(reversed(("base", *recipe.choices("method"))))
     names = re.compile(rf"({'|'.join(recipe.choices('vlm'))})_(?:{tasks})(_\w+?)??_({methods})")
-    found: dict[tuple[str, str, str], Scores] = {}
     for path in sorted(folder.glob("*/results.json")):
-        if not (name := names.fullmatch(path.parent.name)):
-            continue
-        vlm, variant, method = name.groups(default="")
+        if name := names.fullmatch(path.parent.name):
+            vlm, variant, method = name.groups(default="")
+            yield (f"{vlm}{variant}", method), path.parent
+
+
+def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
+    """The accuracies by model (with its variant), method and measure; SetupError where a folder has no evaluation."""
+    found: dict[tuple[str, str, str], Scores] = {}
+    for arm, evaluated in evaluations(folder):
+        path = evaluated / "results.json"
         try:
             for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
-                for measure in SHOWN:
+                for measure in MEASURES:
                     value = float(group["averages"][measure]["micro"]["value"])
-                    scores = found.setdefault((f"{vlm}{variant}", method, measure), {})
-                    scores.setdefault(group["side"], []).append(100 * value)
+                    found.setdefault((*arm, measure), {}).setdefault(group["side"], {})[group["dataset"]] = 100 * value
         except (KeyError, TypeError, ValueError):
             raise SetupError(f"{path} is no results file of this `divek eval`, both steps: evaluate again.") from None
     if not found:
@@ -201,22 +225,52 @@ def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
     return found
 
 
-def print_results(folder: Path, console: Console) -> None:
-    """Print the table of a folder of evaluations."""
-    table = Table(title=f"{folder.name}: average accuracy, %; gain over the base model by the same measure")
+def gains(folder: Path, baseline: str) -> dict[Arm, list[Difference]]:
+    """The paired gains of every method over ``baseline``, in the rows that a table has: over data sets, if it can.
+
+    Holm's correction is for all of them. Arms whose images were not recorded beside their results are left out.
+    """
+    # scipy and statsmodels take a second to import, which a plan does not need.
+    from divek_verl.evaluation.statistics import differences, with_holm
+    from divek_verl.intervals import RESAMPLES
+
+    records: dict[Arm, list[EvaluationRecord]] = {}
+    for arm, evaluated in evaluations(folder):
+        lines = read_lines(evaluated / QUESTIONS_FILE)[0]
+        records.setdefault(arm, []).extend(map(EvaluationRecord.from_json, lines))
+    found: dict[Arm, list[Difference]] = {}
+    for (model, method), own in records.items():
+        before = records.get((model, baseline), [])
+        if method == baseline or not {each.key for each in own} & {each.key for each in before}:
+            continue
+        pairs = [(name, name) for name in MEASURES]
+        rows = differences([before], [own], pairs, seed=0, resamples=RESAMPLES)
+        widest = [
+            [each for each in rows if part in each.data_source] for part in (" data sets, ", ", harmonic mean", "")
+        ]
+        found[model, method] = next(each for each in widest if each)
+    corrected = iter(with_holm([each for rows in found.values() for each in rows]))
+    return {arm: [next(corrected) for _ in rows] for arm, rows in found.items()}
+
+
+def print_results(folder: Path, console: Console, baseline: str = "base") -> None:
+    """Print the table of a folder of evaluations, and the gains over a method with intervals and tests."""
+    title = f"{folder.name}: average accuracy, %; gain over {baseline} by the same measure, on the data sets of both"
+    table = Table(title=title)
     for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "gain", "the paper's"):
         table.add_column(column)
     found = read_results(folder)
     for (model, method, measure), scores in found.items():
-        whole, before = overall(scores), overall(found.get((model, "base", measure), {}))
-        gain = None if whole is None or before is None or method == "base" else whole - before
-        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), whole, gain)
+        gain = None if method == baseline else gain_of(scores, found.get((model, baseline, measure), {}))
+        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), overall(scores), gain)
         papers = PAPER.get(folder.name, {}).get(method, ()) if model == PAPERS_MODEL else ()
         papers = papers if PAPERS_MEASURE.get(method) == measure else ()
         ours, theirs = (["-" if each is None else f"{each:.1f}" for each in row] for row in (numbers, papers))
         count = max(map(len, scores.values()), default=0)
         table.add_row(model, method, MEASURES[measure].title, str(count), *ours, " / ".join(theirs))
     console.print(table)
+    for (model, method), rows in gains(folder, baseline).items():
+        console.print(difference_table(f"{model}: {method} over {baseline}", rows))
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -249,9 +303,12 @@ def plan(
 
 
 @app.command("collect")
-def collect(folder: Annotated[Path, typer.Argument(help="A folder of evaluations.")] = RESULTS / "table1") -> None:
-    """Print the averages of a table's evaluations beside the paper's."""
-    print_results(folder, Console())
+def collect(
+    folder: Annotated[Path, typer.Argument(help="A folder of evaluations.")] = RESULTS / "table1",
+    over: Annotated[str, typer.Option(help="Method whose accuracy the gains are over, such as virft.")] = "base",
+) -> None:
+    """Print the averages of a table's evaluations beside the paper's, and the gains with intervals and tests."""
+    print_results(folder, Console(), over)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ def show(results: Results, console: Console) -> None:
     console.print(_sample_table(results))
     if results.second_step:
         console.print(
-            _difference_table("the gain of two steps over one answer and over the majority", results.second_step)
+            difference_table("the gain of two steps over one answer and over the majority", results.second_step)
         )
     for line in _notes(results):
         console.print(visible(line), markup=False, highlight=False)
     comparison = results.comparison
     if comparison is None:
         return
-    console.print(_difference_table(f"against {plain(', '.join(comparison.runs))}", comparison.differences))
+    console.print(difference_table(f"against {plain(', '.join(comparison.runs))}", comparison.differences))
     lines = [
         f"before: {', '.join(comparison.models)}",
         *(f"another seed of this run: {run}" for run in comparison.other_seeds),
@@ -137,7 +137,7 @@ def _sample_table(results: Results) -> Table:
     return table
 
 
-def _difference_table(title: str, differences: list[Difference]) -> Table:
+def difference_table(title: str, differences: list[Difference]) -> Table:
     numbers = ("images", "before", "after", "difference", "p by class", "with Holm")
     table = _table(f"{title}, points [95 % interval over classes] (over images)", numbers, words=["measure"])
     for each in differences:

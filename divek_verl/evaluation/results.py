@@ -91,9 +91,9 @@ class HarmonicMean(_Model):
 
 
 class OverDataSets(_Model):
-    """The mean over data sets of equal weight: of base, of new, and the harmonic mean of these two."""
+    """The mean over data sets of equal weight: of base, of new, the harmonic mean of these two, or of all classes."""
 
-    row: Literal["base", "new", "harmonic mean"]
+    row: Literal["base", "new", "harmonic mean", "all"]
     data_sets: int
     averages: dict[str, Average]
 
@@ -181,7 +181,7 @@ class Results(_Model):
     images: int
     groups: list[Group]
     harmonic_means: list[HarmonicMean]
-    over_data_sets: list[OverDataSets] = Field(description="over the data sets with base and new, if there are several")
+    over_data_sets: list[OverDataSets] = Field(description="over the data sets with equal sides, if there are several")
     second_step: list[Difference] = Field(
         description="with --mode both: what two steps gain over one greedy answer, and over the majority of K answers"
     )

@@ -36,7 +36,7 @@ from divek_verl.records import FailureReason
 CHUNK = 256
 
 Side = tuple[str, str]
-Row = Literal["base", "new", "harmonic mean"]
+Row = Literal["base", "new", "harmonic mean", "all"]
 
 
 @dataclass(frozen=True)
@@ -150,21 +150,27 @@ def by_source(records: Iterable[EvaluationRecord]) -> dict[str, list[EvaluationR
 
 def over_both_sides(
     parts: Mapping[Side, BootstrapEstimate],
-) -> tuple[dict[str, BootstrapEstimate], dict[Row, BootstrapEstimate]]:
-    """The harmonic means of the data sets with base and new, and the rows over these data sets if there are several.
+) -> tuple[dict[str, BootstrapEstimate], dict[Row, tuple[int, BootstrapEstimate]]]:
+    """The harmonic means of the data sets with base and new, and the rows over data sets if there are several.
 
-    As papers report several data sets: their harmonic mean is that of the two means.
+    A row has the number of its data sets. As papers report them: the harmonic mean is that of the two means, and data
+    sets whose classes are not divided have one row, "all".
     """
     combine = BootstrapEstimate.combine
     paired = sorted({name for name, _ in parts if {(name, "base"), (name, "new")} <= set(parts)})
     means = {name: combine(harmonic, [parts[name, "base"], parts[name, "new"]]) for name in paired}
-    if len(paired) < 2:
-        return means, {}
-    base, new = (
-        combine(lambda several: np.mean(several, axis=0), [parts[name, side] for name in paired])
-        for side in ("base", "new")
-    )
-    return means, {"base": base, "new": new, "harmonic mean": combine(harmonic, [base, new])}
+    over: dict[Row, tuple[int, BootstrapEstimate]] = {}
+
+    def mean_over(names: Sequence[str], side: str) -> BootstrapEstimate:
+        return combine(lambda several: np.mean(several, axis=0), [parts[name, side] for name in names])
+
+    if len(paired) > 1:
+        base, new = mean_over(paired, "base"), mean_over(paired, "new")
+        rows: dict[Row, BootstrapEstimate] = {"base": base, "new": new, "harmonic mean": combine(harmonic, [base, new])}
+        over |= {row: (len(paired), each) for row, each in rows.items()}
+    if len(whole := sorted(name for name, side in parts if side == "all")) > 1:
+        over["all"] = len(whole), mean_over(whole, "all")
+    return means, over
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,10 @@ def summarize(records: Iterable[EvaluationRecord], measures: Sequence[str], *, s
     return Summary(
         groups,
         [HarmonicMean(dataset=name, averages=mean.averages(measures)) for name, mean in means.items()],
-        [OverDataSets(row=row, data_sets=len(means), averages=each.averages(measures)) for row, each in over.items()],
+        [
+            OverDataSets(row=row, data_sets=count, averages=each.averages(measures))
+            for row, (count, each) in over.items()
+        ],
     )
 
 
@@ -275,7 +284,7 @@ def differences(
     means, over = over_both_sides(estimates)
     rows = dict(zip(sources, estimates.values(), strict=True))
     rows |= {f"{name}, harmonic mean": each for name, each in means.items()}
-    rows |= {f"{len(means)} data sets, {row}": each for row, each in over.items()}
+    rows |= {f"{count} data sets, {row}": each for row, (count, each) in over.items()}
     differing = []
     for label, estimate in rows.items():
         shape = (len(runs), len(measures))
@@ -314,8 +323,13 @@ def differences(
                     mcnemar=tests.get((label, column)),
                 )
             )
-    corrected = multipletests([each.p_value for each in differing], method="holm")[1] if differing else []
-    return [each.model_copy(update={"p_holm": float(p)}) for each, p in zip(differing, corrected, strict=True)]
+    return with_holm(differing)
+
+
+def with_holm(table: Sequence[Difference]) -> list[Difference]:
+    """The rows of a table with their p-values after Holm's correction for all of them."""
+    corrected = multipletests([each.p_value for each in table], method="holm")[1] if table else []
+    return [each.model_copy(update={"p_holm": float(p)}) for each, p in zip(table, corrected, strict=True)]
 
 
 def change(value: np.ndarray, draws: np.ndarray, before: int, units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -129,6 +129,16 @@ def test_over_several_data_sets_the_harmonic_mean_is_of_the_means() -> None:
         assert estimate.low <= estimate.value <= estimate.high
 
 
+def test_data_sets_that_are_not_divided_have_one_row_over_all_classes() -> None:
+    records = [*rows(TABLE, "divek/flags/all"), *rows(NEW_TABLE, "divek/birds/all")]
+    found = summarize(records, ["two_step"], seed=0, resamples=100)
+    assert found.harmonic_means == []
+    (over,) = found.over_data_sets
+    assert (over.row, over.data_sets) == ("all", 2)
+    assert over.averages["two_step"].micro.value == pytest.approx((3 / 5 + 1 / 2) / 2)
+    assert summarize(records[:5], ["two_step"], seed=0, resamples=100).over_data_sets == []
+
+
 def test_one_side_has_no_harmonic_mean_and_one_data_set_no_mean_over_data_sets() -> None:
     assert summarize(rows(TABLE), list(MEASURES), seed=0, resamples=10).harmonic_means == []
     records = [*rows(TABLE), *rows(NEW_TABLE, NEW), *rows(TABLE, "divek/pets/base")]

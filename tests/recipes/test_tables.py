@@ -9,10 +9,10 @@ from recipe import RECIPES, choices
 from rich.console import Console
 from tables import (
     PAPER,
-    SHOWN,
     TABLES,
     Job,
     cells_of,
+    gains,
     jobs,
     mean_of,
     overall,
@@ -26,6 +26,9 @@ from tables import (
 
 from divek_verl.errors import SetupError
 from divek_verl.estimate import ASSUMED, Assumptions
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.files import write_lines
+from divek_verl.measures import MEASURES
 
 
 def planned(
@@ -189,8 +192,11 @@ def test_a_model_and_a_variant_are_overrides_with_results_of_their_own(tmp_path:
 def write_results(folder: Path, name: str, groups: list[tuple[str, float, float]]) -> None:
     averages = []
     for side, one, two in groups:
-        values = {"one_step_greedy": one, "one_step": one - 0.05, "consistency": one, "two_step": two}
-        averages.append({"side": side, "averages": {name: {"micro": {"value": v}} for name, v in values.items()}})
+        values = {**dict.fromkeys(MEASURES, one), "one_step": one - 0.05, "two_step": two}
+        dataset = name.split("_")[2]
+        averages.append(
+            {"dataset": dataset, "side": side, "averages": {m: {"micro": {"value": v}} for m, v in values.items()}}
+        )
     (folder / name).mkdir(parents=True)
     (folder / name / "results.json").write_text(json.dumps({"groups": averages}))
 
@@ -218,9 +224,55 @@ def test_every_method_is_shown_with_every_measure_and_its_gain_at_equal_inferenc
     (two_step,) = (line for line in text.splitlines() if "80.8 / 78.8 / 79.8" in line)
     (greedy,) = (line for line in text.splitlines() if "68.9 / 70.5 / 69.7" in line)
     assert "two-step" in two_step and "greedy" in greedy
-    # The base model has 60.0 in two steps, and 50.0 in one.
-    assert f"{2 * 70 * 50 / 120 - 60:.1f}" in two_step
-    assert len([line for line in text.splitlines() if "qwen25vl_7b " in line]) == 2 * len(SHOWN)
+    # The base model has 60.0 in two steps, on cub alone, where paper has 80.0 and 60.0.
+    assert f"{2 * 80 * 60 / 140 - 60:.1f}" in two_step
+    assert len([line for line in text.splitlines() if "qwen25vl_7b " in line]) == 2 * len(MEASURES)
+
+
+def record_images(folder: Path, name: str, right: dict[tuple[str, str], float]) -> None:
+    """120 images of 7 classes for every (data set, side), of which a share is right in both steps."""
+    records = [
+        EvaluationRecord(
+            0, "val", f"divek/{dataset}/{side}", f"{n:03d}", "", f"class {n % 7}", two_step=float(n < share * 120)
+        )
+        for (dataset, side), share in right.items()
+        for n in range(120)
+    ]
+    write_lines(folder / name / "questions.jsonl", [each.to_json() for each in records])
+
+
+def test_the_gains_over_several_sets_have_paired_intervals_and_one_correction(tmp_path: Path) -> None:
+    folder = tmp_path / "table1"
+    shares = {"base": 0.5, "virft": 0.55, "paper": 0.8}
+    for method, share in shares.items():
+        for dataset in ("cub", "pets"):
+            name = f"qwen25vl_7b_{dataset}_{method}"
+            write_results(folder, name, [(side, share, share) for side in ("base", "new")])
+            record_images(folder, name, {(dataset, side): share for side in ("base", "new")})
+    write_results(folder, "qwen25vl_7b_cars_paper", [("base", 1.0, 1.0)])  # results alone, without a baseline
+    found = gains(folder, "base")
+    assert set(found) == {("qwen25vl_7b", "virft"), ("qwen25vl_7b", "paper")}
+    rows = {each.data_source: each for each in found["qwen25vl_7b", "paper"] if each.measure == "two_step"}
+    assert list(rows) == ["2 data sets, base", "2 data sets, new", "2 data sets, harmonic mean"]
+    mean = rows["2 data sets, harmonic mean"]
+    assert mean.difference == pytest.approx(0.3) and mean.low > 0 and mean.images == 480
+    p_values = [(each.p_value, each.p_holm) for arm in found.values() for each in arm]
+    assert min(holm for _, holm in p_values) == pytest.approx(min(1, len(p_values) * min(p for p, _ in p_values)))
+    assert set(gains(folder, "virft")) == {("qwen25vl_7b", "base"), ("qwen25vl_7b", "paper")}
+    console = Console(record=True, width=220)
+    print_results(folder, console, "virft")
+    text = console.export_text()
+    assert "qwen25vl_7b: paper over virft" in text and "gain over virft" in text and "+25.0" in text
+
+
+def test_four_shot_sets_have_one_row_over_all_classes(tmp_path: Path) -> None:
+    for method, share in (("base", 0.5), ("online", 0.7)):
+        for dataset in ("cub", "pets"):
+            name = f"qwen25vl_7b_{dataset}_4shot_{method}"
+            write_results(tmp_path, name, [("all", share, share)])
+            record_images(tmp_path, name, {(dataset, "all"): share})
+    rows = [each for each in gains(tmp_path, "base")["qwen25vl_7b", "online"] if each.measure == "two_step"]
+    assert [(each.data_source, round(each.difference, 3)) for each in rows] == [("2 data sets, all", 0.2)]
 
 
 def test_the_papers_harmonic_means_are_those_of_its_averages() -> None:
