@@ -1,7 +1,7 @@
 """Breakdowns of a run's questions, each number beside a reference: one table for a step's metrics and the report."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from string import ascii_uppercase
 
@@ -125,9 +125,14 @@ BREAKDOWNS = {
 }
 
 
-def base_names(records: Sequence[QuestionRecord]) -> Breakdown:
-    """How many samples on new images name a base class: one that ``records`` have in training or a base set."""
-    base = {canonical(r.truth) for r in records if r.split == "train" or r.data_source.endswith("/base")}
+def base_classes(records: Iterable[QuestionRecord]) -> set[str]:
+    """The classes that ``records`` have in training or in a base set."""
+    return {r.truth for r in records if r.split == "train" or r.data_source.endswith("/base")}
+
+
+def base_names(base_classes: Iterable[str]) -> Breakdown:
+    """How many samples on new images name one of ``base_classes``."""
+    base = {canonical(name) for name in base_classes}
 
     def cells(record: QuestionRecord) -> Iterator[Cell]:
         if base and record.samples and record.data_source.endswith("/new") and canonical(record.truth) not in base:

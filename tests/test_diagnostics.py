@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from test_records import asked
 
-from divek_verl.diagnostics import BREAKDOWNS, averages, base_names, vote_entropy
+from divek_verl.diagnostics import BREAKDOWNS, averages, base_classes, base_names, vote_entropy
 
 FULL: dict[str, Any] = {
     "votes": {"Chad": 2, "Romania": 1},
@@ -62,9 +62,10 @@ def test_base_classes_are_those_of_training_and_base_sets_however_they_are_spell
         split="val", data_source="divek/flags/new", truth="Mali", votes={"Mali": 5}, unknown={"chad": 3, "X": 2}
     )
     base = asked(split="val", data_source="divek/flags/base")
-    parts = averages(base_names([base, new]), [base, new])
+    assert base_classes([base, new, asked(truth="Peru")]) == {"Chad", "Peru"}
+    parts = averages(base_names(["CHAD"]), [base, new])
     assert {part: (n.count, n.value) for part, n in parts.items()} == {"divek/flags/new": (1, 0.3)}
-    assert averages(base_names([new]), [new]) == {}
+    assert averages(base_names([]), [new]) == {}
 
 
 def test_the_entropy_of_votes_is_in_bits() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from divek_verl.diagnostics import BREAKDOWNS, Breakdown, Part, averages, base_names
+from divek_verl.diagnostics import BREAKDOWNS, Breakdown, Part, averages, base_classes, base_names
 from divek_verl.records import QuestionRecord
 from divek_verl.report.reading import Run
 from divek_verl.report.validation import final_table, image_pairs
@@ -68,7 +68,7 @@ def numbers(run: Run) -> dict[str, float]:
     if "groups/mixed" in found:
         found["groups/equal"] = 1 - found["groups/mixed"]
     latest = [pair.latest for pair in image_pairs(run)]
-    named = averages(base_names([*run.training, *latest]), latest)
+    named = averages(base_names(base_classes([*run.training, *latest])), latest)
     return found | {"base names": max(part.value for part in named.values())} if named else found
 
 
@@ -112,5 +112,5 @@ def panels(runs: Mapping[str, Run]) -> list[Panel]:
 
     every = [record for name, run in runs.items() for record in (*run.training, *latest[name])]
     made = [panel(name, breakdown, sets) for name, breakdown in BREAKDOWNS.items()]
-    made.append(panel("base_classes_named_on_new_images", base_names(every), latest))
+    made.append(panel("base_classes_named_on_new_images", base_names(base_classes(every)), latest))
     return [each for each in made if each.parts]

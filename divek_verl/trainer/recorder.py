@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from divek_verl.diagnostics import BREAKDOWNS, averages, vote_entropy
+from divek_verl.diagnostics import BREAKDOWNS, averages, base_classes, base_names, vote_entropy
 from divek_verl.files import append_line, only_writer, read_lines
 from divek_verl.records import METRICS_FILE, QUESTIONS_FILE, FailureReason, QuestionRecord
 from divek_verl.settings import Settings
@@ -97,6 +97,7 @@ class RunRecorder:
         self._lost = 0
         self._mined: list[QuestionRecord] = []
         self._rolled_out: list[QuestionRecord] = []
+        self._validated: list[QuestionRecord] = []
         self._workers: list[ActorHandle] = []
 
     def register_worker(self, handle: ActorHandle) -> None:
@@ -134,6 +135,8 @@ class RunRecorder:
             self._rolled_out.append(record)
             self._trained.add(record.key)
             self._classes.add((record.data_source, record.truth))
+        elif record.split == "val":
+            self._validated.append(record)
 
     def lost(self) -> int:
         """The number of records that could not be written since the start."""
@@ -159,6 +162,13 @@ class RunRecorder:
             "records_lost": self._lost,
         }
         return {**summarize(mined, rolled_out), **{f"divek/{name}": float(count) for name, count in counts.items()}}
+
+    def drain_validation(self) -> dict[str, float]:
+        """The metrics of the validation since the last call: how many samples on new images name a base class."""
+        validated, self._validated = self._validated, []
+        base = base_classes(validated) | {truth for _, truth in self._classes}
+        found = averages(base_names(base), validated)
+        return {f"divek/base_classes_named/{source}": part.value for source, part in found.items()}
 
 
 def shared_recorder(settings: Settings) -> ActorHandle:

@@ -48,6 +48,8 @@ def _extend_tracking(tracking: Any, runs: list[str]) -> None:
 
     @functools.wraps(original_log)
     def log(self: Any, data: dict[str, object], step: int, backend: object = None) -> None:
+        if self._divek_metrics is not None and any(name.startswith("val-") for name in data):
+            data = {**data, **(_ask_recorder("drain_validation") or {})}
         original_log(self, data, step, backend)
         if self._divek_metrics is not None:
             self._divek_metrics.log(data, step)
@@ -66,18 +68,22 @@ def _extend_tracking(tracking: Any, runs: list[str]) -> None:
 
 def say_what_was_lost(run_dir: Path) -> None:
     """Print the number of records that could not be written."""
+    if lost := _ask_recorder("lost"):
+        print(f"divek_verl: {lost} records of {run_dir / QUESTIONS_FILE} could not be written and are lost.")
+
+
+def _ask_recorder(method: str) -> Any:
+    """What the recorder of this job answers; None where there is none, or no longer."""
     import ray
 
     from divek_verl.trainer.recorder import RECORDER_NAME
 
     if not ray.is_initialized():
-        return
+        return None
     try:
-        lost = ray.get(ray.get_actor(RECORDER_NAME).lost.remote(), timeout=10)
-    except (ValueError, ray.exceptions.RayError):  # there is no recorder, or no longer
-        return
-    if lost:
-        print(f"divek_verl: {lost} records of {run_dir / QUESTIONS_FILE} could not be written and are lost.")
+        return ray.get(getattr(ray.get_actor(RECORDER_NAME), method).remote(), timeout=10)
+    except (ValueError, ray.exceptions.RayError):
+        return None
 
 
 def write_summary(run_dir: Path, config: Mapping[str, Any]) -> None:

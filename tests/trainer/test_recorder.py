@@ -107,6 +107,18 @@ def test_draining_gives_the_training_metrics_since_the_last_time(tmp_path: Path)
     assert recorder.drain()["divek/images_mined"] == 0
 
 
+def test_draining_a_validation_tells_how_many_samples_on_new_images_name_a_base_class(tmp_path: Path) -> None:
+    recorder, new = RunRecorder(str(tmp_path)), "divek/flags/new"
+    recorder.write(asked(split="val", data_source=new, truth="Mali", votes={"Mali": 5}, unknown={"chad": 3, "X": 2}))
+    recorder.write(asked(split="val", data_source="divek/flags/base", truth="Chad"))
+    assert recorder.drain_validation() == {f"divek/base_classes_named/{new}": 0.3}
+    assert recorder.drain_validation() == {}
+    # What was trained on is known to a validation of new classes alone.
+    recorder.write(asked(truth="Peru", completions=["x"]))
+    recorder.write(asked(split="val", data_source=new, truth="Mali", votes={"Mali": 3}, unknown={"Peru": 1}))
+    assert recorder.drain_validation() == {f"divek/base_classes_named/{new}": 0.25}
+
+
 def test_reasons_come_with_their_count_and_one_example(tmp_path: Path) -> None:
     recorder = RunRecorder(str(tmp_path))
     for image_id in ("a", "b"):

@@ -172,9 +172,10 @@ class Tracking:
     def __init__(self, project: str, experiment: str, backend: object = None, config: Any = None) -> None:
         self._finished = False
         self.finished: list[int] = []
+        self.logged: list[tuple[dict, int]] = []
 
     def log(self, data: dict, step: int, backend: object = None) -> None:
-        pass
+        self.logged.append((data, step))
 
     def finish(self, exit_code: int = 0) -> None:
         self._finished = True
@@ -235,6 +236,20 @@ def test_the_baseline_is_recorded_as_well(
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line == {"step": 1, "data": {f"val-core/{SOURCE}/acc/mean@1": 0.5}}
     assert "divek_verl: report: " in capsys.readouterr().out
+
+
+def test_the_recorders_word_on_a_validation_is_logged_with_it(
+    module: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"divek/base_classes_named/divek/flags/new": 0.25}
+    monkeypatch.setattr("divek_verl.trainer.tracking._ask_recorder", {"drain_validation": named}.get)
+    tracking = module.Tracking("p", "e", config={"divek": {"run_dir": str(tmp_path)}})
+    validation = {f"val-core/{SOURCE}/acc/mean@1": 0.5}
+    tracking.log(validation, 1)
+    tracking.log({"critic/score/mean": 1.0}, 2)
+    assert tracking.logged == [(validation | named, 1), ({"critic/score/mean": 1.0}, 2)]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["data"] for line in lines] == [validation | named, {"critic/score/mean": 1.0}]
 
 
 @pytest.mark.parametrize("config", [None, {}, {"trainer": {"default_local_dir": "x"}}, {"divek": None}])
