@@ -10,7 +10,8 @@ from scipy.stats import page_trend_test
 from statsmodels.stats.multitest import multipletests
 
 from divek_verl.demo.run import SIDES
-from divek_verl.evaluation.statistics import change, generator, harmonic, stretch
+from divek_verl.evaluation.statistics import change, harmonic
+from divek_verl.intervals import generator, stretch
 
 ROWS = (*SIDES, "harmonic mean")
 PRIMARY = "two_step"
@@ -30,7 +31,7 @@ Results = Mapping[str, Mapping[str, Any]]
 def accuracy(result: Mapping[str, Any], side: str, measure: str = PRIMARY) -> float:
     """The share of right images of a side; both sides' harmonic mean for the row of that name."""
     if side == ROWS[2]:
-        return float(harmonic([np.array(accuracy(result, each, measure)) for each in SIDES]))
+        return float(harmonic([np.array([accuracy(result, each, measure)]) for each in SIDES])[0])
     classes = result["classes"][side].values()
     return float(sum(each[measure] for each in classes) / sum(each["images"] for each in classes))
 

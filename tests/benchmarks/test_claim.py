@@ -160,7 +160,7 @@ def test_a_run_that_saw_more_than_base_classes_is_refused(
 
 
 def test_results_are_sums_by_class_with_the_base_names_on_new_pictures(arms: ModuleType, tmp_path: Path) -> None:
-    line = {"step": 0, "split": "val", "image": "", "num_samples": 4}
+    line = {"step": 0, "split": "val", "image": "", "num_samples": 4, "one_step_greedy": 0.0}
     base = line | {
         "data_source": "divek/flags/base",
         "image_id": "1",
