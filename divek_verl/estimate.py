@@ -3,7 +3,8 @@
 The functions read verl's configuration and the ``recipe:`` node of recipes/recipe.yaml, which holds the model's sizes.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
+from divek_verl.errors import SetupError
 from divek_verl.settings import read_settings
 
 
@@ -47,6 +49,17 @@ class Assumptions:
 
 
 ASSUMED = Assumptions()
+
+
+def parse_assumed(given: Sequence[str]) -> Assumptions:
+    """The assumptions, changed by ``NAME=VALUE``."""
+    known, changed = [each.name for each in fields(Assumptions)], {}
+    for each in given:
+        name, _, value = each.partition("=")
+        if name not in known or not re.fullmatch(r"\d*\.?\d+(e[+-]?\d+)?", value) or not float(value):
+            raise SetupError(f"--assume {each} is not NAME=VALUE with a value above 0 and one of {', '.join(known)}.")
+        changed[name] = float(value)
+    return replace(ASSUMED, **changed)
 
 
 def gpus(config: DictConfig) -> int:

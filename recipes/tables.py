@@ -4,8 +4,7 @@ python recipes/tables.py plan table1              # the commands, and what they 
 python recipes/tables.py plan table1 --run        # run them, one after another
 python recipes/tables.py collect results/table1   # the results
 
-Jobs that are done are skipped, so the same command continues where it was stopped. The GPU-hours are not measured: they
-are arithmetic from the assumptions that are printed with them.
+Jobs that are done are skipped, so the same command continues. GPU-hours are arithmetic from the printed assumptions.
 """
 
 import json
@@ -15,7 +14,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from divek_verl.errors import SetupError
-from divek_verl.estimate import ASSUMED, Assumptions, counted_steps, data_files, run_hours, sampling_hours
+from divek_verl.estimate import Assumptions, counted_steps, data_files, parse_assumed, run_hours, sampling_hours
 from divek_verl.evaluation.display import difference_table
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Difference
@@ -49,8 +48,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # The source and the number of the options, compared with `online`.
     "ablations": (SETS, ("online", "random", "text", "two", "auto")),
 }
-# The paper's averages over the five sets with Qwen2.5-VL-7B: base, new, harmonic mean. For tables 2 and 3 it gives one
-# number.
+# The paper's averages over the five sets with Qwen2.5-VL-7B: base, new, harmonic mean; or one number for all.
 PAPER: dict[str, dict[str, tuple[float | None, float | None, float]]] = {
     "table1": {"base": (68.9, 70.5, 69.7), "virft": (73.0, 74.2, 73.6), "paper": (80.8, 78.8, 79.8)},
     "table2": {"paper": (None, None, 78.7)},
@@ -61,17 +59,6 @@ PAPERS_MODEL = "qwen25vl_7b"
 PAPERS_MEASURE = {"base": "one_step_greedy", "virft": "one_step_greedy", "paper": "two_step"}
 # What compared methods share.
 EQUAL = ("recipe.prompts=6", "recipe.steps=400", "algorithm.rollout_correction.rollout_is=null")
-
-
-def parse_assumed(given: Sequence[str]) -> Assumptions:
-    """The assumptions, changed by ``NAME=VALUE``."""
-    known, changed = [each.name for each in fields(Assumptions)], {}
-    for each in given:
-        name, _, value = each.partition("=")
-        if name not in known or not re.fullmatch(r"\d*\.?\d+(e[+-]?\d+)?", value) or not float(value):
-            raise SetupError(f"--assume {each} is not NAME=VALUE with a value above 0 and one of {', '.join(known)}.")
-        changed[name] = float(value)
-    return replace(ASSUMED, **changed)
 
 
 @dataclass(frozen=True)
@@ -118,8 +105,7 @@ def jobs(cell: Cell, results: Path, assumed: Assumptions) -> Iterator[Job]:
             yield Job(f"mine {name}", recipe.mining_command(config, *gpus), hours, votes)
         model, variant = config.trainer.default_local_dir, config.recipe.variant
         # An override of the steps comes after the number that run_*.sh count.
-        fixed = any(each.lstrip("+").startswith("trainer.total_training_steps=") for each in overrides)
-        if not fixed:
+        if not any(each.lstrip("+").startswith("trainer.total_training_steps=") for each in overrides):
             config.trainer.total_training_steps = counted_steps(config)
         steps = int(config.trainer.total_training_steps)
         script = recipe.RECIPES / f"run_{PAPERS_MODEL}_{name.removesuffix('_4shot')}.sh"
@@ -161,20 +147,18 @@ def run(planned: Sequence[Job], console: Console) -> None:
         command = [sys.executable, "-m", "divek_verl.cli", *rest] if name == "divek" else [name, *rest]
         status = subprocess.run(command, check=False, env={**os.environ, "PYTHON": sys.executable}).returncode
         if status:
-            raise SetupError(
-                f"{job.name} ended with status {status}: fix what it says above, then the same command continues."
-            )
+            raise SetupError(f"{job.name} ended with status {status}: fix what it says, then run this command again.")
 
 
-# side -> data set -> accuracy in %
-Scores = dict[str, dict[str, float]]
+# side -> accuracy on each data set in %
+Scores = dict[str, list[float]]
 # model (with its variant), method
 Arm = tuple[str, str]
 
 
 def mean_of(scores: Scores, side: str) -> float | None:
     """The average over the data sets in %, or None where no evaluation has that side."""
-    return fmean(scores[side].values()) if scores.get(side) else None
+    return fmean(scores[side]) if side in scores else None
 
 
 def overall(scores: Scores) -> float | None:
@@ -183,18 +167,6 @@ def overall(scores: Scores) -> float | None:
     if base is None or new is None:
         return mean_of(scores, "all")
     return 2 * base * new / (base + new) if base + new else 0.0
-
-
-def gain_of(scores: Scores, before: Scores) -> float | None:
-    """``scores`` over ``before`` on the data sets that both have; None where there is none."""
-
-    def of_both(one: Scores, other: Scores) -> float | None:
-        return overall(
-            {side: {name: one[side][name] for name in one[side] if name in other.get(side, {})} for side in one}
-        )
-
-    whole, less = of_both(scores, before), of_both(before, scores)
-    return None if whole is None or less is None else whole - less
 
 
 def evaluations(folder: Path) -> Iterator[tuple[Arm, Path]]:
@@ -217,7 +189,7 @@ def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
             for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
                 for measure in MEASURES:
                     value = float(group["averages"][measure]["micro"]["value"])
-                    found.setdefault((*arm, measure), {}).setdefault(group["side"], {})[group["dataset"]] = 100 * value
+                    found.setdefault((*arm, measure), {}).setdefault(group["side"], []).append(100 * value)
         except (KeyError, TypeError, ValueError):
             raise SetupError(f"{path} is no results file of this `divek eval`, both steps: evaluate again.") from None
     if not found:
@@ -231,38 +203,22 @@ def gains(folder: Path, baseline: str) -> dict[Arm, list[Difference]]:
     Holm's correction is for all of them. Arms whose images were not recorded beside their results are left out.
     """
     # scipy and statsmodels take a second to import, which a plan does not need.
-    from divek_verl.evaluation.statistics import differences, with_holm
-    from divek_verl.intervals import RESAMPLES
+    from divek_verl.evaluation.statistics import gains_over
 
     records: dict[Arm, list[EvaluationRecord]] = {}
     for arm, evaluated in evaluations(folder):
         lines = read_lines(evaluated / QUESTIONS_FILE)[0]
         records.setdefault(arm, []).extend(map(EvaluationRecord.from_json, lines))
-    found: dict[Arm, list[Difference]] = {}
-    for (model, method), own in records.items():
-        before = records.get((model, baseline), [])
-        if method == baseline or not {each.key for each in own} & {each.key for each in before}:
-            continue
-        pairs = [(name, name) for name in MEASURES]
-        rows = differences([before], [own], pairs, seed=0, resamples=RESAMPLES)
-        widest = [
-            [each for each in rows if part in each.data_source] for part in (" data sets, ", ", harmonic mean", "")
-        ]
-        found[model, method] = next(each for each in widest if each)
-    corrected = iter(with_holm([each for rows in found.values() for each in rows]))
-    return {arm: [next(corrected) for _ in rows] for arm, rows in found.items()}
+    return gains_over(records, {arm: (arm[0], baseline) for arm in records if arm[1] != baseline}, list(MEASURES))
 
 
 def print_results(folder: Path, console: Console, baseline: str = "base") -> None:
     """Print the table of a folder of evaluations, and the gains over a method with intervals and tests."""
-    title = f"{folder.name}: average accuracy, %; gain over {baseline} by the same measure, on the data sets of both"
-    table = Table(title=title)
-    for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "gain", "the paper's"):
+    table = Table(title=f"{folder.name}: average accuracy, %")
+    for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "the paper's"):
         table.add_column(column)
-    found = read_results(folder)
-    for (model, method, measure), scores in found.items():
-        gain = None if method == baseline else gain_of(scores, found.get((model, baseline, measure), {}))
-        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), overall(scores), gain)
+    for (model, method, measure), scores in read_results(folder).items():
+        numbers = (mean_of(scores, "base"), mean_of(scores, "new"), overall(scores))
         papers = PAPER.get(folder.name, {}).get(method, ()) if model == PAPERS_MODEL else ()
         papers = papers if PAPERS_MEASURE.get(method) == measure else ()
         ours, theirs = (["-" if each is None else f"{each:.1f}" for each in row] for row in (numbers, papers))
@@ -279,9 +235,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command("plan")
 def plan(
     table: Annotated[str, typer.Argument(help=f"{', '.join(TABLES)}.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides of every recipe: vlm=, variant=, ...")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides of all: vlm=, variant=, ...")] = None,
     start: Annotated[bool, typer.Option("--run", help="Run the commands instead of printing them.")] = False,
     task: Annotated[list[str] | None, typer.Option(help="Plan only this task; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Plan only this method; repeatable.")] = None,

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from divek_verl.errors import SetupError
 from divek_verl.estimate import (
     ASSUMED,
     Assumptions,
@@ -15,6 +16,7 @@ from divek_verl.estimate import (
     checkpoints,
     counted_steps,
     memory,
+    parse_assumed,
     planned_gb,
     run_hours,
     step_seconds,
@@ -193,3 +195,13 @@ def test_the_summary_says_what_it_is_and_every_assumption(config: DictConfig) ->
     assert f"wall-clock: {run_hours(config) / 8:.1f} hours on 8 GPUs (2 x 4)" in text
     assert all(f"  {line}" in text for line in ASSUMED.lines())
     assert "memory of each GPU: 55 GB of 60, DOES NOT FIT" in "\n".join(summary(config, Assumptions(gpu_gb=60)))
+
+
+@pytest.mark.parametrize("given", ["overhead", "overhead=", "overhead=-1", "overhead=0", "weather=3"])
+def test_an_assumption_that_does_not_exist_or_is_no_number_is_refused(given: str) -> None:
+    with pytest.raises(SetupError, match="is not NAME=VALUE"):
+        parse_assumed([given])
+
+
+def test_an_assumption_is_changed() -> None:
+    assert parse_assumed(["overhead=2.5", "decode_rate=3e3"]) == Assumptions(overhead=2.5, decode_rate=3000.0)

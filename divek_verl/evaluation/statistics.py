@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest, t
@@ -29,13 +29,14 @@ from divek_verl.evaluation.results import (
     McNemar,
     OverDataSets,
 )
-from divek_verl.intervals import QUANTILES, ROUNDING, by_class, generator, interval, membership
+from divek_verl.intervals import QUANTILES, RESAMPLES, ROUNDING, by_class, generator, interval, membership
 from divek_verl.records import FailureReason
 
 # Resamples at one time; bounds memory to CHUNK x images numbers.
 CHUNK = 256
 
 Side = tuple[str, str]
+Arm = TypeVar("Arm")
 Row = Literal["base", "new", "harmonic mean", "all"]
 
 
@@ -324,6 +325,26 @@ def differences(
                 )
             )
     return with_holm(differing)
+
+
+def gains_over(
+    records: Mapping[Arm, Sequence[EvaluationRecord]], baselines: Mapping[Arm, Arm], measures: Sequence[str]
+) -> dict[Arm, list[Difference]]:
+    """The paired gains of each arm over its baseline by the same measures, with Holm's correction for all of them.
+
+    The rows are the widest there are: over data sets, else harmonic means, else single data sources. An arm that shares
+    no image with its baseline is left out.
+    """
+    found: dict[Arm, list[Difference]] = {}
+    for arm, baseline in baselines.items():
+        own, before = records[arm], records.get(baseline, ())
+        if {each.key for each in own} & {each.key for each in before}:
+            rows = differences([before], [own], [(name, name) for name in measures], seed=0, resamples=RESAMPLES)
+            parts = (" data sets, ", ", harmonic mean", "")
+            widest = ([each for each in rows if part in each.data_source] for part in parts)
+            found[arm] = next(each for each in widest if each)
+    corrected = iter(with_holm([each for rows in found.values() for each in rows]))
+    return {arm: [next(corrected) for _ in rows] for arm, rows in found.items()}
 
 
 def with_holm(table: Sequence[Difference]) -> list[Difference]:

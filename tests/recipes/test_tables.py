@@ -16,7 +16,6 @@ from tables import (
     jobs,
     mean_of,
     overall,
-    parse_assumed,
     plan,
     print_results,
     read_results,
@@ -155,16 +154,6 @@ def test_a_table_says_first_what_it_lacks(
     assert "divek mine" not in told
 
 
-@pytest.mark.parametrize("given", ["overhead", "overhead=", "overhead=-1", "overhead=0", "weather=3"])
-def test_an_assumption_that_does_not_exist_or_is_no_number_is_refused(given: str) -> None:
-    with pytest.raises(SetupError, match="is not NAME=VALUE"):
-        parse_assumed([given])
-
-
-def test_an_assumption_is_changed() -> None:
-    assert parse_assumed(["overhead=2.5", "decode_rate=3e3"]) == Assumptions(overhead=2.5, decode_rate=3000.0)
-
-
 def test_a_plan_for_nothing_is_refused_with_one_sentence() -> None:
     command = [sys.executable, str(RECIPES / "tables.py"), "plan", "table9"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -201,7 +190,7 @@ def write_results(folder: Path, name: str, groups: list[tuple[str, float, float]
     (folder / name / "results.json").write_text(json.dumps({"groups": averages}))
 
 
-def test_every_method_is_shown_with_every_measure_and_its_gain_at_equal_inference(tmp_path: Path) -> None:
+def test_every_method_is_shown_with_every_measure(tmp_path: Path) -> None:
     folder = tmp_path / "table1"
     write_results(folder, "qwen25vl_7b_cub_base", [("base", 0.5, 0.6), ("new", 0.5, 0.6)])
     write_results(folder, "qwen25vl_7b_cub_paper", [("base", 0.4, 0.8), ("new", 0.4, 0.6)])
@@ -224,8 +213,6 @@ def test_every_method_is_shown_with_every_measure_and_its_gain_at_equal_inferenc
     (two_step,) = (line for line in text.splitlines() if "80.8 / 78.8 / 79.8" in line)
     (greedy,) = (line for line in text.splitlines() if "68.9 / 70.5 / 69.7" in line)
     assert "two-step" in two_step and "greedy" in greedy
-    # The base model has 60.0 in two steps, on cub alone, where paper has 80.0 and 60.0.
-    assert f"{2 * 80 * 60 / 140 - 60:.1f}" in two_step
     assert len([line for line in text.splitlines() if "qwen25vl_7b " in line]) == 2 * len(MEASURES)
 
 
@@ -262,7 +249,7 @@ def test_the_gains_over_several_sets_have_paired_intervals_and_one_correction(tm
     console = Console(record=True, width=220)
     print_results(folder, console, "virft")
     text = console.export_text()
-    assert "qwen25vl_7b: paper over virft" in text and "gain over virft" in text and "+25.0" in text
+    assert "qwen25vl_7b: paper over virft" in text and "+25.0" in text
 
 
 def test_four_shot_sets_have_one_row_over_all_classes(tmp_path: Path) -> None:
