@@ -116,13 +116,16 @@ class Teacher:
         """The class list that a picture of `name` is asked with."""
         return self.sides[name in self.sides[1]]
 
-    def look_up(self, rng: random.Random, options: int, queries: int) -> Lesson:
-        """A list of `options` names with letters, then `queries` of these names, each followed by its letter."""
+    def look_up(self, rng: random.Random, options: int) -> Lesson:
+        """A list of `options` names with letters, then each of these names, followed by its letter.
+
+        No name comes twice: its letter could be copied from the first time, without the list.
+        """
         question = Question(tuple(rng.sample(self.names, options)), None, False)
-        asked = [rng.randrange(options) for _ in range(queries)]
+        asked = rng.sample(range(options), options)
         lines = self._encode(question.text + "\n")
         pairs = self._encode("".join(f" {question.options[i]} {ascii_uppercase[i]}" for i in asked))
-        return Lesson(lines + pairs, [0.0] * len(lines) + [0.0, 1.0] * queries)
+        return Lesson(lines + pairs, [0.0] * len(lines) + [0.0, 1.0] * options)
 
     def telling(self, rng: random.Random, options: int) -> Lesson:
         """The told question in short: a sentence that names one of `options` names, then that name and its letter."""

@@ -58,7 +58,7 @@ class Settings:
     seed: int = 0
     look_up_steps: int = 600
     telling_steps: int = 600
-    learned: float = 0.75
+    learned: float = 0.8
     caption_steps: int = 110
     question_steps: int = 360
     confidence: float = 0.35
@@ -122,7 +122,7 @@ class Course:
     def look_ups(self, rng: random.Random) -> list[Lesson]:
         """Letters beside names, texts only."""
         options = _count(rng, 2, _MOST_OPTIONS, self.teacher.names)
-        return [self.teacher.look_up(rng, options, queries=16) for _ in range(self.settings.text_batch)]
+        return [self.teacher.look_up(rng, options) for _ in range(self.settings.text_batch)]
 
     def tellings(self, rng: random.Random) -> list[Lesson]:
         """Names that are told and repeated, texts only; sometimes look-ups, so that they are not forgotten."""

@@ -185,14 +185,15 @@ class TestLessons:
         assert lesson.picture == 7
 
     def test_a_look_up_lesson_learns_the_letters_alone(self, processor: Processor, teacher: Teacher) -> None:
-        lesson = teacher.look_up(random.Random(0), options=3, queries=4)
+        lesson = teacher.look_up(random.Random(0), options=3)
         lines, queries = processor.tokenizer.decode(lesson.tokens).rsplit("\n", 1)
         letters = {line[3:]: line[0] for line in lines.split("\n")}
         learned = [token for token, weight in zip(lesson.tokens, lesson.weights, strict=True) if weight]
         asked = [" ".join(part.split()) for part in queries.replace(" ", "|").split("|") if len(part) > 1]
         assert asked
         written = processor.tokenizer.decode(learned).split()
-        assert len(written) == 4 and set(written) <= set(letters.values())
+        # Each once: the letter of a repeated name could be copied without the list.
+        assert sorted(written) == sorted(letters.values())
 
     def test_a_caption_learns_the_name_alone(self, processor: Processor, teacher: Teacher) -> None:
         lesson = teacher.caption("Chad", 0)
