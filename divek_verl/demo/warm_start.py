@@ -61,7 +61,7 @@ class Settings:
     learned: float = 0.8
     caption_steps: int = 110
     question_steps: int = 360
-    confidence: float = 0.35
+    confidence: float = 0.2
     text_batch: int = 32
     caption_batch: int = 64
     question_batch: int = 24
