@@ -27,7 +27,8 @@ def write_page(found: dict[str, Any], folder: Path = DOCS) -> None:
         found=found, arms=ARMS, rows=ROWS, measures=MEASURES, trend=TREND, picture=PICTURE
     )
     (folder / "claim.md").write_text(page, encoding="utf-8")
-    draw(found, folder / PICTURE)
+    if found["comparisons"]:
+        draw(found, folder / PICTURE)
 
 
 def draw(found: dict[str, Any], file: Path) -> None:
