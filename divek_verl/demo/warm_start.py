@@ -59,7 +59,7 @@ class Settings:
     look_up_steps: int = 600
     telling_steps: int = 600
     learned: float = 0.8
-    caption_steps: int = 110
+    caption_steps: int = 220
     question_steps: int = 360
     confidence: float = 0.2
     text_batch: int = 32
