@@ -54,7 +54,7 @@ def draw(found: dict[str, Any], file: Path) -> None:
         axes.errorbar(middles, places, xerr=reach, fmt="o", capsize=3, color=colour, label=f"{row} classes")
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(names)), [ARMS[name].title for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("gain in two-step accuracy over the start model, points")
     axes.legend(frameon=False)
     figure.savefig(file, metadata={"Date": None})
