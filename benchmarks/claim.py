@@ -1,6 +1,6 @@
 """The paper's claim in small: does choosing among one's own confusions on base classes help on classes RL never saw?
 
-    python benchmarks/claim.py --seeds 5                      # all arms: about an hour a seed on two cores
+    python benchmarks/claim.py --seeds 5                      # all arms: ten to fifteen minutes each on two cores
     python benchmarks/claim.py --seeds 1 --arm online --arm virft
     python benchmarks/claim.py --report                       # the table of what has run so far
 

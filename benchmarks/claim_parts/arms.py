@@ -1,10 +1,7 @@
 """One arm with one seed: trained on base classes, evaluated on both sides, its numbers by class in one file."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -16,7 +13,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from divek_verl.class_lists import CLASSES_FILE, load_classes
-from divek_verl.demo.run import REPOSITORY, SIDES, Plan, check_correlation, environment, train
+from divek_verl.demo.run import REPOSITORY, SIDES, Plan, check_correlation, run_stage, train
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.files import read_lines, write_aside
@@ -131,19 +128,19 @@ class Seed:
     def prepare(self) -> None:
         """Draw the data and warm-start the model, as far as they are not there."""
         if not (self.data / CLASSES_FILE).is_file():
-            _run(
+            run_stage(
                 str(REPOSITORY / "data_prep" / "flags.py"),
                 *("--out", self.data, "--seed", self.number, "--val-per-class", self.val_per_class),
                 *(["--swap"] if self.number % 2 else []),
             )
         model = self.folder / "model"
-        _run("-m", "divek_verl.demo.warm_start", "--data", self.data, "--out", model, "--seed", self.number)
+        run_stage("-m", "divek_verl.demo.warm_start", "--data", self.data, "--out", model, "--seed", self.number)
 
     def knowledge(self) -> dict[str, Any]:
         """What the start model can do without a question about it, for the gates; kept in a file."""
         file = self.folder / "knowledge.json"
         if not file.is_file():
-            _run(
+            run_stage(
                 "-m",
                 "divek_verl.demo.probe",
                 "--data",
@@ -181,7 +178,7 @@ class Seed:
             train(plan, console)
             facts = {"lowest_correlation": check_correlation(plan.run_dir), **seen_in_training(plan)}
         model = folder if arm.overrides is not None else self.folder / "model"
-        _run(
+        run_stage(
             *("-m", "divek_verl.cli", "eval", "--model", model, "--out", folder / "eval", "--samples", SAMPLES),
             *(word for side in SIDES for word in ("--data", self.data / f"val_{side}.parquet")),
             *_SAMPLED,
@@ -195,7 +192,7 @@ class Seed:
     def _mine(self, votes: Path) -> None:
         """The start model's votes, as many for an image as online training samples."""
         unfinished = votes.with_suffix(".unfinished.jsonl")
-        _run(
+        run_stage(
             *("-m", "divek_verl.cli", "mine", "--model", self.folder / "model", "--out", unfinished, "--samples", 12),
             *("--data", self.data / "train.parquet"),
             *_SAMPLED,
@@ -205,14 +202,6 @@ class Seed:
 
 # As the demo samples: its answers are one token long, and a penalty would forbid to repeat a name of the list.
 _SAMPLED = ("--repetition-penalty", "1.0", "--max-new-tokens", "16")
-
-
-def _run(*arguments: object) -> None:
-    """A stage in its own process, so that its memory is free before the next one starts."""
-    command = [sys.executable, *map(str, arguments)]
-    status = subprocess.run(command, check=False, cwd=REPOSITORY, env={**os.environ, **environment()}).returncode
-    if status:
-        raise SetupError(f"{' '.join(command[1:4])} ended with status {status}: see its message above.")
 
 
 def seen_in_training(plan: Plan) -> dict[str, Any]:

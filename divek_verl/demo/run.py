@@ -108,15 +108,20 @@ def prepare_model(plan: Plan, console: Console) -> None:
     if (plan.data / CLASSES_FILE).is_file():
         console.print(f"[dim]data: already in {plan.data}[/]")
     else:
-        _call(str(REPOSITORY / "data_prep" / "flags.py"), "--out", plan.data)
-    _call("-m", "divek_verl.demo.warm_start", "--data", plan.data, "--out", plan.model)
+        run_stage(str(REPOSITORY / "data_prep" / "flags.py"), "--out", plan.data)
+    run_stage("-m", "divek_verl.demo.warm_start", "--data", plan.data, "--out", plan.model)
     if not (plan.run_dir / METRICS_FILE).is_file():
-        _call("-m", "divek_verl.demo.probe", "--data", plan.data, "--model", plan.model)
+        run_stage("-m", "divek_verl.demo.probe", "--data", plan.data, "--model", plan.model)
 
 
-def _call(*arguments: str | Path) -> None:
-    """Run a stage in its own process, so that its memory is free before the next one starts."""
-    status = subprocess.run([sys.executable, *map(str, arguments)], check=False, cwd=REPOSITORY).returncode
+def run_stage(*arguments: object) -> None:
+    """Run a stage in its own Python process, so that its memory is free before the next one starts.
+
+    Raises:
+        SetupError: it ended with another status than 0.
+    """
+    command, settings = [sys.executable, *map(str, arguments)], {**os.environ, **environment()}
+    status = subprocess.run(command, check=False, cwd=REPOSITORY, env=settings).returncode
     if status:
         raise SetupError(f"{' '.join(map(str, arguments[:3]))} ended with status {status}: see its message above.")
 

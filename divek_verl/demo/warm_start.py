@@ -47,7 +47,7 @@ class Settings:
 
     Attributes:
         look_up_steps, telling_steps: at most so many optimiser steps of a stage, which ends when the right tokens have
-            the probability `learned`: when that happens differs from seed to seed by a factor of four.
+            the probability `learned`: when that happens differs from seed to seed.
         caption_steps, question_steps: optimiser steps of each stage.
         confidence: guesses are recorded when captions give this probability to the right name, averaged over the
             last few batches; at the latest at the end of the stage.

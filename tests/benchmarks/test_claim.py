@@ -3,8 +3,7 @@
 import importlib
 import json
 import random
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,13 +23,6 @@ from divek_verl.prompts import Wording
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HALVES = tuple(f"a{i}" for i in range(10)), tuple(f"b{i}" for i in range(10))
 IMAGES = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable() -> Iterator[None]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture
