@@ -1,9 +1,14 @@
-"""Several runs on one page: their names, their curves in one chart, their final tables in one."""
+"""Several runs on one page: their names, curves in one chart, final tables in one, and what they differ by."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from divek_verl.evaluation.records import EvaluationRecord
+from divek_verl.evaluation.results import Difference
+from divek_verl.evaluation.statistics import differences, with_holm
+from divek_verl.intervals import RESAMPLES
+from divek_verl.measures import MEASURES
 from divek_verl.report.charts import Chart, LineStyle, charts
 from divek_verl.report.reading import Points, Run
 from divek_verl.report.validation import ScoreRow, final_table, source_order, validation_curves
@@ -30,6 +35,36 @@ def compared_tables(runs: Mapping[str, Run]) -> dict[str, dict[str, ScoreRow]]:
         for row in final_table(run):
             tables.setdefault(row.source, {})[name] = row
     return dict(sorted(tables.items(), key=lambda item: source_order(item[0])))
+
+
+def paired_differences(runs: Mapping[str, Run]) -> dict[str, dict[str, dict[str, Difference]]]:
+    """Data source or mean -> run name -> measure -> its difference to the first run, on the images that both have.
+
+    Each run counts with its last validation. The p-values are corrected for the whole table (Holm).
+    """
+    first, *others = runs
+    same, last = (
+        [(measure, measure) for measure in MEASURES],
+        {name: _last_validation(run) for name, run in runs.items()},
+    )
+    found = [
+        (name, each)
+        for name in others
+        for each in differences([last[first]], [last[name]], same, seed=0, resamples=RESAMPLES)
+    ]
+    table: dict[str, dict[str, dict[str, Difference]]] = {}
+    for (name, _), each in zip(found, with_holm([each for _, each in found]), strict=True):
+        table.setdefault(each.data_source, {}).setdefault(name, {})[each.measure] = each
+    return table
+
+
+def _last_validation(run: Run) -> list[EvaluationRecord]:
+    """The records of the last validation of each data source; the rollouts of an image count as their mean."""
+    return [
+        EvaluationRecord(**vars(record), two_step=record.accuracy)
+        for steps in run.validation.values()
+        for record in steps[max(steps)].values()
+    ]
 
 
 def compared_charts(runs: Mapping[str, Run]) -> tuple[list[Chart], dict[str, LineStyle]]:

@@ -18,7 +18,7 @@ from divek_verl.measures import MEASURES
 from divek_verl.records import sentence_of
 from divek_verl.report.browser import browser
 from divek_verl.report.charts import figure
-from divek_verl.report.comparison import compared_charts, compared_tables, name_runs
+from divek_verl.report.comparison import compared_charts, compared_tables, name_runs, paired_differences
 from divek_verl.report.confusions import confusions, matrices
 from divek_verl.report.diagnosis import findings, panels
 from divek_verl.report.examples import answer_bars, choose_examples, picture_of
@@ -78,8 +78,9 @@ def render(runs: Mapping[str, Run]) -> str:
     return templates.get_template("report.html.j2").render(
         runs=runs,
         findings={name: findings(run) for name, run in runs.items()},
-        measures=list(MEASURES.values()),
+        measures=MEASURES,
         tables=compared_tables(runs),
+        differences=paired_differences(runs),
         charts=plotted,
         flat=[chart for chart in recorded if chart.flat],
         unrecorded=[chart for chart in drawn if not chart.recorded],
