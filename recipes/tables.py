@@ -2,7 +2,7 @@
 
 python recipes/tables.py plan table1              # the commands, and what they cost
 python recipes/tables.py plan table1 --run        # run them, one after another
-python recipes/tables.py collect results/table1   # the results
+python recipes/tables.py collect results/table1   # the results; of several seeds: one folder each
 
 Jobs that are done are skipped, so the same command continues. GPU-hours are arithmetic from the printed assumptions.
 """
@@ -30,6 +30,7 @@ from divek_verl.estimate import Assumptions, counted_steps, data_files, parse_as
 from divek_verl.evaluation.display import difference_table
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.evaluation.results import Difference
+from divek_verl.evaluation.statistics import gains_over
 from divek_verl.files import read_lines
 from divek_verl.measures import MEASURES
 from divek_verl.records import QUESTIONS_FILE
@@ -169,21 +170,21 @@ def overall(scores: Scores) -> float | None:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def evaluations(folder: Path) -> Iterator[tuple[Arm, Path]]:
-    """The folders of evaluations of a table."""
+def evaluations(folders: Sequence[Path]) -> Iterator[tuple[Arm, Path]]:
+    """The folders of evaluations of a table; ``folders`` are its seeds."""
     tasks = "|".join(reversed(recipe.choices("task")))
     methods = "|".join(reversed(("base", *recipe.choices("method"))))
     names = re.compile(rf"({'|'.join(recipe.choices('vlm'))})_(?:{tasks})(_\w+?)??_({methods})")
-    for path in sorted(folder.glob("*/results.json")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*/results.json"))):
         if name := names.fullmatch(path.parent.name):
             vlm, variant, method = name.groups(default="")
             yield (f"{vlm}{variant}", method), path.parent
 
 
-def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
-    """The accuracies by model (with its variant), method and measure; SetupError where a folder has no evaluation."""
+def read_results(folders: Sequence[Path]) -> dict[tuple[str, str, str], Scores]:
+    """The accuracies by model (with its variant), method and measure; SetupError where there is no evaluation."""
     found: dict[tuple[str, str, str], Scores] = {}
-    for arm, evaluated in evaluations(folder):
+    for arm, evaluated in evaluations(folders):
         path = evaluated / "results.json"
         try:
             for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
@@ -193,39 +194,38 @@ def read_results(folder: Path) -> dict[tuple[str, str, str], Scores]:
         except (KeyError, TypeError, ValueError):
             raise SetupError(f"{path} is no results file of this `divek eval`, both steps: evaluate again.") from None
     if not found:
-        raise SetupError(f"{folder} holds no results.json of `divek eval`: run the table first.")
+        raise SetupError(f"{folders[0]} holds no results.json of `divek eval`: run the table first.")
     return found
 
 
-def gains(folder: Path, baseline: str) -> dict[Arm, list[Difference]]:
+def gains(folders: Sequence[Path], baseline: str) -> dict[Arm, list[Difference]]:
     """The paired gains of every method over ``baseline``, in the rows that a table has: over data sets, if it can.
 
-    Holm's correction is for all of them. Arms whose images were not recorded beside their results are left out.
+    Seeds are one comparison, and its intervals hold the variance of training. Holm's correction is for all comparisons.
+    Arms whose images were not recorded beside their results are left out.
     """
-    # scipy and statsmodels take a second to import, which a plan does not need.
-    from divek_verl.evaluation.statistics import gains_over
-
-    records: dict[Arm, list[EvaluationRecord]] = {}
-    for arm, evaluated in evaluations(folder):
-        lines = read_lines(evaluated / QUESTIONS_FILE)[0]
-        records.setdefault(arm, []).extend(map(EvaluationRecord.from_json, lines))
-    return gains_over(records, {arm: (arm[0], baseline) for arm in records if arm[1] != baseline}, list(MEASURES))
+    records: dict[Arm, dict[Path, list[EvaluationRecord]]] = {}
+    for arm, evaluated in evaluations(folders):
+        read = map(EvaluationRecord.from_json, read_lines(evaluated / QUESTIONS_FILE)[0])
+        records.setdefault(arm, {}).setdefault(evaluated.parent, []).extend(read)
+    runs = {arm: list(seeds.values()) for arm, seeds in records.items()}
+    return gains_over(runs, {arm: (arm[0], baseline) for arm in runs if arm[1] != baseline}, list(MEASURES))
 
 
-def print_results(folder: Path, console: Console, baseline: str = "base") -> None:
+def print_results(folders: Sequence[Path], console: Console, baseline: str = "base") -> None:
     """Print the table of a folder of evaluations, and the gains over a method with intervals and tests."""
-    table = Table(title=f"{folder.name}: average accuracy, %")
+    table = Table(title=f"{folders[0].name}: average accuracy, %, {len(folders)} seed(s)")
     for column in ("model", "method", "measure", "sets", "base", "new", "harmonic mean / all", "the paper's"):
         table.add_column(column)
-    for (model, method, measure), scores in read_results(folder).items():
+    for (model, method, measure), scores in read_results(folders).items():
         numbers = (mean_of(scores, "base"), mean_of(scores, "new"), overall(scores))
-        papers = PAPER.get(folder.name, {}).get(method, ()) if model == PAPERS_MODEL else ()
+        papers = PAPER.get(folders[0].name, {}).get(method, ()) if model == PAPERS_MODEL else ()
         papers = papers if PAPERS_MEASURE.get(method) == measure else ()
         ours, theirs = (["-" if each is None else f"{each:.1f}" for each in row] for row in (numbers, papers))
-        count = max(map(len, scores.values()), default=0)
+        count = max(map(len, scores.values()), default=0) // len(folders)
         table.add_row(model, method, MEASURES[measure].title, str(count), *ours, " / ".join(theirs))
     console.print(table)
-    for (model, method), rows in gains(folder, baseline).items():
+    for (model, method), rows in gains(folders, baseline).items():
         console.print(difference_table(f"{model}: {method} over {baseline}", rows))
 
 
@@ -253,16 +253,16 @@ def plan(
     if lacking:
         raise typer.Exit(2)
     run(planned, console)
-    print_results(results / table, console)
+    print_results([results / table], console)
 
 
 @app.command("collect")
 def collect(
-    folder: Annotated[Path, typer.Argument(help="A folder of evaluations.")] = RESULTS / "table1",
+    folders: Annotated[list[Path] | None, typer.Argument(help="A folder of evaluations for each seed.")] = None,
     over: Annotated[str, typer.Option(help="Method whose accuracy the gains are over, such as virft.")] = "base",
 ) -> None:
     """Print the averages of a table's evaluations beside the paper's, and the gains with intervals and tests."""
-    print_results(folder, Console(), over)
+    print_results(folders or [RESULTS / "table1"], Console(), over)
 
 
 if __name__ == "__main__":

@@ -328,18 +328,18 @@ def differences(
 
 
 def gains_over(
-    records: Mapping[Arm, Sequence[EvaluationRecord]], baselines: Mapping[Arm, Arm], measures: Sequence[str]
+    runs: Mapping[Arm, Sequence[Sequence[EvaluationRecord]]], baselines: Mapping[Arm, Arm], measures: Sequence[str]
 ) -> dict[Arm, list[Difference]]:
     """The paired gains of each arm over its baseline by the same measures, with Holm's correction for all of them.
 
-    The rows are the widest there are: over data sets, else harmonic means, else single data sources. An arm that shares
-    no image with its baseline is left out.
+    An arm is one run or several seeds. The rows are the widest there are: over data sets, else harmonic means, else
+    single data sources. An arm that shares no image with its baseline is left out.
     """
     found: dict[Arm, list[Difference]] = {}
     for arm, baseline in baselines.items():
-        own, before = records[arm], records.get(baseline, ())
-        if {each.key for each in own} & {each.key for each in before}:
-            rows = differences([before], [own], [(name, name) for name in measures], seed=0, resamples=RESAMPLES)
+        own, before = runs[arm], runs.get(baseline, ())
+        if before and set.intersection(*({each.key for each in run} for run in (*own, *before))):
+            rows = differences(before, own, [(name, name) for name in measures], seed=0, resamples=RESAMPLES)
             parts = (" data sets, ", ", harmonic mean", "")
             widest = ([each for each in rows if part in each.data_source] for part in parts)
             found[arm] = next(each for each in widest if each)

@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -199,7 +200,7 @@ def test_every_method_is_shown_with_every_measure(tmp_path: Path) -> None:
     write_results(folder, "qwen25vl_3b_cub_4shot_paper", [("base", 0.1, 0.4), ("new", 0.1, 0.2)])
     write_results(folder, "qwen25vl_7b_cub_lora_virft_list", [("base", 0.1, 0.3), ("new", 0.1, 0.2)])
     write_results(folder, "qwen25vl_7b_cub_lora_paper", [("base", 0.1, 0.3), ("new", 0.1, 0.2)])
-    scores = read_results(folder)
+    scores = read_results([folder])
     paper = scores["qwen25vl_7b", "paper", "two_step"]
     assert mean_of(paper, "base") == pytest.approx(70.0)
     assert overall(paper) == pytest.approx(2 * 70 * 50 / 120)
@@ -207,7 +208,7 @@ def test_every_method_is_shown_with_every_measure(tmp_path: Path) -> None:
     for method in ("paper", "virft_list"):
         assert mean_of(scores["qwen25vl_7b_lora", method, "two_step"], "base") == pytest.approx(30)
     console = Console(record=True, width=180)
-    print_results(folder, console)
+    print_results([folder], console)
     text = console.export_text()
     # The paper's numbers stand beside the measure that they are of.
     (two_step,) = (line for line in text.splitlines() if "80.8 / 78.8 / 79.8" in line)
@@ -237,7 +238,7 @@ def test_the_gains_over_several_sets_have_paired_intervals_and_one_correction(tm
             write_results(folder, name, [(side, share, share) for side in ("base", "new")])
             record_images(folder, name, {(dataset, side): share for side in ("base", "new")})
     write_results(folder, "qwen25vl_7b_cars_paper", [("base", 1.0, 1.0)])  # results alone, without a baseline
-    found = gains(folder, "base")
+    found = gains([folder], "base")
     assert set(found) == {("qwen25vl_7b", "virft"), ("qwen25vl_7b", "paper")}
     rows = {each.data_source: each for each in found["qwen25vl_7b", "paper"] if each.measure == "two_step"}
     assert list(rows) == ["2 data sets, base", "2 data sets, new", "2 data sets, harmonic mean"]
@@ -245,11 +246,32 @@ def test_the_gains_over_several_sets_have_paired_intervals_and_one_correction(tm
     assert mean.difference == pytest.approx(0.3) and mean.low > 0 and mean.images == 480
     p_values = [(each.p_value, each.p_holm) for arm in found.values() for each in arm]
     assert min(holm for _, holm in p_values) == pytest.approx(min(1, len(p_values) * min(p for p, _ in p_values)))
-    assert set(gains(folder, "virft")) == {("qwen25vl_7b", "base"), ("qwen25vl_7b", "paper")}
+    assert set(gains([folder], "virft")) == {("qwen25vl_7b", "base"), ("qwen25vl_7b", "paper")}
     console = Console(record=True, width=220)
-    print_results(folder, console, "virft")
+    print_results([folder], console, "virft")
     text = console.export_text()
     assert "qwen25vl_7b: paper over virft" in text and "+25.0" in text
+
+
+def test_seeds_are_one_comparison_whose_interval_holds_the_variance_of_training(tmp_path: Path) -> None:
+    seeds = [tmp_path / f"seed{number}" / "table1" for number in range(2)]
+    shares = {"base": (0.5, 0.5), "paper": (0.6, 0.8)}
+    for method, of_seeds in shares.items():
+        for folder, share in zip(seeds, of_seeds, strict=True):
+            name = f"qwen25vl_7b_cub_{method}"
+            write_results(folder, name, [(side, share, share) for side in ("base", "new")])
+            record_images(folder, name, {("cub", side): share for side in ("base", "new")})
+    (both,), (one,) = (
+        [each for each in gains(folders, "base")["qwen25vl_7b", "paper"] if each.measure == "two_step"]
+        for folders in (seeds, seeds[:1])
+    )
+    assert both.difference == pytest.approx(0.2) and both.after_spread == pytest.approx(0.2 / 2**0.5)
+    # Student's t with one degree of freedom: 12.7 standard errors of 0.1.
+    assert both.high - both.low > 5 * (one.high - one.low)
+    console = Console(record=True, width=220)
+    print_results(seeds, console)
+    text = console.export_text()
+    assert "2 seed(s)" in text and re.search(r"paper +│ two-step accuracy +│ 1 +│ 70.0", text)
 
 
 def test_four_shot_sets_have_one_row_over_all_classes(tmp_path: Path) -> None:
@@ -258,7 +280,7 @@ def test_four_shot_sets_have_one_row_over_all_classes(tmp_path: Path) -> None:
             name = f"qwen25vl_7b_{dataset}_4shot_{method}"
             write_results(tmp_path, name, [("all", share, share)])
             record_images(tmp_path, name, {(dataset, "all"): share})
-    rows = [each for each in gains(tmp_path, "base")["qwen25vl_7b", "online"] if each.measure == "two_step"]
+    rows = [each for each in gains([tmp_path], "base")["qwen25vl_7b", "online"] if each.measure == "two_step"]
     assert [(each.data_source, round(each.difference, 3)) for each in rows] == [("2 data sets, all", 0.2)]
 
 
@@ -269,8 +291,8 @@ def test_the_papers_harmonic_means_are_those_of_its_averages() -> None:
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="holds no results.json"):
-        read_results(tmp_path)
+        read_results([tmp_path])
     write_results(tmp_path, "qwen25vl_7b_cub_paper", [])
     (tmp_path / "qwen25vl_7b_cub_paper" / "results.json").write_text("{}")
     with pytest.raises(SetupError, match="is no results file of this `divek eval`, both steps"):
-        read_results(tmp_path)
+        read_results([tmp_path])
