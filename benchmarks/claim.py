@@ -5,7 +5,8 @@
     python benchmarks/claim.py --report                       # the table of what has run so far
 
 Every arm writes its result when it ends, and a stopped training or evaluation goes on where it was, so the same command
-continues. `--save` writes benchmarks/results/claim_flags.json and the table of docs/claim.md.
+continues. `--save` writes benchmarks/results/claim_flags.json and the table of docs/claim.md; the seeds in that file
+count, and are not run again.
 """
 
 import importlib.metadata
@@ -29,9 +30,9 @@ from claim_parts.comparison import (
     TREND,
     Comparison,
     Results,
+    accuracy,
     comparisons,
     failed_gates,
-    mean_accuracy,
     trend,
 )
 from claim_parts.page import write_page
@@ -47,32 +48,32 @@ FIRST_SEED = 3
 
 
 def measured(seeds: Sequence[Results]) -> dict[str, dict[str, dict[str, float]]]:
-    """arm -> measure -> row -> mean accuracy over the seeds that all have the arm."""
-    there = [name for name in ARMS if all(name in results for results in seeds)]
+    """arm -> measure -> row -> mean accuracy over the seeds that have the arm."""
+    found = {name: own for name in ARMS if (own := [results[name] for results in seeds if name in results])}
     return {
-        name: {measure: {row: mean_accuracy(seeds, name, row, measure) for row in ROWS} for measure in MEASURES}
-        for name in there
+        name: {
+            measure: {row: fmean(accuracy(each, row, measure) for each in own) for row in ROWS} for measure in MEASURES
+        }
+        for name, own in found.items()
     }
 
 
 def base_names(seeds: Sequence[Results], arm: str) -> float:
     """The share of the K answers about new pictures that name a base class: what RL made the model memorise."""
-    return fmean(results[arm]["base_names_on_new"] for results in seeds)
+    return fmean(results[arm]["base_names_on_new"] for results in seeds if arm in results)
 
 
-def accuracies(seeds: Sequence[Results]) -> Table:
+def accuracies(found: dict[str, Any]) -> Table:
     """Every measure of every arm: base / new (harmonic mean)."""
-    table = Table(title=f"accuracy in %, mean of {len(seeds)} seeds: base / new (harmonic mean)")
-    table.add_column("arm")
-    for measure in MEASURES.values():
-        table.add_column(measure.title)
-    table.add_column("base names on new")
-    for name, of_arm in measured(seeds).items():
+    table = Table(title="accuracy in %, mean over seeds: base / new (harmonic mean)")
+    for title in ("arm", "seeds", *(measure.title for measure in MEASURES.values()), "base names on new"):
+        table.add_column(title)
+    for name, of_arm in found["means"].items():
         cells = [
             f"{100 * rows['base']:.1f} / {100 * rows['new']:.1f} ({100 * rows[ROWS[2]]:.1f})"
             for rows in of_arm.values()
         ]
-        table.add_row(ARMS[name].title, *cells, f"{100 * base_names(seeds, name):.1f}")
+        table.add_row(ARMS[name].title, str(found["counts"][name]), *cells, f"{100 * found['base_names'][name]:.1f}")
     return table
 
 
@@ -98,14 +99,15 @@ def summary(seeds: Sequence[Seed], steps: int) -> dict[str, Any]:
     for seed in seeds:
         if found := {name: result for name in ARMS if (result := seed.result(name)) is not None}:
             gates = failed_gates(seed.knowledge(), found["start"]) if "start" in found else ["not measured"]
-            of_seeds[seed.number] = {"unusable": gates, "arms": found}
+            known = {"model": seed.model, "knowledge": seed.knowledge()} if "start" in found else {}
+            of_seeds[seed.number] = {"unusable": gates, **known, "arms": found}
     usable = [each["arms"] for each in of_seeds.values() if not each["unusable"]]
-    means = measured(usable) if usable else {}
-    found = comparisons(usable) if usable else []
+    means, found = measured(usable), comparisons(usable)
     return {
         "steps": steps,
         "seeds": of_seeds,
         "means": means,
+        "counts": {name: sum(name in arms for arms in usable) for name in means},
         "base_names": {name: base_names(usable, name) for name in means},
         "comparisons": [vars(each) for each in found],
         "trend": trend(usable),
@@ -119,11 +121,10 @@ def show(found: dict[str, Any], console: Console) -> None:
     for number, each in found["seeds"].items():
         if each["unusable"]:
             console.print(f"seed {number} is unusable: {'; '.join(each['unusable'])}", markup=False)
-    usable = [each["arms"] for each in found["seeds"].values() if not each["unusable"]]
-    if not usable:
+    if not found["means"]:
         console.print("No seed has passed the gates yet.")
         return
-    console.print(accuracies(usable))
+    console.print(accuracies(found))
     console.print(differences([Comparison(**each) for each in found["comparisons"]]))
     p_value = "not measured" if found["trend"] is None else f"p = {found['trend']:.3g}"
     console.print(f"Page's test for {' < '.join(TREND)}: {p_value}", markup=False)
@@ -146,12 +147,19 @@ def main(
     if unknown := set(arm or ()) - set(ARMS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: use some of {', '.join(ARMS)}.")
     wanted = [name for name in ARMS if name in (arm or ARMS) or name == "start"]
-    plans = [Seed(number, out.resolve(), steps, val_per_class) for number in range(first, first + seeds)]
+    saved = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"steps": steps, "seeds": {}}
+    known = saved["seeds"] if (saved["steps"], val_per_class) == (steps, VAL_PER_CLASS) else {}
+    wanted_seeds = range(first, first + seeds)
+    plans = [
+        Seed(number, out.resolve(), steps, val_per_class, known.get(str(number), {}))
+        for number in sorted({*wanted_seeds, *map(int, known)})
+    ]
     for each in REFUTATIONS:
         console.print(f"Would refute the claim: {each.sentence}.", markup=False)
     try:
-        for seed in [] if report else plans:
-            _run_seed(seed, wanted, console)
+        for seed in plans:
+            if not report and seed.number in wanted_seeds:
+                _run_seed(seed, wanted, console)
         found = summary(plans, steps)
     except SetupError as error:
         console.print(str(error), style="red", markup=False)
@@ -166,14 +174,15 @@ def main(
 
 
 def _run_seed(seed: Seed, wanted: Sequence[str], console: Console) -> None:
-    """All arms of a seed; only the start model's evaluation if it does not pass the gates."""
+    """All arms of a seed that are missing; only the start model's evaluation if it does not pass the gates."""
+    start = seed.result("start")
+    if (start and failed_gates(seed.knowledge(), start)) or all(seed.result(name) for name in wanted):
+        return
     seed.prepare()
-    knowledge = seed.knowledge()
     for name in wanted:
         console.rule(f"seed {seed.number}: {ARMS[name].title}")
         result = seed.run(name, console)
-        if name == "start" and (failed := failed_gates(knowledge, result)):
-            console.print(f"seed {seed.number} is unusable: {'; '.join(failed)}", markup=False)
+        if name == "start" and failed_gates(seed.knowledge(), result):
             return
 
 

@@ -1,11 +1,12 @@
 """One arm with one seed: trained on base classes, evaluated on both sides, its numbers by class in one file."""
 
+import hashlib
 import json
 import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,17 @@ def coin_score(
 
 @dataclass(frozen=True)
 class Seed:
-    """The data, the start model and the runs of one seed; odd seeds exchange base and new classes."""
+    """The data, the start model and the runs of one seed; odd seeds exchange base and new classes.
+
+    ``saved`` is what the results file holds of this seed. It counts as long as ``home`` has no start model, or the one
+    that the saved arms began with: a run goes on on another machine, and no arm is compared with another's start.
+    """
 
     number: int
     home: Path
     steps: int = STEPS
     val_per_class: int = VAL_PER_CLASS
+    saved: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -118,6 +124,18 @@ class Seed:
     @property
     def data(self) -> Path:
         return self.folder / "data"
+
+    @property
+    def model(self) -> str | None:
+        """The digest of the start model's weights; that of the saved arms where there is none."""
+        weights = self.folder / "model" / "model.safetensors"
+        if weights.is_file():
+            return hashlib.sha256(weights.read_bytes()).hexdigest()
+        return self.saved.get("model")
+
+    def _saved(self, part: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.saved.get(part)
+        return found if self.model == self.saved.get("model") else None
 
     def plan(self, name: str) -> Plan:
         """The training run of an arm."""
@@ -140,6 +158,8 @@ class Seed:
         """What the start model can do without a question about it, for the gates; kept in a file."""
         file = self.folder / "knowledge.json"
         if not file.is_file():
+            if saved := self._saved("knowledge"):
+                return saved
             run_stage(
                 "-m",
                 "divek_verl.demo.probe",
@@ -156,7 +176,9 @@ class Seed:
     def result(self, name: str) -> dict[str, Any] | None:
         """The numbers of an arm that has ended; None before."""
         file = self.folder / name / RESULT
-        found: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not file.is_file():
+            return (self._saved("arms") or {}).get(name)
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
     def run(self, name: str, console: Console) -> dict[str, Any]:

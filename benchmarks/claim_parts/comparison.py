@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -125,11 +124,17 @@ def _rows(sides: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def comparisons(seeds: Sequence[Results], measure: str = PRIMARY) -> list[Comparison]:
-    """Every trained or sharpened arm against the start model, and online against every other arm; Holm over all."""
-    there = [name for name in seeds[0] if all(name in results for results in seeds)]
-    pairs = [(name, "start") for name in there if name != "start"]
-    pairs += [("online", name) for name in there if "online" in there and name not in ("online", "start")]
-    found = [each for arm, reference in pairs for each in compare(seeds, arm, reference, measure)]
+    """Every arm against the start model, online against every other one, and offline against random options.
+
+    Each pair is compared on the seeds that have both; Holm's correction is for all.
+    """
+    there = dict.fromkeys(name for results in seeds for name in results if name != "start")
+    pairs = [(name, "start") for name in there]
+    pairs += [("online", name) for name in there if name != "online"] + [("offline", "random")]
+    found = []
+    for pair in pairs:
+        if shared := [results for results in seeds if set(pair) <= set(results)]:
+            found += compare(shared, *pair, measure)
     if not found:
         return []
     corrected = multipletests([each.p_value for each in found], method="holm")[1]
@@ -139,12 +144,10 @@ def comparisons(seeds: Sequence[Results], measure: str = PRIMARY) -> list[Compar
 def trend(seeds: Sequence[Results]) -> float | None:
     """The p-value of Page's test that two-step harmonic means rise in the order of ``TREND``; None if some are missing.
 
-    Each seed ranks the arms; no seed's level matters.
+    Each seed that has all of them ranks the arms; no seed's level matters.
     """
-    if len(seeds) < 2 or not all(name in results for results in seeds for name in TREND):
-        return None
-    ranked = [[accuracy(results[name], ROWS[2]) for name in TREND] for results in seeds]
-    return float(page_trend_test(ranked).pvalue)
+    ranked = [[accuracy(results[name], ROWS[2]) for name in TREND] for results in seeds if set(TREND) <= set(results)]
+    return float(page_trend_test(ranked).pvalue) if len(ranked) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,3 @@ REFUTATIONS = (
     Refutation("online", "coin", ROWS[2], "a coin as answer reward gains as much as online"),
     Refutation("online", "offline", ROWS[2], "offline is as good as online (refutes only the use of the live policy)"),
 )
-
-
-def mean_accuracy(seeds: Sequence[Results], arm: str, row: str, measure: str) -> float:
-    return fmean(accuracy(results[arm], row, measure) for results in seeds)

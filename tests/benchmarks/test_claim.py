@@ -296,6 +296,37 @@ def test_a_seed_that_fails_a_gate_counts_nowhere(benchmark: ModuleType, ran: Cal
     assert set(found["refutations"].values()) == {"not measured"}
 
 
+def test_saved_seeds_count_and_are_not_run_again(
+    benchmark: ModuleType,
+    arms: ModuleType,
+    ran: Callable[..., list[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = tmp_path / "seed-2" / "model" / "model.safetensors"
+    write_aside(weights, "the start model of the saved arms")
+    saved = json.loads(json.dumps(benchmark.summary(ran(2), steps=40)))["seeds"]["2"]
+    elsewhere = arms.Seed(2, tmp_path / "elsewhere", saved=saved)
+    assert benchmark.summary([elsewhere], steps=40)["means"]["online"]["two_step"]["base"] == pytest.approx(0.6)
+    monkeypatch.setattr(arms, "run_stage", lambda *arguments: pytest.fail(f"ran {arguments}"))
+    benchmark._run_seed(elsewhere, ["start", "online"], benchmark.terminal())
+    # The same start model goes on; another one begins anew.
+    for text, there in ((weights.read_text(), True), ("another start model", False)):
+        write_aside(elsewhere.folder / "model" / "model.safetensors", text)
+        assert (elsewhere.result("online") is not None) is there
+
+
+def test_arms_are_compared_on_the_seeds_that_have_both(comparison: ModuleType, benchmark: ModuleType) -> None:
+    seeds = seeds_with({"online": [(0.1, 0.05), (0.1, 0.15)], "coin": [(0.0, 0.0), (0.0, 0.0)]})
+    del seeds[1]["coin"]
+    found = {(each.arm, each.reference): each for each in comparison.comparisons(seeds) if each.row == "new"}
+    assert found["online", "start"].difference == pytest.approx(0.1)
+    assert found["online", "coin"].difference == pytest.approx(0.05)
+    seeds[0] |= {"offline": seeds[0]["online"], "random": seeds[0]["start"]}
+    pairs = {(each.arm, each.reference) for each in comparison.comparisons(seeds)}
+    assert ("offline", "random") in pairs, "one of the refutations"
+
+
 def test_the_page_holds_the_numbers_and_the_picture(
     benchmark: ModuleType, ran: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
@@ -304,7 +335,7 @@ def test_the_page_holds_the_numbers_and_the_picture(
     importlib.import_module("claim_parts.page").write_page(found, tmp_path)
     page = (tmp_path / "claim.md").read_text(encoding="utf-8")
     assert "2 of 2 seeds passed the gates." in page
-    assert "| DiVE-k, online | 60.0 / 50.0 (54.5) | 25.0 / 25.0 (25.0) |" in page
+    assert "| DiVE-k, online | 2 | 60.0 / 50.0 (54.5) | 25.0 / 25.0 (25.0) |" in page
     assert "| DiVE-k, online | start model | +10.0 (" in page
     assert "| online gains less than 2 points on classes that RL never saw | not refuted: +5.0" in page
     assert "](claim_flags.svg)" in page
