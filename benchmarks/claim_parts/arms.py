@@ -160,16 +160,8 @@ class Seed:
         if not file.is_file():
             if saved := self._saved("knowledge"):
                 return saved
-            run_stage(
-                "-m",
-                "divek_verl.demo.probe",
-                "--data",
-                self.data,
-                "--model",
-                self.folder / "model",
-                "--knowledge",
-                file,
-            )
+            model = self.folder / "model"
+            run_stage("-m", "divek_verl.demo.probe", "--data", self.data, "--model", model, "--out", file)
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 

@@ -24,7 +24,7 @@ from divek_verl.errors import SetupError
 from divek_verl.files import read_lines
 from divek_verl.measures import MEASURES
 from divek_verl.progress import progress
-from divek_verl.records import METRICS_FILE, QUESTIONS_FILE
+from divek_verl.records import QUESTIONS_FILE
 from divek_verl.report import write_report
 from divek_verl.report.reading import read_metrics
 
@@ -104,14 +104,12 @@ def training_command(plan: Plan) -> list[str]:
 
 
 def prepare_model(plan: Plan, console: Console) -> None:
-    """Draw the flags, warm-start the model, and print what it can do before GRPO; finished stages are skipped."""
+    """Draw the flags and warm-start the model; finished stages are skipped."""
     if (plan.data / CLASSES_FILE).is_file():
         console.print(f"[dim]data: already in {plan.data}[/]")
     else:
         run_stage(str(REPOSITORY / "data_prep" / "flags.py"), "--out", plan.data)
     run_stage("-m", "divek_verl.demo.warm_start", "--data", plan.data, "--out", plan.model)
-    if not (plan.run_dir / METRICS_FILE).is_file():
-        run_stage("-m", "divek_verl.demo.probe", "--data", plan.data, "--model", plan.model)
 
 
 def run_stage(*arguments: object) -> None:

@@ -215,19 +215,12 @@ class Trainer:
         self._optimiser.zero_grad()
         return float(loss.detach())
 
-    @torch.inference_mode()
-    def guesses(self, course: Course) -> Guesses:
+    def guesses(self, teacher: Teacher) -> Guesses:
         """The model's guesses for all training pictures."""
-        teacher, size = course.teacher, course.settings.caption_batch
-        columns = teacher.tokenizer.convert_tokens_to_ids([f" {name}" for name in teacher.names])
-        rows = []
-        for start in range(0, len(course.shown), size):
-            names = course.shown[start : start + size]
-            batch = [teacher.caption(name, number) for number, name in enumerate(names, start)]
-            tokens = torch.tensor([lesson.tokens for lesson in batch])
-            # The last token is the name itself; the one before it predicts the name.
-            rows.append(self.network.lm_head(self._hidden(batch, tokens)[:, -2])[:, columns].softmax(dim=-1))
-        return Guesses(teacher.names, torch.cat(rows).tolist())
+        numbers = torch.arange(len(self.images.names)).split(self.settings.caption_batch)
+        pixels = torch.cat([self.images.varied(some.tolist(), self._variation) for some in numbers])
+        shares = caption_shares(self.network, self.processor, teacher, pixels, teacher.names)
+        return Guesses(teacher.names, shares.tolist())
 
     def _hidden(self, batch: Sequence[Lesson], tokens: torch.Tensor) -> torch.Tensor:
         numbers = [lesson.picture for lesson in batch if lesson.picture is not None]
@@ -236,6 +229,27 @@ class Trainer:
             images = list(self.images.varied(numbers, self._variation))
             inputs = model.picture_inputs(self.network, self.processor, images, tokens)
         return self.network.model(input_ids=tokens, use_cache=False, **inputs).last_hidden_state
+
+
+@torch.inference_mode()
+def caption_shares(
+    network: model.Qwen2_5_VLForConditionalGeneration,
+    processor: model.Qwen2_5_VLProcessor,
+    teacher: Teacher,
+    pixels: torch.Tensor,
+    names: Sequence[str],
+) -> torch.Tensor:
+    """The probability of each of `names` as the caption of each picture, shape (pictures, names): what it sees."""
+    columns = teacher.tokenizer.convert_tokens_to_ids([f" {name}" for name in names])
+    # The last token is a name, whichever; the one before it predicts the name.
+    caption = teacher.caption(names[0], 0).tokens
+    rows = []
+    for some in pixels.split(Settings.caption_batch):
+        tokens = torch.tensor([caption] * len(some))
+        inputs = model.picture_inputs(network, processor, list(some), tokens)
+        hidden = network.model(input_ids=tokens, use_cache=False, **inputs).last_hidden_state
+        rows.append(network.lm_head(hidden[:, -2])[:, columns].softmax(dim=-1))
+    return torch.cat(rows)
 
 
 def learning_rate(settings: Settings, step: int, question_step: int = 0) -> float:
@@ -276,8 +290,8 @@ def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditiona
         # exp(-loss) is the geometric mean of the probabilities of the right names.
         recent.append(math.exp(-trainer.step(course.captions(rng), settings.learning_rate)))
         if guesses is None and len(recent) == _RECENT_BATCHES and fmean(recent) >= settings.confidence:
-            guesses = trainer.guesses(course)
-    guesses = guesses or trainer.guesses(course)
+            guesses = trainer.guesses(course.teacher)
+    guesses = guesses or trainer.guesses(course.teacher)
     for step in _steps("questions", settings.question_steps):
         trainer.step(course.questions(rng, guesses), learning_rate(settings, taken, step))
     return network.eval(), processor

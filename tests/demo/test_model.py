@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +22,14 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from divek_verl.answers import has_format, parse_answer, parse_option
 from divek_verl.demo import lessons
 from divek_verl.demo.lessons import Pictures, Teacher, choice_response, open_response
-from divek_verl.demo.probe import MAX_NEW_TOKENS, Probe, Prompt, Sampler
+from divek_verl.demo.probe import MAX_NEW_TOKENS, captioned, told
 from divek_verl.demo.probe import main as probe_main
 from divek_verl.demo.warm_start import (
     SETTINGS_FILE,
     Course,
     Guesses,
     Settings,
-    build_teacher,
+    caption_shares,
     learning_rate,
     until_learned,
     warm_start,
@@ -36,7 +37,7 @@ from divek_verl.demo.warm_start import (
 from divek_verl.errors import SetupError
 from divek_verl.prepare import Classes, Example, Split, new_folder, write_set
 from divek_verl.prepare.sets.flags import WORDING
-from divek_verl.prompts import multiple_choice, open_question, user_prompt
+from divek_verl.prompts import open_question, user_prompt
 
 Network, Processor = model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor
 BASE = ("Chad", "Romania", "Ivory Coast", "Mali")
@@ -260,36 +261,48 @@ class TestPictures:
             Pictures.load(tmp_path / "train.parquet")
 
 
-class TestSampling:
-    def test_greedy_sampling_agrees_with_generate(
+class TestProbe:
+    def test_measures_what_the_model_knows_of_texts_and_of_both_sides(
+        self, data: Path, network: Network, processor: Processor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model.save(network, processor, tmp_path / "model")
+        probe_main(data, tmp_path / "model", tmp_path / "knowledge.json")
+        known = json.loads((tmp_path / "knowledge.json").read_text())
+        assert known == json.loads(capsys.readouterr().out)
+        assert 0 <= known["told"] <= 1 and set(known["captions"]) == {"base", "new"}
+
+    def test_a_model_that_repeats_told_names_and_one_that_says_the_first_letter(
+        self, network: Network, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answers are given, so that the share is known."""
+
+        def answers(letter: Callable[[str], str]) -> float:
+            def generate(input_ids: torch.Tensor, **kwargs: object) -> torch.Tensor:
+                texts = teacher.tokenizer.batch_decode(input_ids)
+                said = [teacher.tokenizer(f"<answer> {letter(text)}</answer>")["input_ids"] for text in texts]
+                return torch.cat([input_ids, torch.tensor(said)], dim=1)
+
+            monkeypatch.setattr(network, "generate", generate)
+            return told(network, teacher, seed=0)
+
+        def right(text: str) -> str:
+            name = re.search(r"flag of (.+)\.", text)[1]  # type: ignore[index]
+            return re.search(rf"([A-E])\. {name}(?!\w)", text)[1]  # type: ignore[index]
+
+        assert answers(right) == 1
+        assert 0.1 < answers(lambda text: "A") < 0.3
+
+    def test_the_likeliest_caption_among_the_names_of_a_side_counts(
         self, data: Path, network: Network, processor: Processor, teacher: Teacher
     ) -> None:
-        image = Pictures.load(data / "train.parquet").pixels[0]
-        prompt = teacher.prompt(teacher.shown(multiple_choice(WORDING, "A. Chad\nB. Mali")))
-        ours = Sampler(network, processor, temperature=0).sample([Prompt(prompt, image)], 1, "seed")[0][0]
-        tokens = torch.tensor([prompt])
-        inputs = processor.image_processor(images=[image], return_tensors="pt")
-        kinds = (tokens == processor.image_token_id).int()
-        theirs = network.generate(
-            input_ids=tokens, mm_token_type_ids=kinds, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, **inputs
-        )
-        assert ours == processor.tokenizer.decode(theirs[0, len(prompt) :], skip_special_tokens=True)
-
-    def test_completions_follow_their_prompts_whatever_the_batches(
-        self, network: Network, processor: Processor, teacher: Teacher
-    ) -> None:
-        sampler = Sampler(network, processor, temperature=0)
-        prompts = [Prompt(teacher.prompt(text)) for text in ("A", "A. Chad", "B", "B. Mali")]
-        together = sampler.sample(prompts, 2, "seed")
-        alone = [sampler.sample([prompt], 2, "seed")[0] for prompt in prompts]
-        assert together == alone
-
-    def test_a_small_top_p_leaves_only_the_likeliest_token(
-        self, network: Network, processor: Processor, teacher: Teacher
-    ) -> None:
-        prompts = [Prompt(teacher.prompt("Which?"))]
-        narrow = Sampler(network, processor, top_p=1e-6).sample(prompts, 1, "seed")
-        assert narrow == Sampler(network, processor, temperature=0).sample(prompts, 1, "other")
+        images = Pictures.load(data / "val_base.parquet")
+        shares = caption_shares(network, processor, teacher, images.pixels, BASE)
+        assert shares.shape == (len(images.names), len(BASE))
+        assert torch.allclose(shares.sum(dim=-1), torch.ones(len(images.names)))
+        best = [BASE[column] for column in shares.argmax(dim=-1).tolist()]
+        assert 0 < len(set(best)) <= len(BASE)
+        renamed = Pictures(images.pixels, tuple(best))
+        assert captioned(network, processor, teacher, renamed) == 1
 
 
 class TestWarmStart:
@@ -303,25 +316,13 @@ class TestWarmStart:
         result = run_python("-c", script, OMP_NUM_THREADS=asked)
         assert result.stdout.split() == [str(used)], result.stderr
 
-    def test_is_done_once_reproducibly_and_probed(
-        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_is_done_once_and_reproducibly(self, data: Path, tmp_path: Path) -> None:
         one, two = tmp_path / "one", tmp_path / "two"
         assert warm_start(data, one, QUICK)
         assert not warm_start(data, one, QUICK), "the second run finds the first one's model"
         assert warm_start(data, two, QUICK)
         first, second = ((folder / "model.safetensors").read_bytes() for folder in (one, two))
         assert first == second
-        network, processor = model.load(one)
-        images = Pictures.load(data / "val_base.parquet")
-        probe = Probe(Sampler(network, processor), build_teacher(data, processor, images), seed=0)
-        assert 0 <= probe.told() <= 1
-        side = probe.side(images, BASE, training=False)
-        assert side.images == 8 and all(0 <= share <= 1 for share in side.shares.values())
-        assert side.shares["easy images skipped"] == 0
-        probe_main(data, one)
-        shown = capsys.readouterr().out
-        assert "one-step accuracy (pass@1)" in shown and "This is not enough for GRPO" in shown
 
     def test_other_settings_make_another_model(self, data: Path, tmp_path: Path) -> None:
         short = QUICK.with_question_steps(1)
