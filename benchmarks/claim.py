@@ -80,7 +80,7 @@ def accuracies(found: dict[str, Any]) -> Table:
 def differences(found: Sequence[Comparison]) -> Table:
     """Two-step differences with intervals over classes and trainings."""
     table = Table(title="two-step accuracy, difference in points [95 % over classes and trainings] (p, Holm)")
-    for name in ("arm", "minus", *ROWS):
+    for name in ("arm", "minus", "seeds", *ROWS):
         table.add_column(name)
     for arm, reference in dict.fromkeys((each.arm, each.reference) for each in found):
         rows = {each.row: each for each in found if (each.arm, each.reference) == (arm, reference)}
@@ -89,7 +89,7 @@ def differences(found: Sequence[Comparison]) -> Table:
             f" ({rows[row].p_holm:.2g})"
             for row in ROWS
         ]
-        table.add_row(ARMS[arm].title, ARMS[reference].title, *cells)
+        table.add_row(ARMS[arm].title, ARMS[reference].title, str(rows[ROWS[0]].seeds), *cells)
     return table
 
 

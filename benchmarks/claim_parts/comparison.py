@@ -57,11 +57,15 @@ def failed_gates(knowledge: Mapping[str, Any], start: Mapping[str, Any]) -> list
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracy of ``arm`` minus that of ``reference``, over seeds; the interval is over classes and trainings."""
+    """Accuracy of ``arm`` minus that of ``reference``, over ``seeds``.
+
+    The interval is over classes and, of several seeds, over trainings.
+    """
 
     arm: str
     reference: str
     row: str
+    seeds: int
     difference: float
     low: float
     high: float
@@ -98,7 +102,7 @@ def compare(seeds: Sequence[Results], arm: str, reference: str, measure: str = P
     moved = np.abs(np.mean(exchanged, axis=0))
     p_values = np.maximum((moved >= moved[0] - 1e-12).mean(axis=0), of_training)
     columns = zip(ROWS, np.mean(values, axis=0), low, high, p_values, strict=True)
-    return [Comparison(arm, reference, row, *map(float, numbers)) for row, *numbers in columns]
+    return [Comparison(arm, reference, row, len(seeds), *map(float, numbers)) for row, *numbers in columns]
 
 
 def _halves(

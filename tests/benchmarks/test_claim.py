@@ -322,6 +322,7 @@ def test_arms_are_compared_on_the_seeds_that_have_both(comparison: ModuleType, b
     found = {(each.arm, each.reference): each for each in comparison.comparisons(seeds) if each.row == "new"}
     assert found["online", "start"].difference == pytest.approx(0.1)
     assert found["online", "coin"].difference == pytest.approx(0.05)
+    assert (found["online", "start"].seeds, found["online", "coin"].seeds) == (2, 1)
     seeds[0] |= {"offline": seeds[0]["online"], "random": seeds[0]["start"]}
     pairs = {(each.arm, each.reference) for each in comparison.comparisons(seeds)}
     assert ("offline", "random") in pairs, "one of the refutations"
@@ -336,7 +337,7 @@ def test_the_page_holds_the_numbers_and_the_picture(
     page = (tmp_path / "claim.md").read_text(encoding="utf-8")
     assert "2 of 2 seeds passed the gates." in page
     assert "| DiVE-k, online | 2 | 60.0 / 50.0 (54.5) | 25.0 / 25.0 (25.0) |" in page
-    assert "| DiVE-k, online | start model | +10.0 (" in page
+    assert "| DiVE-k, online | start model | 2 | +10.0 (" in page
     assert "| online gains less than 2 points on classes that RL never saw | not refuted: +5.0" in page
     assert "](claim_flags.svg)" in page
     assert "DiVE-k, online" in (tmp_path / "claim_flags.svg").read_text(encoding="utf-8")
