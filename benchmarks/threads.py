@@ -36,7 +36,7 @@ def serve() -> None:
     pixels = torch.randint(0, 256, (240, 3, 84, 112), dtype=torch.uint8)
     images = lessons.Pictures(pixels, base * 12)
     processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(names), names))
-    teacher = lessons.Teacher(processor.tokenizer, model.image_tokens(processor, pixels[0]), base, names)
+    teacher = lessons.Teacher(processor.tokenizer, model.image_tokens(processor, pixels[0]), (base, names[20:]))
     course = warm_start.Course(teacher, images.names, settings)
     trainer = warm_start.Trainer(model.build_model(processor.tokenizer, 0).train(), processor, images, settings)
     batches = [course.questions(rng, warm_start.Guesses(base, [[0.05] * 20] * 240)) for _ in range(20)]
