@@ -102,16 +102,16 @@ def summary(seeds: Sequence[Seed], steps: int) -> dict[str, Any]:
             known = {"model": seed.model, "knowledge": seed.knowledge()} if "start" in found else {}
             of_seeds[seed.number] = {"unusable": gates, **known, "arms": found}
     usable = [each["arms"] for each in of_seeds.values() if not each["unusable"]]
-    means, found = measured(usable), comparisons(usable)
+    means, compared = measured(usable), comparisons(usable)
     return {
         "steps": steps,
         "seeds": of_seeds,
         "means": means,
         "counts": {name: sum(name in arms for arms in usable) for name in means},
         "base_names": {name: base_names(usable, name) for name in means},
-        "comparisons": [vars(each) for each in found],
+        "comparisons": [vars(each) for each in compared],
         "trend": trend(usable),
-        "refutations": {each.sentence: each.verdict(found) for each in REFUTATIONS},
+        "refutations": {each.sentence: each.verdict(compared) for each in REFUTATIONS},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
@@ -148,8 +148,8 @@ def main(
     if unknown := set(arm or ()) - set(ARMS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: use some of {', '.join(ARMS)}.")
     wanted = [name for name in ARMS if name in (arm or ARMS) or name == "start"]
-    saved = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"steps": steps, "seeds": {}}
-    known = saved["seeds"] if (saved["steps"], val_per_class) == (steps, VAL_PER_CLASS) else {}
+    saved: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    known = saved["seeds"] if (saved.get("steps"), val_per_class) == (steps, VAL_PER_CLASS) else {}
     wanted_seeds = range(first, first + seeds)
     plans = [
         Seed(number, out.resolve(), steps, val_per_class, known.get(str(number), {}))
