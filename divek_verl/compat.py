@@ -6,7 +6,8 @@ Each has a test in ``tests/test_compat.py`` that fails when the repair no longer
 import dataclasses
 import functools
 import importlib.metadata
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -194,6 +195,23 @@ class _ServerView:
         setattr(self._server, name, value)
 
 
+def keep_runs_apart(module: Module) -> None:
+    """``verl...bucketed_weight_transfer``: of two runs on one machine, none waits for or takes the other's weights.
+
+    verl #6233: an engine gets new weights over a socket in /tmp that is named after the Ray job. A run that starts its
+    own Ray is job 01000000 of it, so two such runs have one socket, and both hang when they use it at one time. Here
+    the name has the process id of the run's raylet too, which Ray gives all processes of a run on a machine.
+    """
+
+    def own_socket(wrapped: Callable[..., None], instance: Any, args: tuple, kwargs: dict) -> None:
+        wrapped(*args, **kwargs)
+        if raylet := os.environ.get("RAY_RAYLET_PID"):
+            instance.zmq_handle = instance.zmq_handle.removesuffix(".sock") + f"-raylet-{raylet}.sock"
+
+    for name in ("BucketedWeightSender", "BucketedWeightReceiver"):
+        wrapt.wrap_function_wrapper(module, f"{name}.__init__", own_socket)
+
+
 def send_pictures_once(module: Module) -> None:
     """``vllm.v1.engine.async_llm``: a request for n completions sends the pixels of its picture once, not n times.
 
@@ -227,6 +245,7 @@ def register_hooks() -> None:
         wrapt.register_post_import_hook(unpack_vision_output, "verl.models.transformers.qwen2_vl")
         wrapt.register_post_import_hook(unpack_vision_output, "verl.models.transformers.glm4v")
         wrapt.register_post_import_hook(serve_groups, "verl.workers.rollout.vllm_rollout.vllm_async_server")
+        wrapt.register_post_import_hook(keep_runs_apart, "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer")
 
 
 def register_vllm_hooks() -> None:

@@ -2,7 +2,9 @@ import asyncio
 import importlib
 import importlib.util
 import inspect
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -128,6 +130,7 @@ REPAIRED = [
     "verl.models.transformers.qwen2_vl",
     "verl.models.transformers.glm4v",
     "verl.workers.rollout.vllm_rollout.vllm_async_server",
+    "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer",
 ]
 
 
@@ -391,3 +394,52 @@ def test_the_engine_is_patched_once_however_often_it_is_asked_for() -> None:
     compat.register_vllm_hooks()
     compat.register_hooks()
     assert not hasattr(async_llm.AsyncLLM._add_request.__wrapped__, "__wrapped__")
+
+
+# ---------------------------------------------------------------- the socket of the weights
+
+
+JOB = "import ray; ray.init(num_cpus=1, include_dashboard=False); print(ray.get_runtime_context().get_job_id())"
+
+
+@pytest.mark.slow
+def test_the_first_job_of_every_ray_has_one_name(run_python: Callable[..., Any]) -> None:
+    assert {run_python("-c", JOB).stdout.split()[-1] for _ in range(2)} == {"01000000"}
+
+
+def test_verls_socket_is_named_after_the_job_and_its_ranks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+    worker = SimpleNamespace(model_runner=None, local_rank=0)
+    names = set()
+    for raylet in ("1", "2"):
+        monkeypatch.setenv("RAY_RAYLET_PID", raylet)
+        names.add(vLLMColocateWorkerExtension._get_zmq_handle(worker))
+    assert len(names) == 1, "verl keeps runs apart: compat.keep_runs_apart is no longer needed"
+
+
+def test_two_runs_send_their_weights_at_one_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real senders and receivers; both senders are there before a receiver is, which hangs without the repair."""
+    from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver, BucketedWeightSender
+
+    handle, received, senders, receivers = f"ipc://{tmp_path}/job.sock", {}, {}, {}
+    for run in ("1", "2"):
+        monkeypatch.setenv("RAY_RAYLET_PID", run)
+        senders[run] = BucketedWeightSender(zmq_handle=handle, bucket_size_mb=1, use_shm=True)
+        receivers[run] = BucketedWeightReceiver(zmq_handle=handle, device=torch.device("cpu"), use_shm=True)
+
+    def send(run: str) -> None:
+        asyncio.run(senders[run].async_send_weights(iter([("weight", torch.full((3,), float(run)))])))
+
+    def receive(run: str) -> None:
+        def keep(weights: list[tuple[str, torch.Tensor]], is_last: bool) -> None:
+            received[run] = weights[0][1].tolist()
+
+        receivers[run].receive_weights(keep)
+
+    work = [threading.Thread(target=do, args=(run,), daemon=True) for do in (send, receive) for run in senders]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join(timeout=60)
+    assert received == {"1": [1.0] * 3, "2": [2.0] * 3}

@@ -123,6 +123,8 @@ USED = {
     "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer.__init__": {"poll_interval"},
     "verl.utils.checkpoint.checkpoint_manager:find_latest_ckpt_path": {"path"},
     "verl.utils.config:validate_config": {"config"},
+    "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer:BucketedWeightReceiver.__init__": {"zmq_handle"},
+    "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer:BucketedWeightSender.__init__": {"zmq_handle"},
     "vllm.multimodal.cache:MultiModalProcessorSenderCache": set(),
     "vllm.multimodal.inputs:MultiModalFeatureSpec": {"data", "mm_hash"},
     "vllm.outputs:CompletionOutput": {"token_ids", "finish_reason"},
