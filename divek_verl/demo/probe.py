@@ -1,4 +1,4 @@
-"""What a demo model knows before GRPO, however it answers: benchmarks/claim.py starts from no other model.
+"""Measures what a demo model knows before GRPO; the gates of benchmarks/claim.py read it.
 
 python -m divek_verl.demo.probe --data runs/demo/data --model runs/demo/model
 """
