@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import fsum
@@ -107,7 +107,10 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
             )
         held_out = set(new)
         train = parts["train"]
-        apart = few_shots(train, plan.shots, f"{seed}-pretrain") if plan.setting is Setting.PRETRAIN_SHOTS else []
+        apart = []
+        if plan.setting is Setting.PRETRAIN_SHOTS:
+            # By name, since labels depend on which classes are held out.
+            apart = few_shots(train, plan.shots, lambda label: f"{seed}-pretrain-{source.classes.all[label]}")
         taken = set(apart)
         rest = [item for item in train if item not in taken]
         if short := sorted(set(base) - {item.label for item in rest}):
@@ -124,7 +127,7 @@ def plan_splits(source: Source, plan: Plan) -> Planned:
         held_out = set()
         train = parts["train"]
         if plan.setting is Setting.FEW_SHOT:
-            train = few_shots(train, plan.shots, f"{seed}-shots")
+            train = few_shots(train, plan.shots, lambda label: f"{seed}-shots-{label}")
         wanted = [("train", "all", train, labels), ("val", "all", parts[base_part], labels)]
     splits = []
     for name, side, items, shown_labels in wanted:
@@ -165,11 +168,12 @@ def divide(items: Sequence[Item], shares: Mapping[Part, float], rest: Part, seed
     return parts
 
 
-def few_shots(items: Sequence[Item], shots: int, seed: str) -> list[Item]:
+def few_shots(items: Sequence[Item], shots: int, seed_of: Callable[[int], str]) -> list[Item]:
+    """`shots` images of each class, drawn with a seed for its label."""
     return [
         item
         for label, group in by_label(items).items()
-        for item in random.Random(f"{seed}-{label}").sample(group, min(shots, len(group)))
+        for item in random.Random(seed_of(label)).sample(group, min(shots, len(group)))
     ]
 
 

@@ -138,7 +138,7 @@ def aircraft(folder: Path, per_part: int = 4, names: Sequence[str] = VARIANTS, *
     return folder
 
 
-def grocery(folder: Path, trained: int = 10, tested: int = 4) -> Path:
+def grocery(folder: Path, trained: int = 10, tested: int = 4, size: tuple[int, int] = (12, 9)) -> Path:
     """The folder `dataset` of GroceryStoreDataset, whose validation part is small."""
     classes, number = ["Class Name (str),Class ID (int),Coarse Class Name (str),Coarse Class ID (int),Iconic (str)"], 0
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
@@ -151,7 +151,7 @@ def grocery(folder: Path, trained: int = 10, tested: int = 4) -> Path:
                 for index in range(count):
                     number += 1
                     image = f"{part}/{where}/{product}_{index + 1:03d}.jpg"
-                    paint(folder / image, number)
+                    paint(folder / image, number, size)
                     lists[part].append(f"{image}, {label}, {group}")
     for part, lines in lists.items():
         _write_lines(folder / f"{part}.txt", lines)
