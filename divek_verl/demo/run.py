@@ -55,7 +55,7 @@ class Plan:
     run_dir: Path
     home: Path
     seed: int = 0
-    steps: int = 40
+    steps: int = 30
     overrides: tuple[str, ...] = ()
     validates: bool = True
 
@@ -237,7 +237,7 @@ def results_table(run_dir: Path) -> Table:
 def main(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of data order and questions.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="GRPO steps.")] = 40,
+    steps: Annotated[int, typer.Option(min=1, help="GRPO steps.")] = 30,
     override: Annotated[list[str] | None, typer.Option(help="A Hydra override for verl; repeatable.")] = None,
 ) -> None:
     """Watch a small Qwen2.5-VL learn to tell look-alike flags apart."""
