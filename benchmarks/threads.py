@@ -29,14 +29,17 @@ def serve() -> None:
     import torch
 
     from divek_verl.demo import lessons, model, warm_start
+    from divek_verl.prepare.sets.flags import WORDING
 
     model.use_one_thread()
     names = tuple(f"country {first}{second}" for first in "ABCD" for second in "ABCDEFGHIJ")
     base, settings, rng = names[:20], warm_start.Settings(), random.Random(0)
     pixels = torch.randint(0, 256, (240, 3, 84, 112), dtype=torch.uint8)
     images = lessons.Pictures(pixels, base * 12)
-    processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(names), names))
-    teacher = lessons.Teacher(processor.tokenizer, model.image_tokens(processor, pixels[0]), (base, names[20:]))
+    processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(WORDING), names))
+    teacher = lessons.Teacher(
+        processor.tokenizer, model.image_tokens(processor, pixels[0]), (base, names[20:]), WORDING
+    )
     course = warm_start.Course(teacher, images.names, settings)
     trainer = warm_start.Trainer(model.build_model(processor.tokenizer, 0).train(), processor, images, settings)
     batches = [course.questions(rng, warm_start.Guesses(base, [[0.05] * 20] * 240)) for _ in range(20)]

@@ -13,20 +13,27 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from claim_parts.photographs import copy_squares
 from divek_verl.class_lists import CLASSES_FILE, load_classes
+from divek_verl.demo.lessons import SQUARE
 from divek_verl.demo.run import REPOSITORY, SIDES, Plan, check_correlation, run_stage, train
 from divek_verl.errors import SetupError
 from divek_verl.evaluation.records import EvaluationRecord
 from divek_verl.files import read_lines, write_aside
 from divek_verl.labels import ClassNames
 from divek_verl.measures import MEASURES
+from divek_verl.prepare.sets import grocery
 from divek_verl.records import QUESTIONS_FILE, QuestionRecord, without_repeated
-from divek_verl.reward import compute_score
 
+_PARTS = Path(__file__).resolve().parent
 STEPS = 40
 VAL_PER_CLASS = 32
 SAMPLES = 20
 RESULT = "result.json"
+REFERENCE = Path("tower") / "reference.json"  # gone with the tower
+START_MODEL = "start_model.txt"
+# Photographs of each class that only the start model learns from; one class has a single other one.
+SHOTS = 15
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ ARMS = {
         "coin as answer reward",
         (
             "divek.allow_custom=true",
-            f"{_REWARD}.path={Path(__file__).resolve()}",
+            f"{_REWARD}.path={_PARTS / 'coin.py'}",
             f"{_REWARD}.name=coin_score",
             f"+{_REWARD}.reward_kwargs.coin_seed={{seed}}",
         ),
@@ -78,43 +85,25 @@ ARMS = {
     "text": Arm("options with similar names", ("divek.option_source=text_embedding",)),
 }
 
-
-def coin_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: Any,
-    extra_info: Mapping[str, Any] | None = None,
-    *,
-    coin_seed: int,
-    answer_weight: float = 1.0,
-    **kwargs: Any,
-) -> dict[str, float]:
-    """DiVE-k's reward with a fair coin in place of the right answer in ``score``: nothing can be learned but the form.
-
-    The coin depends only on the seed, the row and the completion. Everything else is reported as it is.
-    """
-    graded = compute_score(data_source, solution_str, ground_truth, extra_info, answer_weight=answer_weight, **kwargs)
-    info = extra_info or {}
-    if not info.get("failure"):
-        # ascii, because lone surrogates cannot be a seed.
-        seed = ascii((coin_seed, *(str(info.get(key)) for key in ("uid", "index", "step")), solution_str))
-        coin = float(random.Random(seed).random() < 0.5)
-        graded["score"] += answer_weight * (coin - graded["acc"])
-    return graded
+# The arms of each data set, unless some are asked for.
+ARMS_OF = {"flags": tuple(ARMS), "grocery": ("start", "online", "virft", "random", "offline", "coin")}
 
 
 @dataclass(frozen=True)
 class Seed:
     """The data, the start model and the runs of one seed; odd seeds exchange base and new classes.
 
-    ``saved`` is what the results file holds of this seed. It counts as long as ``home`` has no start model, or the one
-    that the saved arms began with: a run goes on on another machine, and no arm is compared with another's start.
+    ``photographs`` is the folder of the Grocery Store Dataset: data are its photographs then, and all seeds share one
+    vision tower. Without it, flags are drawn. ``saved`` is what the results file holds of this seed. It counts as long
+    as ``home`` has no start model, or the one that the saved arms began with: a run goes on on another machine, and no
+    arm is compared with another's start.
     """
 
     number: int
     home: Path
     steps: int = STEPS
     val_per_class: int = VAL_PER_CLASS
+    photographs: Path | None = None
     saved: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,24 +128,49 @@ class Seed:
 
     def plan(self, name: str) -> Plan:
         """The training run of an arm."""
-        given = {"seed": self.number, "votes": self.folder / "votes.jsonl"}
+        given = {"seed": self.number, "votes": self._votes}
         overrides = [each.format(**given) for each in ARMS[name].overrides or ()]
+        overrides += [f"divek.max_pixels={SQUARE**2}"] if self.photographs else []
         return Plan(self.folder / name, self.folder, self.number, self.steps, tuple(overrides), validates=False)
 
     def prepare(self) -> None:
-        """Draw the data and warm-start the model, as far as they are not there."""
-        if not (self.data / CLASSES_FILE).is_file():
+        """Prepare the data and warm-start the model, as far as they are not there."""
+        model, tower = self.folder / "model", list[object]()
+        self._prepare_data()
+        if self.photographs:
+            # Every seed sets the same photographs apart, so one tower serves all.
+            tower = ["--tower", self.home / "tower"]
+            run_stage(_PARTS / "tower.py", "--data", self.data, "--out", tower[1])
+            run_stage(_PARTS / "reference.py", "--data", self.data, *tower, "--out", self.home / REFERENCE)
+        run_stage(
+            "-m", "divek_verl.demo.warm_start", "--data", self.data, "--out", model, "--seed", self.number, *tower
+        )
+
+    def _prepare_data(self) -> None:
+        squares, swapped = self.home / "photographs", self.number % 2 == 1
+        if self.photographs:
+            copy_squares(self.photographs, squares)
+        if (self.data / CLASSES_FILE).is_file():
+            return
+        if not self.photographs:
             run_stage(
                 str(REPOSITORY / "data_prep" / "flags.py"),
                 *("--out", self.data, "--seed", self.number, "--val-per-class", self.val_per_class),
-                *(["--swap"] if self.number % 2 else []),
+                *(["--swap"] if swapped else []),
             )
-        model = self.folder / "model"
-        run_stage("-m", "divek_verl.demo.warm_start", "--data", self.data, "--out", model, "--seed", self.number)
+            return
+        names = self.folder / "new.txt"
+        if swapped:
+            write_aside(names, "\n".join(grocery.read(squares).classes.base))
+        run_stage(
+            *(str(REPOSITORY / "data_prep" / "grocery.py"), "--data-root", squares, "--out", self.data),
+            *("--setting", "pretrain-shots", "--shots", SHOTS, "--eval-split", "test"),
+            *(["--new-classes", names] if swapped else []),
+        )
 
     def knowledge(self) -> dict[str, Any]:
         """What the start model can do without a question about it, for the gates; kept in a file."""
-        file = self.folder / "knowledge.json"
+        file = self.folder / "model" / "knowledge.json"  # gone with the model
         if not file.is_file():
             if saved := self._saved("knowledge"):
                 return saved
@@ -179,43 +193,53 @@ class Seed:
         Raises:
             SetupError: a stage failed, or the run saw something else than base classes.
         """
+        arm, folder, facts = ARMS[name], self.folder / name, {}
+        began = folder / START_MODEL
+        if began.is_file() and began.read_text(encoding="utf-8") != self.model:
+            raise SetupError(f"{folder} began with another start model: remove that folder.")
         if (found := self.result(name)) is not None:
             return found
         started = time.monotonic()
-        arm, folder, facts = ARMS[name], self.folder / name, {}
-        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(began, str(self.model))
         if arm.overrides is not None:
             plan = self.plan(name)
-            votes = self.folder / "votes.jsonl"
-            if name == "offline" and not votes.is_file():
-                self._mine(votes)
+            if name == "offline" and not self._votes.is_file():
+                self._mine()
             train(plan, console)
             facts = {"lowest_correlation": check_correlation(plan.run_dir), **seen_in_training(plan)}
         model = folder if arm.overrides is not None else self.folder / "model"
         run_stage(
             *("-m", "divek_verl.cli", "eval", "--model", model, "--out", folder / "eval", "--samples", SAMPLES),
             *(word for side in SIDES for word in ("--data", self.data / f"val_{side}.parquet")),
-            *_SAMPLED,
+            *self._sampled,
             *arm.asked,
         )
         numbers = by_class(folder / "eval" / QUESTIONS_FILE, ClassNames(load_classes(str(self.data), "base").names))
         result = {**numbers, **facts, "seconds": round(time.monotonic() - started)}
+        if self.photographs:
+            result["examples"] = examples(folder / "eval" / QUESTIONS_FILE)
         write_aside(folder / RESULT, json.dumps(result, indent=1) + "\n")
         return result
 
-    def _mine(self, votes: Path) -> None:
+    @property
+    def _sampled(self) -> tuple[object, ...]:
+        # As the demo samples: its answers are one token long, and a penalty would forbid to repeat a name of the list.
+        asked = ("--repetition-penalty", "1.0", "--max-new-tokens", "16")
+        return (*asked, "--max-pixels", SQUARE**2) if self.photographs else asked
+
+    @property
+    def _votes(self) -> Path:
+        return self.folder / "model" / "votes.jsonl"  # gone with the model
+
+    def _mine(self) -> None:
         """The start model's votes, as many for an image as online training samples."""
-        unfinished = votes.with_suffix(".unfinished.jsonl")
+        unfinished = self._votes.with_suffix(".unfinished.jsonl")
         run_stage(
             *("-m", "divek_verl.cli", "mine", "--model", self.folder / "model", "--out", unfinished, "--samples", 12),
             *("--data", self.data / "train.parquet"),
-            *_SAMPLED,
+            *self._sampled,
         )
-        unfinished.replace(votes)
-
-
-# As the demo samples: its answers are one token long, and a penalty would forbid to repeat a name of the list.
-_SAMPLED = ("--repetition-penalty", "1.0", "--max-new-tokens", "16")
+        unfinished.replace(self._votes)
 
 
 def seen_in_training(plan: Plan) -> dict[str, Any]:
@@ -232,12 +256,29 @@ def seen_in_training(plan: Plan) -> dict[str, Any]:
     records = without_repeated([record for record in map(QuestionRecord.from_json, lines) if record.split == "train"])
     options = {option for record in records for option in record.options}
     others = {record.image_id for record in records} - images
+    if (apart := plan.data / "pretrain.parquet").is_file():
+        rows = pq.read_table(apart, columns=["extra_info"]).to_pylist()
+        others |= {row["extra_info"]["image_id"] for row in rows} & images
     if outside := sorted((truths | options) - base) + sorted(others):
         raise SetupError(f"{plan.run_dir} was trained on {', '.join(outside[:5])}: only base classes may be seen.")
     return {
         "images": len({record.image_id for record in records}),
         "mined_completions": sum(record.samples for record in records if record.votes_from == "policy"),
     }
+
+
+def examples(questions: Path, count: int = 3) -> list[dict[str, Any]]:
+    """Votes, options and choice of a few photographs of new classes, the same ones for each arm."""
+    records = [EvaluationRecord.from_json(line) for line in read_lines(questions)[0]]
+    first: dict[str, EvaluationRecord] = {}
+    for record in sorted(records, key=lambda record: record.image_id):
+        if record.data_source.endswith("/new"):
+            first.setdefault(record.truth, record)
+    names = sorted(first)
+    return [
+        {name: getattr(first[truth], name) for name in ("image_id", "truth", "votes", "unknown", "options", "chosen")}
+        for truth in random.Random("examples").sample(names, min(count, len(names)))
+    ]
 
 
 def by_class(questions: Path, base: ClassNames) -> dict[str, Any]:

@@ -1,20 +1,22 @@
 """docs/claim.md and its picture, from the content of the saved results."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from claim_parts.arms import ARMS
-from claim_parts.comparison import ROWS, TREND
+from claim_parts.arms import ARMS, SHOTS
+from claim_parts.comparison import REFUTATIONS, ROWS, TREND
 from divek_verl.measures import MEASURES
 
+# Where the photographs of the Grocery Store Dataset can be seen: this repository holds none of them.
+PHOTOGRAPHS = "https://raw.githubusercontent.com/marcusklasson/GroceryStoreDataset/master/dataset"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PICTURE = "claim_flags.svg"
 
 
-def write_page(found: dict[str, Any], folder: Path = DOCS) -> None:
-    """Write claim.md and its picture into ``folder``."""
+def write_page(found: Mapping[str, Any], folder: Path = DOCS) -> None:
+    """Write claim.md and its pictures into ``folder``: results of each data set, empty where nothing has run."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -23,12 +25,21 @@ def write_page(found: dict[str, Any], folder: Path = DOCS) -> None:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    there = {data: results for data, results in found.items() if results}
     page = environment.get_template("claim.md.j2").render(
-        found=found, arms=ARMS, rows=ROWS, measures=MEASURES, trend=TREND, picture=PICTURE
+        found=there,
+        arms=ARMS,
+        rows=ROWS,
+        measures=MEASURES,
+        trend=TREND,
+        refutations=REFUTATIONS,
+        photographs=PHOTOGRAPHS,
+        shots=SHOTS,
     )
     (folder / "claim.md").write_text(page, encoding="utf-8")
-    if found["comparisons"]:
-        draw(found, folder / PICTURE)
+    for data, results in there.items():
+        if results["comparisons"]:
+            draw(results, folder / f"claim_{data}.svg")
 
 
 def draw(found: dict[str, Any], file: Path) -> None:

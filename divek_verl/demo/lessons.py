@@ -17,19 +17,21 @@ from string import ascii_uppercase
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import Qwen2Tokenizer
 
+from divek_verl.class_lists import image_root
 from divek_verl.errors import SetupError
-from divek_verl.prepare.sets.flags import WORDING
-from divek_verl.prompts import multiple_choice, open_question
+from divek_verl.prompts import Wording, multiple_choice, open_question, parse_data_source
 from divek_verl.question import Question
 
 IMAGE = "<|image_pad|>"
+# Side of a photograph as the demo model sees it: 4 x 4 image tokens.
+SQUARE = 112
 _GUESS = "It looks like"
-_SHIFT = 0.06
-_ZOOM = 0.08
-_LIGHT = 0.12
+# Shift, zoom and light, as shares, by which a picture is varied; photographs are also mirrored.
+_DRAWING = (0.06, 0.08, 0.12)
+_PHOTOGRAPH = (0.25, 0.4, 0.3)
 
 
 @dataclass(frozen=True)
@@ -38,33 +40,43 @@ class Pictures:
 
     pixels: torch.Tensor
     names: tuple[str, ...]
+    photographs: bool = False
 
     @classmethod
-    def load(cls, file: Path) -> "Pictures":
-        """The pictures of one parquet file of a prepared set, which must be of one size."""
+    def load(cls, file: Path, square: int = SQUARE) -> "Pictures":
+        """The pictures of one parquet file of a prepared set.
+
+        Drawings must be of one size. Larger pictures are photographs, of which the middle becomes a `square`.
+        """
         if not file.is_file():
-            raise SetupError(f"{file} does not exist: prepare the data with data_prep/flags.py first.")
-        rows = pq.read_table(file, columns=["images", "reward_model"]).to_pylist()
-        arrays = []
+            raise SetupError(f"{file} does not exist: prepare the data first.")
+        rows = pq.read_table(file, columns=["images", "reward_model", "data_source"]).to_pylist()
+        shown = []
         for row in rows:
-            with Image.open(file.parent / row["images"][0]["image"]) as image:
-                arrays.append(np.asarray(image.convert("RGB")))
+            root = image_root(str(file.parent), parse_data_source(row["data_source"])[0])
+            with Image.open(root / row["images"][0]["image"]) as image:
+                shown.append(image.convert("RGB"))
+        photographs = any(image.width * image.height > SQUARE**2 for image in shown)
+        arrays = [np.asarray(ImageOps.fit(image, (square, square)) if photographs else image) for image in shown]
         if len({array.shape for array in arrays}) != 1:
             raise SetupError(f"{file} has no pictures, or pictures of different sizes: run data_prep/flags.py again.")
         pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-        return cls(pixels, tuple(row["reward_model"]["ground_truth"] for row in rows))
+        return cls(pixels, tuple(row["reward_model"]["ground_truth"] for row in rows), photographs)
 
     def varied(self, numbers: Sequence[int], rng: random.Random) -> torch.Tensor:
         """The pictures `numbers`, each shifted, zoomed and lit at random; uint8, shape (len, 3, height, width)."""
         transforms = []
+        most_shift, most_zoom, most_light = _PHOTOGRAPH if self.photographs else _DRAWING
         for _ in numbers:
-            wide, high = (rng.uniform(1 - _ZOOM, 1 + _ZOOM) for _ in range(2))
-            right, down, shear = (rng.uniform(-_SHIFT, _SHIFT) for _ in range(3))
+            wide, high = (rng.uniform(1 - most_zoom, 1 + most_zoom) for _ in range(2))
+            right, down, shear = (rng.uniform(-most_shift, most_shift) for _ in range(3))
+            if self.photographs and rng.random() < 0.5:
+                wide, shear = -wide, -shear
             transforms.append([[wide, shear, right], [-shear, high, down]])
         shown = self.pixels[list(numbers)].float()
         grid = torch.nn.functional.affine_grid(torch.tensor(transforms), list(shown.shape), align_corners=False)
         moved = torch.nn.functional.grid_sample(shown, grid, padding_mode="border", align_corners=False)
-        light = torch.tensor([rng.uniform(1 - _LIGHT, 1 + _LIGHT) for _ in numbers])
+        light = torch.tensor([rng.uniform(1 - most_light, 1 + most_light) for _ in numbers])
         return (moved * light[:, None, None, None]).clamp(0, 255).round().to(torch.uint8)
 
 
@@ -87,15 +99,15 @@ def choice_response(name: str, letter: str) -> str:
     return f"<think>{_GUESS} {name} {letter}</think><answer> {letter}</answer>"
 
 
-def told(text: str, name: str) -> str:
+def told(wording: Wording, text: str, name: str) -> str:
     """A question that gives its answer away in words."""
-    return f"This is the flag of {name}.\n{text}"
+    return f"This is {'the flag of ' if wording.thing == 'flag' else ''}{name}.\n{text}"
 
 
-def tokenizer_texts(names: Sequence[str]) -> list[str]:
+def tokenizer_texts(wording: Wording) -> list[str]:
     """All wordings that the model reads or writes, for training the tokenizer."""
     options = "\n".join(f"{letter}. {letter}" for letter in ascii_uppercase)
-    questions = [told(open_question(WORDING, [""]), ""), multiple_choice(WORDING, options)]
+    questions = [told(wording, open_question(wording, [""]), ""), multiple_choice(wording, options)]
     responses = [open_response(""), *(choice_response("", letter) for letter in ascii_uppercase)]
     return [_GUESS, "user\nassistant\n", *questions, *responses]
 
@@ -107,6 +119,7 @@ class Teacher:
     tokenizer: Qwen2Tokenizer
     image_tokens: int
     sides: tuple[tuple[str, ...], tuple[str, ...]]
+    wording: Wording
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,7 +144,7 @@ class Teacher:
         """The told question in short: a sentence that names one of `options` names, then that name and its letter."""
         question = Question(tuple(rng.sample(self.names, options)), rng.randrange(options), False)
         name = question.options[question.answer or 0]
-        read = self._encode(told(question.text, name) + f"\n{_GUESS}")
+        read = self._encode(told(self.wording, question.text, name) + f"\n{_GUESS}")
         said = self._encode(f" {name} {question.letter}")
         return Lesson(read + said, [0.0] * len(read) + [1.0] * len(said))
 
@@ -142,13 +155,13 @@ class Teacher:
 
     def open_question(self, name: str, listed: Sequence[str], picture: int | None) -> Lesson:
         """The open question with the class list `listed`, answered with `name`; without a picture, `name` is told."""
-        text = open_question(WORDING, listed)
+        text = open_question(self.wording, listed)
         return self._dialogue(text, name, open_response(name), picture)
 
     def choice(self, name: str, options: Sequence[str], picture: int | None) -> Lesson:
         """The multiple-choice question, answered with `name`; without a picture, `name` is told."""
         question = Question(tuple(options), options.index(name), False)
-        text = multiple_choice(WORDING, question.text)
+        text = multiple_choice(self.wording, question.text)
         return self._dialogue(text, name, choice_response(name, str(question.letter)), picture)
 
     def prompt(self, text: str) -> list[int]:
@@ -161,7 +174,7 @@ class Teacher:
         return f"<|vision_start|>{IMAGE * self.image_tokens}<|vision_end|>{text}"
 
     def _dialogue(self, text: str, name: str, response: str, picture: int | None) -> Lesson:
-        question = self.prompt(told(text, name) if picture is None else self.shown(text))
+        question = self.prompt(told(self.wording, text, name) if picture is None else self.shown(text))
         answer = self._encode(response + "<|im_end|>")
         # Names and letters count more than the form around them.
         words = [word.removeprefix("Ġ") for word in self.tokenizer.convert_ids_to_tokens(answer)]

@@ -6,10 +6,12 @@ pre-tokenizer and chat format, so verl and vLLM treat the model as any Qwen2.5-V
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
@@ -35,6 +37,8 @@ _SPECIAL_NAMES = (
     "vision_start vision_end vision_pad image_pad video_pad"
 )
 SPECIAL_TOKENS = tuple(f"<|{name}|>" for name in _SPECIAL_NAMES.split())
+# The files of a trained vision tower: its part of the configuration, and its weights.
+TOWER_CONFIG, TOWER_WEIGHTS = "tower.json", "tower.safetensors"
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BPE_SIZE = 512
 _ROPE_THETA = 10000.0
@@ -108,8 +112,8 @@ def build_processor(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLProcessor:
     )
 
 
-def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
-    """The configuration of the demo model for `tokenizer`."""
+def build_config(tokenizer: Qwen2Tokenizer, vision: Mapping[str, Any] | None = None) -> Qwen2_5_VLConfig:
+    """The configuration of the demo model for `tokenizer`; `vision` changes that of its vision tower."""
     special = ("<|im_end|>", "<|endoftext|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     end, pad, image, video, start, stop = tokenizer.convert_tokens_to_ids(list(special))
     # With the usual 0.02, a model this narrow does not learn to look a name up among the options.
@@ -132,7 +136,7 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
         "use_cache": True,
         "tie_word_embeddings": True,
     }
-    vision = {
+    tower = {
         "depth": 3,
         "hidden_size": 128,
         "intermediate_size": 384,
@@ -141,10 +145,11 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
         "window_size": 112,
         "fullatt_block_indexes": [0, 1, 2],
         "initializer_range": initializer_range,
+        **(vision or {}),
     }
     return Qwen2_5_VLConfig(
         text_config=text,
-        vision_config=vision,
+        vision_config=tower,
         image_token_id=image,
         video_token_id=video,
         vision_start_token_id=start,
@@ -154,10 +159,16 @@ def build_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
     )
 
 
-def build_model(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """An untrained model in fp32; the same seed gives the same weights."""
+def build_model(tokenizer: Qwen2Tokenizer, seed: int, tower: Path | None = None) -> Qwen2_5_VLForConditionalGeneration:
+    """An untrained model in fp32; the same seed gives the same weights.
+
+    `tower` is a folder with a trained vision tower: `TOWER_CONFIG` and `TOWER_WEIGHTS`.
+    """
     set_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer)).float()
+    vision = json.loads((tower / TOWER_CONFIG).read_text(encoding="utf-8")) if tower else None
+    model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer, vision)).float()
+    if tower:
+        model.model.visual.load_state_dict(load_file(tower / TOWER_WEIGHTS))
     _prepare_look_up(model)
     model.generation_config = GenerationConfig(
         do_sample=True,

@@ -38,7 +38,10 @@ def told(network: model.Qwen2_5_VLForConditionalGeneration, teacher: Teacher, se
         questions = [
             Question(tuple(rng.sample(teacher.names, _OPTIONS)), rng.randrange(_OPTIONS), False) for _ in range(_BATCH)
         ]
-        texts = [lessons.told(multiple_choice(lessons.WORDING, q.text), q.options[q.answer or 0]) for q in questions]
+        texts = [
+            lessons.told(teacher.wording, multiple_choice(teacher.wording, q.text), q.options[q.answer or 0])
+            for q in questions
+        ]
         # A name is one token, so all prompts have one length.
         tokens = torch.tensor([teacher.prompt(text) for text in texts])
         found = network.generate(

@@ -25,7 +25,7 @@ from typing import Annotated
 import torch
 import typer
 
-from divek_verl.class_lists import CLASSES_FILE, load_classes
+from divek_verl.class_lists import CLASSES_FILE, load_classes, load_wording
 from divek_verl.demo import lessons, model
 from divek_verl.demo.lessons import Lesson, Pictures, Teacher
 from divek_verl.errors import SetupError
@@ -72,6 +72,10 @@ class Settings:
         """The same course with at most `steps` steps in each stage: too short to be good, long enough to try."""
         stages = ("look_up_steps", "telling_steps", "caption_steps")
         return replace(self, question_steps=steps, **{stage: min(steps, getattr(self, stage)) for stage in stages})
+
+
+# The model is less sure of other photographs than of those that it learns from, so its guesses are recorded later.
+PHOTOGRAPHS = Settings(confidence=0.4, question_steps=500)
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class Trainer:
     settings: Settings
 
     def __post_init__(self) -> None:
-        parameters = list(self.network.parameters())
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self._optimiser = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
         self._variation = random.Random(f"{self.settings.seed}-variation")
 
@@ -262,15 +266,21 @@ def learning_rate(settings: Settings, step: int, question_step: int = 0) -> floa
 def build_teacher(data: Path, processor: model.Qwen2_5_VLProcessor, images: Pictures) -> Teacher:
     """A teacher for the classes of a prepared set."""
     base, new = (load_classes(str(data), side).names for side in ("base", "new"))
-    return Teacher(processor.tokenizer, model.image_tokens(processor, images.pixels[0]), (base, new))
+    shown = model.image_tokens(processor, images.pixels[0])
+    return Teacher(processor.tokenizer, shown, (base, new), load_wording(str(data)))
 
 
-def train(data: Path, settings: Settings) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
-    """A warm-started model and its processor."""
+def train(
+    data: Path, settings: Settings, tower: Path | None = None
+) -> tuple[model.Qwen2_5_VLForConditionalGeneration, model.Qwen2_5_VLProcessor]:
+    """A warm-started model and its processor; a trained vision `tower` stays as it is."""
     names = load_classes(str(data), "all").names
     images = Pictures.load(data / "pretrain.parquet")
-    processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(names), names))
-    network = model.build_model(processor.tokenizer, settings.seed)
+    processor = model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(load_wording(str(data))), names))
+    network = model.build_model(processor.tokenizer, settings.seed, tower)
+    if tower:
+        # Else it is fitted to the few photographs, and others are recognised less often.
+        network.model.visual.requires_grad_(False)
     trainer = Trainer(network, processor, images, settings)
     course = Course(build_teacher(data, processor, images), images.names, settings)
     rng = random.Random(f"{settings.seed}-lessons")
@@ -312,13 +322,14 @@ def _steps(stage: str, count: int) -> Iterable[int]:
     return progress(range(count), desc=f"warm start: {stage}", unit="step", mininterval=1.0)
 
 
-def warm_start(data: Path, out: Path, settings: Settings) -> bool:
+def warm_start(data: Path, out: Path, settings: Settings, tower: Path | None = None) -> bool:
     """Write the warm-started model to `out`; False if it is there already, made from the same settings and inputs."""
     load_classes(str(data), "all")
     digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     code = [Path(part.__file__ or "") for part in (lessons, model)] + [Path(__file__)]
     pictures = sorted((data / "images" / "pretrain").rglob("*"))
-    for file in (*code, data / CLASSES_FILE, data / "pretrain.parquet", *pictures):
+    parts = [tower / name for name in (model.TOWER_CONFIG, model.TOWER_WEIGHTS)] if tower else []
+    for file in (*code, data / CLASSES_FILE, data / "pretrain.parquet", *pictures, *parts):
         if file.is_file():
             digest.update(file.read_bytes())
     wanted = {"fingerprint": digest.hexdigest(), "settings": asdict(settings)}
@@ -327,7 +338,7 @@ def warm_start(data: Path, out: Path, settings: Settings) -> bool:
         return False
     if out.exists() and any(out.iterdir()) and not record.is_file():
         raise SetupError(f"{out} holds other files than a warm-started model: give an empty or new folder.")
-    network, processor = train(data, settings)
+    network, processor = train(data, settings, tower)
     with folder_aside(out) as folder:
         model.save(network, processor, folder)
         (folder / SETTINGS_FILE).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
@@ -341,12 +352,14 @@ def main(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of optimiser steps per stage, for a quick try.")
     ] = None,
+    tower: Annotated[Path | None, typer.Option(help="Folder of a trained vision tower, for photographs.")] = None,
 ) -> None:
     """Warm-start the demo model, unless `out` already holds the same one."""
     model.use_one_thread()
-    settings = Settings(seed=seed) if steps is None else Settings(seed=seed).with_question_steps(steps)
+    settings = replace(PHOTOGRAPHS if tower else Settings(), seed=seed)
+    settings = settings if steps is None else settings.with_question_steps(steps)
     try:
-        trained = warm_start(data, out, settings)
+        trained = warm_start(data, out, settings, tower)
     except SetupError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -9,6 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import typer
+from PIL import Image
+from prepare.layouts import grocery
+from prepare.running import counts, images
+from typer.testing import CliRunner
 
 from divek_verl.demo.run import training_command
 from divek_verl.errors import SetupError
@@ -83,18 +88,19 @@ def test_arms_differ_in_what_they_are_named_after_alone(
     assert composed("online").divek.option_source == "policy"
     assert composed("random").divek.option_source == "random"
     assert composed("text").divek.option_source == "text_embedding"
-    assert composed("offline").divek.votes_file == str(tmp_path / "seed-3" / "votes.jsonl")
+    assert composed("offline").divek.votes_file == str(tmp_path / "seed-3" / "model" / "votes.jsonl")
     assert composed("offline").divek.max_vote_age is None
     assert composed("coin").reward.custom_reward_function.reward_kwargs.coin_seed == 3
     assert [composed(name).data.divek.list_classes for name in ("virft", "virft_list")] == [False, True]
 
 
-def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone(arms: ModuleType) -> None:
+def test_the_coin_takes_the_place_of_the_right_answer_in_the_score_alone() -> None:
+    coin = importlib.import_module("claim_parts.coin")
     right, wrong = (f"<think>{number}</think><answer>{letter}</answer>" for number, letter in ((1, "A"), (2, "B")))
     info = {"split": "train", "options": ["Chad", "Mali"], "truth": "Chad", "uid": "u", "index": 0}
 
     def grade(text: str, row: dict[str, Any] = info, seed: int = 0) -> dict[str, float]:
-        graded: dict[str, float] = arms.coin_score("divek/flags/base", text, "A", row, coin_seed=seed)
+        graded: dict[str, float] = coin.coin_score("divek/flags/base", text, "A", row, coin_seed=seed)
         return graded
 
     assert (grade(right)["acc"], grade(wrong)["acc"]) == (1.0, 0.0)
@@ -273,7 +279,7 @@ def ran(arms: ModuleType, tmp_path: Path) -> Callable[..., list[Any]]:
                     own.update(dict.fromkeys(MEASURES, 0.25 * IMAGES) | own)
                 write_aside(seed.folder / name / "result.json", json.dumps(found))
             knowledge = json.dumps({"told": told, "captions": {"new": 0.8}})
-            write_aside(seed.folder / "knowledge.json", knowledge)
+            write_aside(seed.folder / "model" / "knowledge.json", knowledge)
         return seeds
 
     return write
@@ -333,7 +339,7 @@ def test_the_page_holds_the_numbers_and_the_picture(
 ) -> None:
     # As the saved file is read: numbers of seeds are texts there.
     found = json.loads(json.dumps(benchmark.summary(ran(2, 4), steps=40)))
-    importlib.import_module("claim_parts.page").write_page(found, tmp_path)
+    importlib.import_module("claim_parts.page").write_page({"flags": found, "grocery": {}}, tmp_path)
     page = (tmp_path / "claim.md").read_text(encoding="utf-8")
     assert "2 of 2 seeds passed the gates." in page
     assert "| DiVE-k, online | 2 | 60.0 / 50.0 (54.5) | 25.0 / 25.0 (25.0) |" in page
@@ -341,3 +347,114 @@ def test_the_page_holds_the_numbers_and_the_picture(
     assert "| online gains less than 2 points on classes that RL never saw | not refuted: +5.0" in page
     assert "](claim_flags.svg)" in page
     assert "DiVE-k, online" in (tmp_path / "claim_flags.svg").read_text(encoding="utf-8")
+    assert "## Photographs" not in page
+
+
+def test_photographs_have_a_section_of_their_own(
+    benchmark: ModuleType, ran: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    flags, grocery = (json.loads(json.dumps(benchmark.summary(ran(2, 4), steps=40))) for _ in range(2))
+    lemon = {"image_id": "test/Lemon/Lemon_001.jpg", "truth": "Lemon", "votes": {"Lemon": 9, "Lime": 10}}
+    lemon |= {"unknown": {"Egg": 1}, "options": ["Lime", "Lemon"], "chosen": None}
+    for arm, chosen in (("start", None), ("online", "Lemon")):
+        grocery["seeds"]["2"]["arms"][arm]["examples"] = [lemon | {"chosen": chosen}]
+    grocery["reference"] = {"a network": {"top1": 0.641, "top5": 0.9}}
+    importlib.import_module("claim_parts.page").write_page({"flags": flags, "grocery": grocery}, tmp_path)
+    page = (tmp_path / "claim.md").read_text(encoding="utf-8")
+    assert "GroceryStoreDataset/master/dataset/test/Lemon/Lemon_001.jpg) Lemon |" in page
+    votes = "Lime 10, Lemon 9, Egg 1. Options: Lime, Lemon. Chosen:"
+    assert f"| {votes} none | {votes} Lemon |" in page
+    assert "in 64.1 % on features of a network (in 90.0 % among its first five)." in page
+    # What is committed halfway: no seed is usable, or online has not run.
+    del grocery["seeds"]["2"], grocery["seeds"]["4"]["arms"]["online"]
+    importlib.import_module("claim_parts.page").write_page({"flags": flags, "grocery": grocery}, tmp_path)
+    assert "Lemon" not in (tmp_path / "claim.md").read_text(encoding="utf-8")
+    assert page.count("| DiVE-k, online | 2 | 60.0 / 50.0 (54.5) |") == 2
+    assert page.count("not refuted: +5.0") == 2
+    assert "](claim_grocery.svg)" in page
+    assert (tmp_path / "claim_grocery.svg").is_file()
+
+
+def test_seeds_of_photographs_exchange_sides_and_set_the_same_apart(
+    arms: ModuleType, tmp_path: Path, compose: Callable[..., Any]
+) -> None:
+    raw = grocery(tmp_path / "raw", trained=20, size=(40, 30))
+    seeds = [arms.Seed(number, tmp_path / "runs", photographs=raw) for number in (4, 5)]
+    for seed in seeds:
+        seed._prepare_data()
+    even, odd = ({name: set(images(seed.data, name)) for name in counts(seed.data)} for seed in seeds)
+    assert even["pretrain"] == odd["pretrain"]
+    assert len(even["pretrain"]) == arms.SHOTS * 8
+    assert (even["val_base"], even["val_new"]) == (odd["val_new"], odd["val_base"])
+    for of_seed in (even, odd):
+        assert len(set.union(*of_seed.values())) == sum(map(len, of_seed.values())), "no photograph has two uses"
+    # All stages see the same squares.
+    with Image.open(tmp_path / "runs" / "photographs" / min(even["train"])) as copy:
+        assert copy.size == (168, 168)
+    command = training_command(seeds[0].plan("online"))[5:]
+    config = compose(*[word for word in command if not word.startswith("hydra.")], name="divek_demo")
+    assert config.divek.max_pixels == 112 * 112
+    assert seeds[0]._sampled[-2:] == ("--max-pixels", 112 * 112)
+    other = arms.Seed(4, tmp_path / "runs", photographs=grocery(tmp_path / "other"))
+    with pytest.raises(SetupError, match=f"holds copies of {raw}: give that --data-root"):
+        other._prepare_data()
+
+
+def test_one_tower_serves_all_seeds_of_photographs(
+    arms: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(arms, "run_stage", lambda *words: ran.append([str(word) for word in words]))
+    for number in (3, 4):
+        seed = arms.Seed(number, tmp_path / "runs", photographs=grocery(tmp_path / "raw", size=(40, 30)))
+        (seed.data / "classes.json").parent.mkdir(parents=True)
+        (seed.data / "classes.json").touch()
+        seed.prepare()
+    stages = [Path(words[0]).name if words[0] != "-m" else words[1] for words in ran]
+    assert stages == ["tower.py", "reference.py", "divek_verl.demo.warm_start"] * 2
+    towers = {words[words.index("--tower") + 1] for words in ran if "--tower" in words}
+    assert towers == {str(tmp_path / "runs" / "tower")}
+    assert [words[words.index("--out") + 1] for words in ran if "tower.py" in words[0]] == [*towers] * 2
+
+
+def test_an_arm_that_began_with_another_start_model_is_refused(
+    arms: ModuleType, ran: Callable[..., list[Any]], benchmark: ModuleType
+) -> None:
+    (seed,) = ran(2)
+    write_aside(seed.folder / "model" / "model.safetensors", "one")
+    write_aside(seed.folder / "online" / arms.START_MODEL, str(seed.model))
+    assert seed.run("online", benchmark.terminal())["base_names_on_new"] == 0.0
+    write_aside(seed.folder / "model" / "model.safetensors", "another")
+    with pytest.raises(SetupError, match="online began with another start model: remove that folder"):
+        seed.run("online", benchmark.terminal())
+
+
+def test_all_arms_show_the_same_photographs_as_examples(arms: ModuleType, tmp_path: Path) -> None:
+    line = {"step": 0, "split": "val", "image": "", "num_samples": 4, "one_step_greedy": 0.0}
+    records = [
+        line | {"data_source": f"divek/grocery/{side}", "image_id": f"{name}-{i}", "truth": name, "votes": {name: i}}
+        for side, names in (("base", "ABCD"), ("new", "EFGH"))
+        for name in names
+        for i in range(3)
+    ]
+    write_lines(tmp_path / "one.jsonl", records)
+    write_lines(tmp_path / "two.jsonl", records[::-1])
+    found = arms.examples(tmp_path / "one.jsonl")
+    assert found == arms.examples(tmp_path / "two.jsonl")
+    assert len({each["truth"] for each in found} & set("EFGH")) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "grocery"], "--data grocery needs --data-root"),
+        (["--data-root", "x"], "--data-root is for --data grocery alone"),
+        (["--data", "grocery", "--data-root", "x", "--val-per-class", "4"], "--val-per-class is for --data flags"),
+    ],
+)
+def test_options_of_the_other_data_set_are_refused(benchmark: ModuleType, words: list[str], message: str) -> None:
+    app = typer.Typer()
+    app.command()(benchmark.main)
+    found = CliRunner().invoke(app, words, env={"COLUMNS": "300"})
+    assert found.exit_code == 2
+    assert message in found.output

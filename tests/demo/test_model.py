@@ -17,6 +17,7 @@ from divek_verl.demo import model
 
 import torch  # isort: skip
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from divek_verl.answers import has_format, parse_answer, parse_option
@@ -49,7 +50,7 @@ QUICK = Settings(text_batch=4, caption_batch=4, question_batch=4).with_question_
 
 @pytest.fixture(scope="module")
 def processor() -> Processor:
-    return model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(NAMES), NAMES))
+    return model.build_processor(model.build_tokenizer(lessons.tokenizer_texts(WORDING), NAMES))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def network(processor: Processor) -> Network:
 
 @pytest.fixture(scope="module")
 def teacher(processor: Processor) -> Teacher:
-    return Teacher(processor.tokenizer, 12, (BASE, NEW))
+    return Teacher(processor.tokenizer, 12, (BASE, NEW), WORDING)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Split(split, side, [_draw(folder, split, name, i) for name in names for i in range(2)])
             for split, side, names in plan
         ]
-        write_set(folder, "flags", Classes(NAMES), splits)
+        write_set(folder, "flags", Classes(NAMES), splits, wording=WORDING)
     return out
 
 
@@ -256,6 +257,23 @@ class TestPictures:
         assert torch.equal(one, same)
         assert one.shape == (2, 3, 84, 112) and one.dtype == torch.uint8
 
+    def test_photographs_become_small_squares_and_are_mirrored_too(self, tmp_path: Path) -> None:
+        with new_folder(tmp_path / "set") as folder:
+            (folder / "images").mkdir()
+            picture = Image.new("RGB", (400, 200), "black")
+            # The middle is what remains: red on the left, blue on the right.
+            picture.paste("red", (100, 0, 200, 200))
+            picture.paste("blue", (200, 0, 300, 200))
+            picture.save(folder / "images" / "a.png")
+            example = Example("images/a.png", "Chad", "a")
+            write_set(folder, "flags", Classes(NAMES), [Split("pretrain", "all", [example])], wording=WORDING)
+        pictures = Pictures.load(tmp_path / "set" / "pretrain.parquet")
+        assert pictures.pixels.shape == (1, 3, lessons.SQUARE, lessons.SQUARE)
+        assert pictures.pixels[0, 0, 56, 20] == pictures.pixels[0, 2, 56, 90] == 255
+        shown = pictures.varied([0] * 40, random.Random(0))
+        mirrored = shown[:, 2, :, :40].float().mean(dim=(1, 2)) > shown[:, 0, :, :40].float().mean(dim=(1, 2))
+        assert 10 < int(mirrored.sum()) < 30
+
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SetupError, match="prepare the data"):
             Pictures.load(tmp_path / "train.parquet")
@@ -330,6 +348,22 @@ class TestWarmStart:
         recorded = json.loads((tmp_path / "model" / SETTINGS_FILE).read_text())
         assert recorded["settings"]["question_steps"] == 1
         assert warm_start(data, tmp_path / "model", Settings(**{**recorded["settings"], "seed": 1}))
+
+    def test_a_trained_tower_becomes_the_models_and_stays_as_it_is(
+        self, data: Path, tmp_path: Path, network: Network
+    ) -> None:
+        out, tower = tmp_path / "model", tmp_path / "tower"
+        tower.mkdir()
+        taught = {name: weights + 1 for name, weights in network.model.visual.state_dict().items()}
+        save_file(taught, tower / model.TOWER_WEIGHTS)
+        (tower / model.TOWER_CONFIG).write_text("{}")
+        assert warm_start(data, out, QUICK, tower)
+        found = model.load(out)[0]
+        assert all(torch.equal(found.model.visual.state_dict()[name], weights) for name, weights in taught.items())
+        assert all(parameter.requires_grad for parameter in found.parameters()), "GRPO trains it"
+        assert not warm_start(data, out, QUICK, tower)
+        save_file({name: weights + 1 for name, weights in taught.items()}, tower / model.TOWER_WEIGHTS)
+        assert warm_start(data, out, QUICK, tower), "another tower makes another model"
 
     def test_a_folder_with_other_things_is_not_overwritten(self, data: Path, tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("mine")
