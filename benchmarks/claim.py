@@ -100,8 +100,10 @@ def summary(seeds: Sequence[Seed], steps: int) -> dict[str, Any]:
     of_seeds: dict[int, dict[str, Any]] = {}
     for seed in seeds:
         if found := {name: result for name in ARMS if (result := seed.result(name)) is not None}:
-            gates = failed_gates(seed.knowledge(), found["start"]) if "start" in found else ["not measured"]
-            known = {"model": seed.model, "knowledge": seed.knowledge()} if "start" in found else {}
+            gates, known = ["not measured"], {}
+            if "start" in found:
+                known = {"model": seed.model, "knowledge": seed.knowledge()}
+                gates = failed_gates(known["knowledge"], found["start"])
             of_seeds[seed.number] = {"unusable": gates, **known, "arms": found}
     usable = [each["arms"] for each in of_seeds.values() if not each["unusable"]]
     means, compared = measured(usable), comparisons(usable)

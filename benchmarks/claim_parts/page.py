@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def write_page(found: Mapping[str, Any], folder: Path = DOCS) -> None:
-    """Write claim.md and its pictures into ``folder``: results of each data set, empty where nothing has run."""
+    """Write claim.md and its pictures into ``folder``: results of each data set; those of photographs may be empty."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,

@@ -19,10 +19,10 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from claim_parts.photographs import SIDE
-from claim_parts.tower import Teacher
+from claim_parts.tower import Teacher, image_tokens, shrunk
 from divek_verl.class_lists import load_classes
 from divek_verl.demo import model
-from divek_verl.demo.lessons import SQUARE, Pictures
+from divek_verl.demo.lessons import Pictures
 from divek_verl.demo.run import SIDES
 from divek_verl.errors import SetupError
 from divek_verl.files import write_aside
@@ -57,10 +57,7 @@ class Tower:
     @torch.inference_mode()
     def features(self, photographs: torch.Tensor) -> torch.Tensor:
         """Image tokens of photographs with 0 to 255; shape (photographs, places, size)."""
-        small = functional.interpolate(photographs, (SQUARE, SQUARE), mode="bilinear", antialias=True)
-        inputs = self._processor.image_processor(images=list(small.round().to(torch.uint8)), return_tensors="pt")
-        seen = self._tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-        return seen.unflatten(0, (len(photographs), -1))
+        return image_tokens(self._tower, self._processor, shrunk(photographs))
 
 
 def measure(network: Teacher | Tower, data: Path) -> dict[str, float]:

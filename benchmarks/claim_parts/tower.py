@@ -115,6 +115,19 @@ def _warped(pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
     return functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
 
 
+def shrunk(views: torch.Tensor) -> torch.Tensor:
+    """Views with 0 to 255 as the tower sees them; uint8, shape (views, 3, SQUARE, SQUARE)."""
+    small = functional.interpolate(views, (SQUARE, SQUARE), mode="bilinear", antialias=True)
+    return small.round().to(torch.uint8)
+
+
+def image_tokens(tower: torch.nn.Module, processor: model.Qwen2_5_VLProcessor, pixels: torch.Tensor) -> torch.Tensor:
+    """The image tokens that `tower` makes of each of the `shrunk` views; shape (views, places, size)."""
+    inputs = processor.image_processor(images=list(pixels), return_tensors="pt")
+    seen = tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
+    return seen.unflatten(0, (len(pixels), PLACES**2))
+
+
 class Teacher:
     """EfficientNet-Lite0: features of PLACES x PLACES places of a view."""
 
@@ -163,9 +176,7 @@ class Views:
         for _ in progress(range(settings.views), desc="views of each photograph", unit="view"):
             for some in torch.tensor(rng.sample(range(len(photographs)), len(photographs))).split(settings.batch):
                 views, others, shares = views_of(photographs[some], rng)
-                small = functional.interpolate(views, (SQUARE, SQUARE), mode="bilinear", antialias=True)
-                pixels = small.round().to(torch.uint8)
-                parts.append((pixels, teacher.features(views).to(torch.float16), some, some[others], shares))
+                parts.append((shrunk(views), teacher.features(views).to(torch.float16), some, some[others], shares))
         pixels, features, shown, others, shares = (torch.cat(each) for each in zip(*parts, strict=True))
         flat = features.flatten(0, 1)
         centre = flat.float().mean(dim=0)
@@ -189,10 +200,8 @@ class Student(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The features of views, shape (views, places, components), and logits of classes, shape (views, classes)."""
-        inputs = self._processor.image_processor(images=list(pixels), return_tensors="pt")
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            seen = self.tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-            places = seen.unflatten(0, (len(pixels), PLACES**2))
+            places = image_tokens(self.tower, self._processor, pixels)
             return self.features(places).float(), self.classes(places.mean(dim=1)).float()
 
 
